@@ -1,0 +1,155 @@
+# Spaced: build, run, test, bench, fuzz, lint, install. `make help` lists the targets.
+# Settings: SANITIZE=1 (ASan+UBSan, into build-asan/), DEVELOPER=1 (warnings are errors), V=1 (show commands).
+
+CC ?= cc
+PREFIX ?= /usr/local
+DESTDIR ?=
+PORT ?= 7000
+STATE ?= var
+B := $(if $(SANITIZE),build-asan,build)
+Q := $(if $(V),,@)
+
+PKGS_base := libseccomp libcap
+PKGS_sandbox := libseccomp libcap libmnl libnftables
+PKGS_proxy := libuv
+PKGS_spaced := libuv sqlite3 libgit2 yaml-0.1 jansson libsodium zlib libbrotlienc libarchive
+PKGS_spacectl := libcurl jansson libseccomp libcap libmnl libnftables
+ALL_PKGS := $(sort $(PKGS_base) $(PKGS_sandbox) $(PKGS_proxy) $(PKGS_spaced) $(PKGS_spacectl))
+
+# llhttp: the distribution's library, or the C sources of Debian's node-llhttp package compiled strictly: without
+# LLHTTP_STRICT_MODE that version lets smuggling payloads through (tests/unit/test_llhttp_strict.c).
+LLHTTP_SRC := /usr/share/llhttp
+LLHTTP_LIB := $(shell pkg-config --silence-errors --libs libllhttp)
+LLHTTP_CFLAGS := $(if $(LLHTTP_LIB),$(shell pkg-config --cflags libllhttp),-I/usr/share/include -I/usr/share/include/llhttp)
+
+WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wformat=2 -Wpointer-arith -Wvla \
+	-Wundef -Wno-unused-parameter -fno-common $(if $(DEVELOPER),-Werror)
+HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
+SAN := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+, := ,
+SAN := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+VERSION := $(shell cat VERSION)
+CPPFLAGS += -D_GNU_SOURCE -I. -I$(B) -include base/banned.h -DSPACED_VERSION='"$(VERSION)"'
+CFLAGS ?= -O2 -g
+ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(WARN) $(HARDEN) $(SAN) $(shell pkg-config --silence-errors --cflags $(ALL_PKGS)) $(LLHTTP_CFLAGS)
+LDFLAGS += -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(SAN)
+
+BASE_SRC := $(wildcard base/*.c)
+SANDBOX_SRC := $(wildcard sandbox/*.c)
+PROXY_SRC := $(wildcard proxy/*.c)
+CLI_SRC := $(wildcard spaced/cli/*.c)
+SPACED_SRC := $(filter-out $(CLI_SRC),$(wildcard spaced/*.c spaced/*/*.c))
+CMD_SRC := sandbox/cmd/sandbox.c proxy/cmd/proxy.c
+SPACED_SRC := $(filter-out spaced/cmd/%,$(SPACED_SRC))
+ASSETS := $(sort $(wildcard schema/*.sql web/*.html web/*.css web/*.js web/*.svg))
+objs = $(patsubst %.c,$(B)/%.o,$(1))
+
+PROGRAMS := $(B)/spaced $(B)/spacectl $(B)/sandbox $(B)/proxy
+UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+all: $(PROGRAMS)
+.PHONY: all help deps run test unit e2e sanitize lint format bench fuzz install uninstall clean battery
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+help:
+	@echo 'make             build/spaced, build/spacectl, build/sandbox, build/proxy'
+	@echo 'make run         install what is missing, build, start, deploy the example   [PORT=7000 STATE=var]'
+	@echo 'make test        all tests'
+	@echo 'make unit e2e    one kind of them            make sanitize   tests under ASan + UBSan'
+	@echo 'make lint        format, clang-tidy, shellcheck, front end    make format'
+	@echo 'make bench       measured ratios             make fuzz [SECONDS=60]'
+	@echo 'make install     [PREFIX=/usr/local DESTDIR=]'
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	@$(if $(V),,echo '  CC    $<')
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/llhttp/%.o: $(LLHTTP_SRC)/%.c
+	@mkdir -p $(@D)
+	@$(if $(V),,echo '  CC    $<')
+	$(Q)$(CC) -std=gnu17 -w $(CFLAGS) $(HARDEN) $(LLHTTP_CFLAGS) -DLLHTTP_STRICT_MODE=1 -c -o $@ $<
+LLHTTP_OBJ := $(if $(LLHTTP_LIB),,$(addprefix $(B)/llhttp/,api.o http.o llhttp.o))
+
+$(B)/assets.S: scripts/embed $(ASSETS)
+	@mkdir -p $(@D)
+	$(Q)scripts/embed $(ASSETS) >$@
+$(B)/assets.o: $(B)/assets.S
+	$(Q)$(CC) -c -o $@ $<
+
+$(B)/base.a: $(call objs,$(BASE_SRC))
+$(B)/sandbox.a: $(call objs,$(SANDBOX_SRC))
+$(B)/proxy.a: $(call objs,$(PROXY_SRC)) $(LLHTTP_OBJ)
+$(B)/spaced.a: $(call objs,$(SPACED_SRC)) $(B)/assets.o
+%.a:
+	@$(if $(V),,echo '  AR    $@')
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+link = @$(if $(V),,echo '  LD    $@'); $(CC) $(CFLAGS) $(LDFLAGS) -o $@
+$(B)/spaced: $(B)/spaced/cmd/spaced.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
+	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox))
+$(B)/spacectl: $(call objs,$(CLI_SRC)) $(B)/sandbox.a $(B)/base.a
+	$(link) $^ $(shell pkg-config --libs $(PKGS_spacectl))
+$(B)/sandbox: $(B)/sandbox/cmd/sandbox.o $(B)/sandbox.a $(B)/base.a
+	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
+$(B)/proxy: $(B)/proxy/cmd/proxy.o $(B)/proxy.a $(B)/base.a
+	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_proxy) $(PKGS_base))
+
+# Unit tests may look inside: each links every library.
+$(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
+	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox) cmocka)
+
+deps:
+	@scripts/setup
+
+run: deps
+	@$(MAKE) --no-print-directory -j2 all
+	@scripts/run --port '$(PORT)' --state '$(STATE)'
+
+test:
+	@scripts/setup --tests
+	@$(MAKE) --no-print-directory -j2 all
+	@tests/run
+unit: $(UNIT)
+	@tests/run unit
+e2e: all
+	@tests/run e2e
+sanitize:
+	@$(MAKE) --no-print-directory -j2 SANITIZE=1 all
+	@tests/run sanitize
+unit-programs: $(UNIT)
+
+lint:
+	@scripts/lint
+format:
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+bench: all
+	@tests/bench/run
+
+# libFuzzer: everything under test is compiled again by clang with coverage.
+FUZZ_CC ?= clang-14
+SECONDS ?= 60
+FUZZ_OBJ = $(patsubst %.c,build-fuzz/%.o,$(BASE_SRC) $(SANDBOX_SRC) $(PROXY_SRC) $(SPACED_SRC))
+build-fuzz/%.o: %.c
+	@mkdir -p $(@D)
+	$(Q)$(FUZZ_CC) $(CPPFLAGS) -std=gnu17 -O1 -g -fsanitize=address,undefined,fuzzer-no-link -w $(LLHTTP_CFLAGS) \
+		$(shell pkg-config --cflags $(ALL_PKGS)) -MMD -MP -c -o $@ $<
+build-fuzz/all.a: $(FUZZ_OBJ) $(LLHTTP_OBJ) $(B)/assets.o
+build-fuzz/fuzz_%: build-fuzz/tests/fuzz/fuzz_%.o build-fuzz/all.a
+	$(Q)$(FUZZ_CC) -fsanitize=address,undefined,fuzzer -o $@ $^ $(LLHTTP_LIB) \
+		$(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox))
+fuzz: $(FUZZ)
+	@tests/fuzz/run $(SECONDS)
+
+install: all
+	@scripts/install --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
+uninstall:
+	@scripts/install --remove --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
+
+clean:
+	rm -rf build build-asan build-fuzz
+
+-include $(shell find $(B) build-fuzz -name '*.d' 2>/dev/null)

@@ -1,0 +1,34 @@
+/* Small file work shared by all roles. Paths of outsiders are only ever resolved beneath a directory descriptor. */
+#ifndef BASE_IO_H
+#define BASE_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+/* 0, or negative errno (-EPIPE on a peer that went away, -EIO on a short read). */
+int io_write_full(int fd, const void *p, size_t n);
+int io_read_full(int fd, void *p, size_t n);
+/* Reads a whole file, at most `max` bytes (-EFBIG beyond). `dirfd` may be AT_FDCWD. Follows no final symlink. */
+int io_read_file(int dirfd, const char *path, size_t max, struct buf *out);
+/* Writes a file whole or not at all: temporary name, fsync, rename. */
+int io_write_file(int dirfd, const char *path, const void *p, size_t n, mode_t mode);
+/* openat2 with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, O_CLOEXEC added. fd or negative errno. */
+int io_open_beneath(int dirfd, const char *path, int flags, mode_t mode);
+/* Removes a file or a whole tree without ever following a symlink or leaving the file system. 0 (also when it is not
+ * there) or negative errno of the first failure; goes on with the rest. */
+int io_remove_tree(int dirfd, const char *name);
+/* mkdir -p of one level: 0 when it exists as a directory afterwards. Sets the mode when it made it. */
+int io_mkdir(int dirfd, const char *path, mode_t mode);
+int io_set_nonblock(int fd, bool on);
+int io_set_cloexec(int fd, bool on);
+/* Milliseconds of CLOCK_MONOTONIC; and of the wall clock since 1970. */
+uint64_t io_now_ms(void);
+uint64_t io_wall_ms(void);
+/* `n` random bytes as 2n lower-case hex digits plus NUL. */
+void io_random_hex(char *dst, size_t n);
+
+#endif

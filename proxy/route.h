@@ -1,0 +1,65 @@
+/* The route table: host name -> where a request goes. Filled by the control role (frames below) or from a file (the
+ * `proxy` program). A lookup is one hash probe; an update replaces one entry and blocks nobody. */
+#ifndef PROXY_ROUTE_H
+#define PROXY_ROUTE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/frame.h"
+
+#define ROUTE_HOST_MAX 253
+
+enum route_kind {
+	ROUTE_APP = 1,	/* TCP `port` on 127.0.0.1 inside the network namespace of sandbox `instance` */
+	ROUTE_UNIX,	/* the unix stream socket `address` (control, static) */
+	ROUTE_TCP,	/* plain "ADDR:PORT" in `address` (the stand-alone program) */
+	ROUTE_PAGE,	/* no upstream: answer with `page` */
+};
+
+struct route {
+	char host[ROUTE_HOST_MAX + 1]; /* lower case, no port, no trailing dot */
+	enum route_kind kind;
+	char instance[81];
+	uint32_t generation; /* another number: another set of pooled connections */
+	uint16_t port;
+	char address[108];
+	char site[81];		    /* sent as X-Spaced-Site to the static role; never accepted from a client */
+	char space[200];	    /* owner/name, for logs, error pages and counters */
+	uint16_t page_status;	    /* 404, 503, ... */
+	bool page_refresh;	    /* the page reloads itself, and Retry-After is sent */
+	char *page_title;	    /* plain text; the proxy escapes it */
+	char *page_text;	    /* plain text, may be long (the last log lines) */
+	char *headers;		    /* "Name: value\r\n"... added to each response; checked by control */
+};
+void route_release(struct route *r);
+void route_encode(const struct route *r, struct buf *b);
+int route_decode(struct reader *rd, struct route *r); /* 0 or -EBADMSG */
+
+/* control -> proxy over the role channel; the proxy answers nothing but PROXY_READY and PROXY_STATS. */
+enum proxy_verb {
+	PROXY_RESET = 1,  /* {str domain}: a snapshot begins: forget all routes when PROXY_COMMIT comes */
+	PROXY_ROUTE,	  /* {route}: add or replace */
+	PROXY_REMOVE,	  /* {str host} */
+	PROXY_COMMIT,	  /* {u64 version}: the snapshot is whole; requests are served from here on */
+	PROXY_DRAIN,	  /* {str instance, u32 generation}: no new requests to it; requests in flight go on */
+	PROXY_READY = 100, /* event: {u64 version} after COMMIT */
+	PROXY_IDLE,	  /* event: {str instance, u32 generation}: drained, nothing in flight any more */
+	PROXY_ACTIVITY,	  /* event, at most once a second: {u32 n, n times: str space, u64 requests, u64 bytes in, u64 bytes out,
+			     u32 open connections incl. WebSockets, u32 5xx} since the last one */
+};
+
+/* The table itself. */
+struct route_table;
+struct route_table *route_table_new(void);
+void route_table_free(struct route_table *t);
+/* Takes over what `r` owns. */
+void route_table_set(struct route_table *t, struct route *r);
+void route_table_remove(struct route_table *t, const char *host);
+/* `host` as it came in the request (case, port and trailing dot are folded here). NULL: no such host. `*.x` routes match
+ * one or more labels before `.x` when there is no exact one. */
+const struct route *route_lookup(const struct route_table *t, struct str host);
+/* Folds a Host value into its canonical form; false when it is not a host name or address (userinfo, spaces, ...). */
+bool route_canonical_host(struct str host, char out[ROUTE_HOST_MAX + 1]);
+
+#endif

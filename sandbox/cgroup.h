@@ -1,0 +1,47 @@
+/* Resource control behind one table: cgroup v2, v1, hybrid (v1 controllers with a v2 tree for freeze and kill), none.
+ * SPACED_FORCE=cgroup_v1|cgroup_v2|cgroup_none in the environment forces one, so that tests run each. */
+#ifndef SANDBOX_CGROUP_H
+#define SANDBOX_CGROUP_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "sandbox/spec.h"
+
+enum cgroup_kind { CGROUP_NONE, CGROUP_V1, CGROUP_HYBRID, CGROUP_V2 };
+
+/* One sandbox's group; its directories are named after the sandbox, so a restarted spawner finds them again. */
+struct cgroup {
+	char name[SANDBOX_NAME_MAX + 1]; /* "" when there is none */
+	int v2_dir;			 /* O_PATH/O_RDONLY of the v2 directory (for CLONE_INTO_CGROUP), or -1 */
+};
+
+struct cgroup_stats {
+	uint64_t memory;     /* bytes */
+	uint64_t cpu_usec;
+	uint32_t pids;
+	uint64_t oom_kills;
+	uint64_t throttled_usec;
+};
+
+struct cgroup_ops {
+	enum cgroup_kind kind;
+	const char *label;
+	/* Makes (or adopts, when it exists) the group and sets the limits; verifies them by reading back. */
+	int (*create)(const char *name, const struct sandbox_limits *limits, struct cgroup *out, struct err *err);
+	int (*open)(const char *name, struct cgroup *out, struct err *err);
+	int (*attach)(const struct cgroup *cg, pid_t pid, struct err *err); /* no-op when cloned into it */
+	/* Freezes until all tasks are frozen or `timeout_ms` is over; then rolls back and fails. */
+	int (*freeze)(const struct cgroup *cg, int timeout_ms, struct err *err);
+	int (*thaw)(const struct cgroup *cg, struct err *err);
+	/* SIGKILL to every task, frozen ones too, until the group is empty. */
+	int (*kill)(const struct cgroup *cg, int timeout_ms, struct err *err);
+	int (*stats)(const struct cgroup *cg, struct cgroup_stats *out, struct err *err);
+	int (*remove)(struct cgroup *cg, struct err *err); /* the group must be empty */
+};
+
+/* The table for this host, found once. Never NULL (CGROUP_NONE has do-nothing entries). */
+const struct cgroup_ops *cgroup_host(void);
+
+#endif

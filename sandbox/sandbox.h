@@ -1,0 +1,51 @@
+/* Starting one sandbox: the launcher behind the spawner and behind the `sandbox` program. Needs root, or user
+ * namespaces (rootless). Blocking, single-threaded, a few milliseconds.
+ *
+ * Order of containment: contain.c. What each wall is for: the README of this folder. */
+#ifndef SANDBOX_SANDBOX_H
+#define SANDBOX_SANDBOX_H
+
+#include "sandbox/cgroup.h"
+#include "sandbox/spec.h"
+
+/* What the host gives; found once by sandbox_probe(), shown by `spacectl doctor`. */
+struct sandbox_host {
+	bool root;
+	bool user_namespaces;
+	bool idmapped_mounts;  /* needed for packages.txt */
+	bool overlay_in_userns;
+	bool loop_devices;     /* else volumes are plain folders without a hard size limit */
+	int landlock_abi;      /* 0: none */
+	enum cgroup_kind cgroup;
+	bool egress;	       /* veth and nftables work (root), or slirp4netns is there (rootless) */
+	char kernel[64];
+};
+void sandbox_probe(struct sandbox_host *host);
+
+/* Where things come from; the spawner resolves volumes into mounts, the `sandbox` program uses host paths. */
+struct sandbox_sources {
+	int base_usr;		       /* O_PATH of the base's /usr */
+	int skeleton;		       /* O_PATH of the tree under the root overlay: /etc, /bin links, /app, /home/user ... */
+	int layers[SANDBOX_MAX_LAYERS]; /* O_PATH of each layer's mount */
+	int top;		       /* O_PATH of the top volume's mount, -1: tmpfs */
+	int binds[SANDBOX_MAX_BINDS];
+	int netns;		       /* prepared network namespace with lo up; -1: make one */
+	bool idmap;		       /* layers, top and binds are to be idmapped onto the range */
+};
+
+/* A running sandbox. Descriptors owned; closed by sandbox_release(). */
+struct sandbox {
+	pid_t init;  /* host pid of pid 1 inside */
+	int pidfd;
+	int netns;
+	int status_pipe; /* init writes one int when the main process ends: wait status */
+	struct cgroup cgroup;
+};
+
+/* Starts it: returns after the main process has been exec'd, or -1 with an error that names the step that failed.
+ * `stdio` = stdin, stdout, stderr of the main process; stay the caller's. Nothing is left behind on failure. */
+int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources *src, const int stdio[3],
+		  struct sandbox *out, struct err *err);
+void sandbox_release(struct sandbox *s);
+
+#endif

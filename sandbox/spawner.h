@@ -1,0 +1,50 @@
+/* The spawner: the one privileged role besides the parent. Tiny, single-threaded, in a private mount namespace. It
+ * parses nothing but these frames (base/frame.h), which come from the control role (all verbs) and the proxies
+ * (SPAWN_OPEN only). Every request is answered once, with the same id: SPAWN_OK (payload as below) or SPAWN_ERROR
+ * {u32 errno, str message}. It answers in any order: slow work never blocks a quick verb of another sandbox.
+ *
+ * Sandboxes are supervised by one monitor process each, which outlives the spawner: on start the spawner connects to
+ * all monitors it finds below the state folder and knows again what runs (SPAWN_LIST).
+ *
+ * Volumes are sparse ext4 images of a fixed size below STATE/volumes (so the kernel enforces bytes and inodes), mounted
+ * only inside the spawner's namespace and given to sandboxes as idmapped mounts: ids on disk are ids inside. */
+#ifndef SANDBOX_SPAWNER_H
+#define SANDBOX_SPAWNER_H
+
+#include "base/frame.h"
+#include "sandbox/spec.h"
+
+enum spawn_verb {
+	SPAWN_START = 1, /* {spec, u8 has_stdin, u8 has_stdout} fds: log (O_APPEND), [stdin], [stdout] -> {} once exec'd.
+			    Without has_stdout stdout goes to the log too. The log's copying is the monitor's. */
+	SPAWN_STOP,	 /* {str name, u32 grace_ms}: SIGTERM to the main process, after grace all are killed -> {} when gone
+			    and cleaned up. grace 0: kill at once. */
+	SPAWN_FREEZE,	 /* {str name} -> {} */
+	SPAWN_THAW,	 /* {str name} -> {} */
+	SPAWN_LIST,	 /* {} -> {u32 n, n times: str name, u8 running, u64 started wall ms, exit record (zero when running)} */
+	SPAWN_FORGET,	 /* {str name}: an exited sandbox need not be listed any more -> {} */
+	SPAWN_OPEN,	 /* {str name, u32 n<=16} -> {} fds: n TCP sockets (SOCK_NONBLOCK) made inside its network namespace */
+	SPAWN_LISTENERS, /* {str name} -> {u32 n, n times: str "127.0.0.1:8000"} all TCP sockets in LISTEN state inside */
+	SPAWN_STATS,	 /* {str name} -> {u64 memory bytes, u64 cpu usec, u32 pids} */
+	SPAWN_VOLUME_CREATE, /* {str name, u64 bytes} -> {} a fresh, empty volume; EEXIST */
+	SPAWN_VOLUME_RENAME, /* {str from, str to} -> {} flushed to disk first: durable; EEXIST, EBUSY while in use for writing */
+	SPAWN_VOLUME_REMOVE, /* {str name} -> {} also when it does not exist; EBUSY while in use */
+	SPAWN_VOLUME_LIST,   /* {} -> {u32 n, n times: str name, u64 bytes used on disk}; as many frames as needed: u8 more first */
+
+	SPAWN_OK = 100,
+	SPAWN_ERROR = 101,	/* {u32 errno, str message} */
+	SPAWN_EXITED = 102,	/* event, id 0: {str name, exit record} */
+};
+
+/* Runs the role until the control channel closes. `control` and `proxies` are SEQPACKET sockets.
+ * `state` is an absolute path. Returns the exit status of the process. */
+struct spawner_config {
+	const char *state;	/* state folder; uses state/volumes and state/sandboxes (made here, 0700 root) */
+	int control;
+	const int *proxies;
+	size_t nproxies;
+	bool stop_all_on_exit; /* not used for adoption; see SPAWN_STOP */
+};
+int spawner_main(const struct spawner_config *config);
+
+#endif

@@ -1,0 +1,77 @@
+/* Configuration of the daemon: command line over file over defaults. One table (config.c) names every option once:
+ * `--memory 512M` on the command line is `memory = 512M` in the file. */
+#ifndef SPACED_CONFIG_H
+#define SPACED_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "sandbox/spec.h"
+
+struct config {
+	char *state;  /* absolute path of the state folder */
+	char *listen; /* "ADDR:PORT" of the public port */
+	char *domain; /* apex host name, lower case, without port */
+	char *public_url; /* "http://localhost:7000": how people reach the apex; made from domain and port when not set */
+	uint16_t port;	/* from `listen` */
+	uint32_t proxies; /* proxy processes; 0: one per CPU, at most 4 */
+	char *user;	/* account of control; "-proxy" and "-static" are appended for the other roles */
+	char *log_level;
+
+	/* a Space's limits (running app) */
+	uint64_t memory;
+	uint32_t cpu_milli;
+	uint32_t pids;
+	uint64_t disk;		 /* writable top of an instance, bytes */
+	uint32_t startup_timeout_s; /* README's startup_duration_timeout may lower or raise it up to startup_timeout_max_s */
+	uint32_t startup_timeout_max_s;
+	uint64_t log_bytes;
+	enum sandbox_egress egress;
+	/* a build's limits */
+	uint64_t build_memory;
+	uint32_t build_cpu_milli;
+	uint32_t build_pids;
+	uint64_t build_disk;
+	uint32_t build_timeout_s;
+	uint32_t builds; /* at the same time */
+	/* a push's limits */
+	uint64_t push_pack_bytes;
+	uint64_t push_inflated_bytes;
+	uint64_t push_object_bytes;
+	uint32_t push_objects;
+	uint32_t push_refs;
+	uint32_t push_ref_bytes;  /* length of a ref's name */
+	uint32_t push_path_bytes; /* length of a path in a tree */
+	uint32_t push_tree_depth;
+	uint32_t push_timeout_s;
+	uint64_t checkout_bytes;  /* of a deployed tree */
+	uint32_t checkout_files;
+	/* per user */
+	uint32_t spaces_per_user;
+	uint32_t keep_releases; /* per Space, for roll-back */
+	uint32_t id_base;	/* first host uid of the ranges given to Spaces */
+};
+
+/* Defaults, then `argv` (which may name --config FILE, read first). --help and --version print and exit 0; a bad option
+ * says which and why. */
+int config_load(struct config *c, int argc, char **argv, struct err *err);
+void config_release(struct config *c);
+/* The effective configuration as the file would say it, one option a line with its comment (`spaced --print-config`). */
+void config_print(const struct config *c, struct buf *out);
+/* "512M", "1.5G" -> bytes; "90s", "30m", "1h" or a plain number -> seconds; "1.5" -> 1500. 0 or -EINVAL. */
+int config_parse_size(const char *s, uint64_t *bytes);
+int config_parse_duration(const char *s, uint32_t *seconds);
+int config_parse_cpus(const char *s, uint32_t *milli);
+
+/* Folders below the state folder. */
+#define STATE_CONTROL "control" /* 0700 control's user: spaced.db, key */
+#define STATE_REPOS "repos"	/* 0700 control's user: {space id}.git */
+#define STATE_LOGS "logs"	/* 0700 control's user: build-{id}.log, run-{space id}-{generation}.log */
+#define STATE_SITES "sites"	/* 0750 control's user, group of the static role: {release id}/site.json, {release id}/files/ */
+#define STATE_RUN "run"		/* 0711: http.sock, static.sock for the proxies (0660, their group) */
+#define STATE_SOCKET "control.sock" /* for spacectl, directly in the state folder; caller checked by SO_PEERCRED */
+
+#endif

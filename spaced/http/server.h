@@ -1,0 +1,66 @@
+/* An HTTP/1.1 server on libuv + llhttp for the roles behind the proxy: control (API, pages, git) and static. It listens
+ * on unix sockets; its only clients are our proxies (which re-serialise each request head) and spacectl.
+ * One request at a time per connection; keep-alive; streamed bodies both ways with back-pressure. */
+#ifndef SPACED_HTTP_SERVER_H
+#define SPACED_HTTP_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "base/buf.h"
+
+struct http_server;
+struct http_req; /* valid from on_request until on_close */
+
+struct http_handler {
+	/* The head is there. Set callbacks on the request, answer now or later. */
+	void (*on_request)(struct http_req *r, void *ctx);
+};
+
+struct http_server *http_server_new(uv_loop_t *loop, const struct http_handler *h, void *ctx);
+/* `fd`: a listening unix stream socket, taken over. `admin`: callers are checked by SO_PEERCRED and marked as such. */
+int http_server_listen(struct http_server *s, int fd, bool admin);
+void http_server_free(struct http_server *s); /* closes everything; needs the loop to run once more */
+
+/* The request. Strings live until on_close. */
+struct str http_method(const struct http_req *r);
+struct str http_path(const struct http_req *r);  /* as sent: not decoded, without the query */
+struct str http_query(const struct http_req *r); /* without '?', "" */
+bool http_header(const struct http_req *r, const char *name, struct str *out); /* first of that name, case folded */
+bool http_query_get(const struct http_req *r, const char *key, struct buf *out); /* percent-decoded */
+uid_t http_peer_uid(const struct http_req *r);	 /* admin sockets: the caller; else (uid_t)-1 */
+struct str http_client(const struct http_req *r); /* address of the client as the proxy says */
+struct str http_host(const struct http_req *r);	 /* as the client sent it (X-Forwarded-Host, else Host), with port */
+
+/* Body. Without set callbacks a body is read and dropped. */
+struct http_body_cb {
+	void (*data)(struct http_req *r, const char *p, size_t n, void *ctx);
+	void (*end)(struct http_req *r, void *ctx);
+};
+void http_on_body(struct http_req *r, struct http_body_cb cb, void *ctx);
+void http_pause(struct http_req *r);  /* stop reading from the peer */
+void http_resume(struct http_req *r);
+/* Collects the body (413 answered by itself beyond `max`), then calls `done`. */
+void http_collect(struct http_req *r, size_t max, void (*done)(struct http_req *r, struct str body, void *ctx), void *ctx);
+
+/* The peer is gone or the answer has been sent: last call for this request. Exactly once. */
+void http_on_close(struct http_req *r, void (*cb)(struct http_req *r, void *ctx), void *ctx);
+
+/* Answer. Header names and values are checked: a CR, LF or NUL in one ends the process (a bug of ours). */
+void http_set_header(struct http_req *r, const char *name, const char *value_fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+void http_reply(struct http_req *r, int status, const char *content_type, const void *body, size_t n);
+void http_reply_error(struct http_req *r, int status, const char *code, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5))); /* {"error":"..."}; X-Error-Code (NULL: none), X-Error-Message */
+/* Streaming: length < 0 means chunked. */
+void http_begin(struct http_req *r, int status, const char *content_type, ssize_t length);
+void http_write(struct http_req *r, const void *p, size_t n);
+void http_end(struct http_req *r);
+/* Bytes accepted by http_write and not yet sent; on_drain fires when it falls below 256 KiB. */
+size_t http_pending(const struct http_req *r);
+void http_on_drain(struct http_req *r, void (*cb)(struct http_req *r, void *ctx), void *ctx);
+bool http_begun(const struct http_req *r); /* an answer has begun */
+
+#endif

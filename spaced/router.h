@@ -1,0 +1,28 @@
+/* Control's end of the proxies: publishes routes to all of them, hears about activity and drained instances. Keeps the
+ * whole table so that a restarted proxy gets a snapshot. */
+#ifndef SPACED_ROUTER_H
+#define SPACED_ROUTER_H
+
+#include <uv.h>
+
+#include "proxy/route.h"
+
+struct router;
+struct router_callbacks {
+	void (*activity)(void *ctx, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
+			 uint32_t open, uint32_t errors);
+	void (*idle)(void *ctx, const char *instance, uint32_t generation); /* every proxy has drained it */
+	void *ctx;
+};
+struct router *router_new(uv_loop_t *loop, const char *domain, const struct router_callbacks *cb);
+void router_free(struct router *r);
+/* A proxy's channel (taken over), at start and whenever the parent has restarted one. Sends the snapshot. */
+void router_attach(struct router *r, int sock);
+/* Before the first call of this, nothing is committed: visitors wait until control knows what runs. */
+void router_ready(struct router *r);
+void router_set(struct router *r, const struct route *route); /* copied */
+void router_remove(struct router *r, const char *host);
+/* Tells the proxies to drain; `idle` comes when all have, or at once when there is none. */
+void router_drain(struct router *r, const char *instance, uint32_t generation);
+
+#endif

@@ -1,0 +1,60 @@
+/* The life of Spaces: from a pushed commit over build and start to the route, and back. The only place that changes a
+ * stage. Everything asynchronous on the libuv loop of control.
+ *
+ * The seam to where things run (place, ensure, start, stop, open) is space/place.h: nothing above it knows a pid or path. */
+#ifndef SPACED_SPACE_H
+#define SPACED_SPACE_H
+
+#include <uv.h>
+
+#include "spaced/config.h"
+#include "spaced/git/git.h"
+#include "spaced/router.h"
+#include "spaced/spawner_client.h"
+#include "spaced/store/store.h"
+
+struct spaces;
+
+struct spaces *spaces_new(uv_loop_t *loop, const struct config *config, struct store *store, struct spawner *spawner,
+			  struct router *router);
+void spaces_free(struct spaces *s);
+/* After start of control or of the spawner: asks what runs, adopts it, starts what should run and does not, queues
+ * interrupted builds again, removes leftovers; then router_ready(). */
+void spaces_recover(struct spaces *s);
+/* Wired to spawner_new and router_new. */
+void spaces_exited(struct spaces *s, const char *name, const struct sandbox_exit *e);
+void spaces_spawner_lost(struct spaces *s);
+void spaces_idle(struct spaces *s, const char *instance, uint32_t generation);
+/* Orderly end of control. With stop_apps all instances are stopped first; `done` is called when it may exit. */
+void spaces_shutdown(struct spaces *s, bool stop_apps, void (*done)(void *ctx), void *ctx);
+
+/* Refs are durable (git_callbacks.pushed). Takes over `p`: reports to it and finishes it. The stage has changed before
+ * this returns. */
+void spaces_pushed(struct spaces *s, const struct git_target *t, struct ref_update *updates, size_t n, struct push *p);
+
+/* What people can ask for. 0 accepted (runs on in the background), -1 with a reason. */
+int spaces_restart(struct spaces *s, const char *space_id, bool factory, struct err *err);
+int spaces_pause(struct spaces *s, const char *space_id, struct err *err);
+int spaces_delete(struct spaces *s, const char *space_id, struct err *err);
+int spaces_cancel_build(struct spaces *s, const char *build_id, struct err *err);
+/* After store_space_add: its first route (a page that says nothing is deployed yet). */
+void spaces_created(struct spaces *s, const char *space_id);
+
+/* Log files. `build` picks the newest build's log (or of build_id), else the newest run log. Path in a malloc'd string. */
+char *spaces_log_path(struct spaces *s, const char *space_id, bool build, const char *build_id);
+/* True while more may be appended to that log. */
+bool spaces_log_live(struct spaces *s, const char *space_id, bool build, const char *build_id);
+/* Position in the build queue (1: next), 0 when it does not wait. */
+unsigned spaces_queue_position(struct spaces *s, const char *build_id);
+/* Live figures of the running instance; false when none runs. */
+struct space_live {
+	char instance[81];
+	uint64_t started; /* wall ms */
+	uint64_t requests;
+	uint32_t open_connections;
+	char commit[41];
+	uint16_t port;
+};
+bool spaces_live(struct spaces *s, const char *space_id, struct space_live *out);
+
+#endif

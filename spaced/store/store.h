@@ -1,0 +1,175 @@
+/* The control store: SQLite in WAL mode, one writer (the control role), numbered migrations from schema/. All calls are
+ * synchronous and short. A returned record owns its strings: release it. 0 found/done; -1 with err; "not found" is
+ * err->code == ENOENT, "exists" EEXIST. Times are wall-clock milliseconds. Ids are 24 lower-case hex digits, as clients
+ * of the Hub expect. */
+#ifndef SPACED_STORE_H
+#define SPACED_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define STORE_ID 25 /* with NUL */
+
+struct store;
+struct store *store_open(const char *path, struct err *err); /* migrates; refuses a newer schema */
+void store_close(struct store *s);
+
+/* A group of changes that happens whole or not at all. Nesting is a bug. */
+int store_begin(struct store *s, struct err *err);
+int store_commit(struct store *s, struct err *err);
+void store_rollback(struct store *s);
+
+struct user {
+	char id[STORE_ID];
+	char *name;
+	bool admin;
+	uint64_t created;
+};
+void user_release(struct user *u);
+int store_user_add(struct store *s, const char *name, bool admin, struct user *out, struct err *err);
+int store_user_by_name(struct store *s, const char *name, struct user *out, struct err *err); /* ASCII case folded */
+int store_user_by_id(struct store *s, const char *id, struct user *out, struct err *err);
+int store_user_list(struct store *s, struct user **out, size_t *n, struct err *err); /* caller frees each and the array */
+
+/* Tokens: "hf_" + 34 letters and digits from libsodium's random bytes. Only a keyed hash is kept. */
+struct token {
+	char id[STORE_ID];
+	char user_id[STORE_ID];
+	char *label;
+	char prefix[8]; /* "hf_AbCd", to tell them apart */
+	uint64_t created;
+	uint64_t last_used; /* 0: never; coarse (a minute) */
+};
+void token_release(struct token *t);
+int store_token_add(struct store *s, const char *user_id, const char *label, char secret[48], struct token *out,
+		    struct err *err);
+int store_token_check(struct store *s, const char *secret, struct user *out, struct err *err); /* constant time */
+int store_token_list(struct store *s, const char *user_id, struct token **out, size_t *n, struct err *err);
+int store_token_remove(struct store *s, const char *token_id, struct err *err);
+
+enum space_visibility { SPACE_PUBLIC, SPACE_PRIVATE };
+
+/* Stages by Hugging Face's names (reference: runtime.stage). */
+enum space_stage {
+	STAGE_NO_APP_FILE, /* also: nothing was ever pushed to the default branch */
+	STAGE_CONFIG_ERROR,
+	STAGE_BUILDING,
+	STAGE_BUILD_ERROR,
+	STAGE_APP_STARTING,
+	STAGE_RUNNING,
+	STAGE_RUNNING_BUILDING,
+	STAGE_RUNNING_APP_STARTING,
+	STAGE_RUNTIME_ERROR,
+	STAGE_STOPPED,
+	STAGE_PAUSED,
+	STAGE_DELETING,
+};
+const char *space_stage_name(enum space_stage stage);
+
+struct space {
+	char id[STORE_ID];
+	char owner_id[STORE_ID];
+	char *owner;
+	char *name;
+	char *label; /* host label, unique: label.domain */
+	enum space_visibility visibility;
+	enum space_stage stage;
+	char *stage_message; /* one sentence for people, "" when all is well */
+	char *default_branch;
+	uint32_t slot;	     /* its uid range: id_base + slot * SANDBOX_IDS; slot 0 is the dependency builder's */
+	char *sdk;	     /* gradio, streamlit, static, docker, procfile, node, python, "" */
+	char *card;	     /* README header as JSON, "{}" when none; unknown keys kept */
+	char *release_id;    /* "" or the release that serves */
+	uint32_t generation; /* counts instances */
+	uint64_t created;
+	uint64_t modified;
+};
+void space_release(struct space *sp);
+int store_space_add(struct store *s, const char *owner_id, const char *name, struct space *out, struct err *err);
+int store_space_by_name(struct store *s, const char *owner, const char *name, struct space *out, struct err *err);
+int store_space_by_id(struct store *s, const char *id, struct space *out, struct err *err);
+struct space_filter {
+	const char *owner_id;	/* NULL: all */
+	const char *viewer_id;	/* private ones only of this owner; NULL: public only; "*": all */
+	const char *after_id;	/* paging, newest first; NULL: from the start */
+	size_t limit;		/* 0: all */
+};
+int store_space_list(struct store *s, const struct space_filter *f, struct space **out, size_t *n, struct err *err);
+int store_space_set_stage(struct store *s, const char *id, enum space_stage stage, const char *message, struct err *err);
+int store_space_set_card(struct store *s, const char *id, const char *sdk, const char *card_json, struct err *err);
+int store_space_set_release(struct store *s, const char *id, const char *release_id, struct err *err);
+int store_space_set_visibility(struct store *s, const char *id, enum space_visibility v, struct err *err);
+int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err);
+int store_space_remove(struct store *s, const char *id, struct err *err);
+
+enum build_state { BUILD_QUEUED, BUILD_RUNNING, BUILD_SUCCEEDED, BUILD_FAILED, BUILD_CANCELLED, BUILD_SUPERSEDED };
+const char *build_state_name(enum build_state st);
+struct build {
+	char id[STORE_ID];
+	char space_id[STORE_ID];
+	char commit[41];
+	char *cause; /* "push", "factory rebuild" */
+	enum build_state state;
+	char *phase;   /* the last phase reached: "queued", "source", "dependencies", ... */
+	char *error;   /* one sentence, "" */
+	uint64_t queued, started, finished; /* 0: not yet */
+};
+void build_release(struct build *b);
+int store_build_add(struct store *s, const char *space_id, const char *commit, const char *cause, struct build *out,
+		    struct err *err);
+int store_build_by_id(struct store *s, const char *id, struct build *out, struct err *err);
+int store_build_list(struct store *s, const char *space_id, size_t limit, struct build **out, size_t *n, struct err *err);
+/* All builds in one of the unfinished states, oldest first (after a restart of control). */
+int store_build_unfinished(struct store *s, struct build **out, size_t *n, struct err *err);
+int store_build_set(struct store *s, const char *id, enum build_state st, const char *phase, const char *error,
+		    struct err *err); /* sets started/finished by the state */
+
+/* What a build made: everything that a start needs. Immutable. */
+struct release {
+	char id[STORE_ID];
+	char space_id[STORE_ID];
+	char build_id[STORE_ID];
+	char commit[41];
+	char *recipe; /* JSON: kind, layers (volume names, topmost first), argv, env, cwd, port, headers; "site" for static */
+	uint64_t created;
+};
+void release_release(struct release *r);
+int store_release_add(struct store *s, const char *space_id, const char *build_id, const char *commit,
+		      const char *recipe, struct release *out, struct err *err);
+int store_release_by_id(struct store *s, const char *id, struct release *out, struct err *err);
+int store_release_list(struct store *s, const char *space_id, struct release **out, size_t *n, struct err *err);
+int store_release_remove(struct store *s, const char *id, struct err *err);
+
+/* Layers: which volumes exist for which content key, and when they were last used. */
+struct layer {
+	char *key;    /* hex of a hash over everything that went in */
+	char *volume; /* volume name */
+	uint64_t created, used;
+};
+void layer_release(struct layer *l);
+int store_layer_get(struct store *s, const char *key, struct layer *out, struct err *err); /* touches `used` */
+int store_layer_add(struct store *s, const char *key, const char *volume, struct err *err);
+int store_layer_remove(struct store *s, const char *key, struct err *err);
+int store_layer_list(struct store *s, struct layer **out, size_t *n, struct err *err);
+
+/* What happened, for people: pushes, builds, stage changes, logins of spacectl. */
+int store_event_add(struct store *s, const char *space_id, const char *actor_id, const char *kind, const char *text,
+		    struct err *err);
+struct event {
+	uint64_t id, at;
+	char space_id[STORE_ID];
+	char actor_id[STORE_ID];
+	char *kind, *text;
+};
+void event_release(struct event *e);
+int store_event_list(struct store *s, const char *space_id, size_t limit, struct event **out, size_t *n, struct err *err);
+
+struct store_counts {
+	uint64_t users, spaces, running, builds_queued, builds_running;
+};
+int store_counts(struct store *s, struct store_counts *out, struct err *err);
+
+#endif
