@@ -46,12 +46,12 @@ static inline int steal_fd(int *fd)
 }
 
 /* Moves the pointer out; the variable is left NULL. */
-#define steal_ptr(p)                  \
-	({                            \
-		__typeof__(*(p)) *pp_ = (p); \
-		__typeof__(*(p)) v_ = *pp_;  \
-		*pp_ = NULL;          \
-		v_;                   \
+#define steal_ptr(p)                                                                                                   \
+	({                                                                                                             \
+		__typeof__(*(p)) *pp_ = (p);                                                                           \
+		__typeof__(*(p)) v_ = *pp_;                                                                            \
+		*pp_ = NULL;                                                                                           \
+		v_;                                                                                                    \
 	})
 
 #endif

@@ -19,6 +19,19 @@ int err_set(struct err *err, int code, const char *fmt, ...)
 	return -1;
 }
 
+int err_text(struct err *err, int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!err)
+		return -1;
+	err->code = code;
+	va_start(ap, fmt);
+	vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+	va_end(ap);
+	return -1;
+}
+
 int err_prefix(struct err *err, const char *fmt, ...)
 {
 	char head[200];

@@ -14,6 +14,8 @@ struct err {
 
 /* Sets the error and returns -1. The text of `code` (when not 0) is appended: "open `x`: No such file". */
 int err_set(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The same without the text of `code`: for messages that are whole sentences. */
+int err_text(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Puts context before an error that is already set, and returns -1: "start `x`: mount `y`: ...". */
 int err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

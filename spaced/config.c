@@ -1,0 +1,433 @@
+/* See config.h. One table names every option; parsing, --help, --print-config and the checks loop over it. */
+#include "spaced/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS };
+
+struct option_row {
+	const char *name; /* as in the file; `--name` on the command line */
+	enum kind kind;
+	size_t offset;
+	const char *fallback;
+	const char *help;
+};
+
+#define OPT(name, kind, field, fallback, help)                                                                         \
+	{                                                                                                              \
+		name, kind, offsetof(struct config, field), fallback, help                                             \
+	}
+static const struct option_row rows[] = {
+    OPT("state", TEXT, state, "/var/lib/spaced", "state folder; everything Spaced keeps is in it"),
+    OPT("listen", TEXT, listen, "127.0.0.1:7000", "address and port of the public port; [::1]:7000 for IPv6"),
+    OPT("domain", TEXT, domain, "localhost", "apex host name; a Space is at {owner}-{name}.DOMAIN"),
+    OPT("public-url", TEXT, public_url, "", "how people reach the apex; default http://DOMAIN:PORT"),
+    OPT("proxies", COUNT, proxies, "0", "proxy processes; 0: one per CPU, at most 4"),
+    OPT("user", TEXT, user, "spaced", "account of the control role; -proxy and -static are appended for the others"),
+    OPT("log-level", TEXT, log_level, "info", "debug, info, warn or error"),
+    OPT("memory", SIZE, memory, "2G", "memory of a running app, swap included"),
+    OPT("cpus", CPUS, cpu_milli, "2", "CPUs of a running app"),
+    OPT("pids", COUNT, pids, "1024", "processes and threads of a running app"),
+    OPT("disk", SIZE, disk, "10G", "disk that a running app may write; lost when it restarts"),
+    OPT("startup-timeout", DURATION, startup_timeout_s, "30m",
+	"from start to healthy, unless README.md says otherwise"),
+    OPT("startup-timeout-max", DURATION, startup_timeout_max_s, "2h", "the most that README.md may ask for"),
+    OPT("log-size", SIZE, log_bytes, "64M", "log of one build or run; what goes beyond is dropped and counted"),
+    OPT("egress", EGRESS, egress, "internet", "network of apps: internet (no private ranges) or none"),
+    OPT("build-memory", SIZE, build_memory, "4G", "memory of a build step"),
+    OPT("build-cpus", CPUS, build_cpu_milli, "2", "CPUs of a build step"),
+    OPT("build-pids", COUNT, build_pids, "2048", "processes and threads of a build step"),
+    OPT("build-disk", SIZE, build_disk, "20G", "disk of a layer being built"),
+    OPT("build-timeout", DURATION, build_timeout_s, "30m", "time of a build step"),
+    OPT("builds", COUNT, builds, "2", "builds at the same time"),
+    OPT("push-pack-size", SIZE, push_pack_bytes, "5G", "bytes of one push"),
+    OPT("push-inflated-size", SIZE, push_inflated_bytes, "20G", "bytes of one push, inflated"),
+    OPT("push-object-size", SIZE, push_object_bytes, "1G", "one file in git, inflated"),
+    OPT("push-objects", COUNT, push_objects, "2000000", "objects in one push"),
+    OPT("push-refs", COUNT, push_refs, "1000", "refs changed by one push"),
+    OPT("push-ref-length", COUNT, push_ref_bytes, "255", "bytes of a ref's name"),
+    OPT("push-path-length", COUNT, push_path_bytes, "4000", "bytes of a path in a tree"),
+    OPT("push-tree-depth", COUNT, push_tree_depth, "128", "depth of nested folders"),
+    OPT("push-timeout", DURATION, push_timeout_s, "1h", "time to receive and check one push"),
+    OPT("checkout-size", SIZE, checkout_bytes, "10G", "bytes of a deployed tree"),
+    OPT("checkout-files", COUNT, checkout_files, "200000", "files of a deployed tree"),
+    OPT("spaces-per-user", COUNT, spaces_per_user, "1000", "Spaces that one user may own"),
+    OPT("keep-releases", COUNT, keep_releases, "5", "releases kept per Space for roll-back"),
+    OPT("id-base", COUNT, id_base, "1879048192", "first uid and gid of the ranges given to Spaces (2048 each)"),
+};
+#define NROWS (sizeof rows / sizeof *rows)
+
+static int parse_number(const char *s, double *v, const char **rest)
+{
+	char *end;
+
+	if (!isdigit((unsigned char)*s))
+		return -EINVAL;
+	errno = 0;
+	*v = strtod(s, &end);
+	if (errno || end == s || memchr(s, 'x', (size_t)(end - s)) || memchr(s, 'X', (size_t)(end - s)))
+		return -EINVAL;
+	*rest = end;
+	return 0;
+}
+
+int config_parse_size(const char *s, uint64_t *bytes)
+{
+	static const struct {
+		const char *unit;
+		uint64_t factor;
+	} units[] = {{"", 1},
+		     {"B", 1},
+		     {"K", 1ULL << 10},
+		     {"KB", 1ULL << 10},
+		     {"KiB", 1ULL << 10},
+		     {"M", 1ULL << 20},
+		     {"MB", 1ULL << 20},
+		     {"MiB", 1ULL << 20},
+		     {"G", 1ULL << 30},
+		     {"GB", 1ULL << 30},
+		     {"GiB", 1ULL << 30},
+		     {"T", 1ULL << 40},
+		     {"TB", 1ULL << 40},
+		     {"TiB", 1ULL << 40}};
+	const char *rest;
+	double v;
+
+	if (parse_number(s, &v, &rest) < 0)
+		return -EINVAL;
+	for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+		if (strcasecmp(rest, units[i].unit) != 0)
+			continue;
+		v *= (double)units[i].factor;
+		if (v > 9e18)
+			return -EINVAL;
+		*bytes = (uint64_t)v;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+int config_parse_duration(const char *s, uint32_t *seconds)
+{
+	static const struct {
+		const char *unit;
+		uint32_t factor;
+	} units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86400}};
+	const char *rest;
+	double v;
+
+	if (parse_number(s, &v, &rest) < 0)
+		return -EINVAL;
+	for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+		if (strcmp(rest, units[i].unit) != 0)
+			continue;
+		v *= units[i].factor;
+		if (v > UINT32_MAX)
+			return -EINVAL;
+		*seconds = (uint32_t)v;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+int config_parse_cpus(const char *s, uint32_t *milli)
+{
+	const char *rest;
+	double v;
+
+	if (parse_number(s, &v, &rest) < 0 || *rest || v > 4096)
+		return -EINVAL;
+	*milli = (uint32_t)(v * 1000 + 0.5);
+	return 0;
+}
+
+static int parse_count(const char *s, uint32_t *out)
+{
+	char *end;
+
+	if (!isdigit((unsigned char)*s))
+		return -EINVAL;
+	errno = 0;
+	unsigned long v = strtoul(s, &end, 10);
+	if (errno || *end || v > UINT32_MAX)
+		return -EINVAL;
+	*out = (uint32_t)v;
+	return 0;
+}
+
+static const char *const kind_hint[] = {
+    [TEXT] = "a text",
+    [COUNT] = "a whole number",
+    [SIZE] = "a size such as 512M or 1.5G",
+    [DURATION] = "a time such as 90s, 30m or 1h",
+    [CPUS] = "a number such as 1.5",
+    [EGRESS] = "internet or none",
+};
+
+static int set_value(struct config *c, const struct option_row *row, const char *value, struct err *err)
+{
+	void *at = (char *)c + row->offset;
+	int r = 0;
+
+	switch (row->kind) {
+	case TEXT:
+		free(*(char **)at);
+		*(char **)at = xstrdup(value);
+		break;
+	case COUNT:
+		r = parse_count(value, at);
+		break;
+	case SIZE:
+		r = config_parse_size(value, at);
+		break;
+	case DURATION:
+		r = config_parse_duration(value, at);
+		break;
+	case CPUS:
+		r = config_parse_cpus(value, at);
+		break;
+	case EGRESS:
+		if (strcmp(value, "none") == 0)
+			*(enum sandbox_egress *)at = EGRESS_NONE;
+		else if (strcmp(value, "internet") == 0)
+			*(enum sandbox_egress *)at = EGRESS_INTERNET;
+		else
+			r = -EINVAL;
+		break;
+	}
+	return r < 0 ? err_set(err, 0, "%s = `%s`: expected %s", row->name, value, kind_hint[row->kind]) : 0;
+}
+
+static const struct option_row *row_of(const char *name, size_t n)
+{
+	for (size_t i = 0; i < NROWS; i++)
+		if (strlen(rows[i].name) == n && strncmp(rows[i].name, name, n) == 0)
+			return &rows[i];
+	return NULL;
+}
+
+/* Lines `name = value`, '#' starts a comment at the beginning of a line or after a space. */
+static int load_file(struct config *c, const char *path, struct err *err)
+{
+	cleanup_file FILE *f = fopen(path, "re");
+	cleanup_free char *line = NULL;
+	size_t cap = 0;
+	unsigned no = 0;
+
+	if (!f)
+		return err_set(err, errno, "configuration file `%s`", path);
+	while (getline(&line, &cap, f) >= 0) {
+		no++;
+		char *p = line;
+		for (char *h = strchr(p, '#'); h; h = strchr(h + 1, '#'))
+			if (h == p || isspace((unsigned char)h[-1])) {
+				*h = '\0';
+				break;
+			}
+		while (isspace((unsigned char)*p))
+			p++;
+		char *end = p + strlen(p);
+		while (end > p && isspace((unsigned char)end[-1]))
+			*--end = '\0';
+		if (!*p)
+			continue;
+		char *eq = strchr(p, '=');
+		if (!eq)
+			return err_set(err, 0, "%s line %u: expected `name = value`", path, no);
+		char *name_end = eq;
+		while (name_end > p && isspace((unsigned char)name_end[-1]))
+			name_end--;
+		char *value = eq + 1;
+		while (isspace((unsigned char)*value))
+			value++;
+		const struct option_row *row = row_of(p, (size_t)(name_end - p));
+		if (!row)
+			return err_set(err, 0, "%s line %u: no option `%.*s` (see spaced --help)", path, no,
+				       (int)(name_end - p), p);
+		if (set_value(c, row, value, err) < 0)
+			return err_prefix(err, "%s line %u", path, no);
+	}
+	return 0;
+}
+
+static void help(void)
+{
+	puts("usage: spaced [--config FILE] [--OPTION VALUE]...\n\n"
+	     "Runs a self-hosted \"Spaces\" in the foreground until SIGTERM (running apps stay up and are adopted by "
+	     "the\n"
+	     "next start) or SIGINT (running apps are stopped too). SIGHUP is ignored.\n\n"
+	     "  --config FILE              lines `option = value`; the command line goes over the file\n"
+	     "  --print-config             the effective configuration, as such a file\n"
+	     "  --help, --version\n\nOptions:");
+	for (size_t i = 0; i < NROWS; i++)
+		printf("  --%-24s %s%s%s%s\n", rows[i].name, rows[i].help, *rows[i].fallback ? " [" : "",
+		       rows[i].fallback, *rows[i].fallback ? "]" : "");
+	puts("\nExit status: 0 ended as asked; 1 it cannot start or go on, the reason is on stderr; 2 a wrong option.");
+}
+
+static int split_listen(struct config *c, struct err *err)
+{
+	const char *colon = strrchr(c->listen, ':');
+	uint32_t port;
+
+	if (!colon || colon == c->listen || parse_count(colon + 1, &port) < 0 || port == 0 || port > 65535)
+		return err_set(err, 0, "listen = `%s`: expected ADDRESS:PORT, for example 0.0.0.0:7000", c->listen);
+	c->port = (uint16_t)port;
+	return 0;
+}
+
+static int finish(struct config *c, struct err *err)
+{
+	static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+	int level = 0;
+
+	if (split_listen(c, err) < 0)
+		return -1;
+	if (!*c->domain || strlen(c->domain) > 180)
+		return err_set(err, 0, "domain: expected a host name of at most 180 characters");
+	for (char *p = c->domain; *p; p++) {
+		*p = (char)tolower((unsigned char)*p);
+		if (!isalnum((unsigned char)*p) && *p != '-' && *p != '.')
+			return err_set(err, 0, "domain = `%s`: expected a host name without port", c->domain);
+	}
+	while (levels[level] && strcmp(levels[level], c->log_level) != 0)
+		level++;
+	if (!levels[level])
+		return err_set(err, 0, "log-level = `%s`: expected debug, info, warn or error", c->log_level);
+	if (c->builds == 0 || c->builds > 64)
+		return err_set(err, 0, "builds = %u: expected 1 to 64", c->builds);
+	if (c->id_base < 65536)
+		return err_set(err, 0, "id-base = %u: expected at least 65536, clear of real accounts", c->id_base);
+	if (c->state[0] != '/') {
+		cleanup_free char *cwd = getcwd(NULL, 0);
+		if (!cwd)
+			return err_set(err, errno, "current folder");
+		char *abs = xasprintf("%s/%s", cwd, c->state);
+		free(c->state);
+		c->state = abs;
+	}
+	size_t n = strlen(c->state);
+	while (n > 1 && c->state[n - 1] == '/')
+		c->state[--n] = '\0';
+	if (n > 80)
+		return err_set(err, 0, "state = `%s`: longer than 80 characters, which unix sockets in it do not allow",
+			       c->state);
+	if (!*c->public_url) {
+		free(c->public_url);
+		c->public_url =
+		    c->port == 80 ? xasprintf("http://%s", c->domain) : xasprintf("http://%s:%u", c->domain, c->port);
+	}
+	return 0;
+}
+
+static int option_of(struct config *c, int argc, char **argv, int *i, bool *print, struct err *err)
+{
+	const char *arg = argv[*i];
+
+	if (strcmp(arg, "--print-config") == 0) {
+		*print = true;
+		return 0;
+	}
+	if (strncmp(arg, "--", 2) != 0)
+		return err_set(err, 0, "`%s`: expected an option that starts with -- (see spaced --help)", arg);
+	const char *eq = strchr(arg, '=');
+	const char *name = arg + 2;
+	size_t n = eq ? (size_t)(eq - name) : strlen(name);
+	const char *value = eq ? eq + 1 : NULL;
+	if (!value) {
+		if (*i + 1 >= argc)
+			return err_set(err, 0, "%s needs a value (see spaced --help)", arg);
+		value = argv[++*i];
+	}
+	if (n == 6 && strncmp(name, "config", 6) == 0)
+		return 0; /* read before */
+	const struct option_row *row = row_of(name, n);
+	if (!row)
+		return err_set(err, 0, "no option --%.*s (see spaced --help)", (int)n, name);
+	return set_value(c, row, value, err);
+}
+
+int config_load(struct config *c, int argc, char **argv, struct err *err)
+{
+	bool print = false;
+
+	memset(c, 0, sizeof *c);
+	for (size_t i = 0; i < NROWS; i++)
+		if (set_value(c, &rows[i], rows[i].fallback, err) < 0)
+			return -1;
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+			help();
+			exit(0);
+		}
+		if (strcmp(argv[i], "--version") == 0) {
+			puts("spaced " SPACED_VERSION);
+			exit(0);
+		}
+		const char *file = NULL;
+		if (strncmp(argv[i], "--config=", 9) == 0)
+			file = argv[i] + 9;
+		else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+			file = argv[++i];
+		if (file && load_file(c, file, err) < 0)
+			return -1;
+	}
+	for (int i = 1; i < argc; i++)
+		if (option_of(c, argc, argv, &i, &print, err) < 0)
+			return -1;
+	if (finish(c, err) < 0)
+		return -1;
+	if (print) {
+		cleanup_buf struct buf out = BUF_INIT;
+		config_print(c, &out);
+		fputs(out.data, stdout);
+		exit(0);
+	}
+	return 0;
+}
+
+void config_release(struct config *c)
+{
+	for (size_t i = 0; i < NROWS; i++)
+		if (rows[i].kind == TEXT)
+			free(*(char **)((char *)c + rows[i].offset));
+	memset(c, 0, sizeof *c);
+}
+
+void config_print(const struct config *c, struct buf *out)
+{
+	for (size_t i = 0; i < NROWS; i++) {
+		const void *at = (const char *)c + rows[i].offset;
+		buf_addf(out, "# %s\n%s = ", rows[i].help, rows[i].name);
+		switch (rows[i].kind) {
+		case TEXT:
+			buf_adds(out, *(char *const *)at);
+			break;
+		case COUNT:
+			buf_addf(out, "%u", *(const uint32_t *)at);
+			break;
+		case SIZE:
+			buf_addf(out, "%llu", (unsigned long long)*(const uint64_t *)at);
+			break;
+		case DURATION:
+			buf_addf(out, "%us", *(const uint32_t *)at);
+			break;
+		case CPUS:
+			buf_addf(out, "%u.%03u", *(const uint32_t *)at / 1000, *(const uint32_t *)at % 1000);
+			break;
+		case EGRESS:
+			buf_adds(out, *(const enum sandbox_egress *)at == EGRESS_NONE ? "none" : "internet");
+			break;
+		}
+		buf_addc(out, '\n');
+	}
+}
