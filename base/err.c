@@ -46,6 +46,7 @@ int err_prefix(struct err *err, const char *fmt, ...)
 	memcpy(tail, err->msg, sizeof tail);
 	size_t n = strnlen(head, sizeof head);
 	memcpy(err->msg, head, n);
-	snprintf(err->msg + n, sizeof err->msg - n, ": %s", tail);
+	if (snprintf(err->msg + n, sizeof err->msg - n, ": %s", tail) < 0)
+		err->msg[n] = '\0';
 	return -1;
 }
