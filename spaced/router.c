@@ -1,0 +1,271 @@
+/* See router.h. */
+#include "spaced/router.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+#include "base/channel.h"
+#include "base/log.h"
+
+struct entry {
+	char host[ROUTE_HOST_MAX + 1];
+	struct buf wire; /* the route as it is sent */
+	UT_hash_handle hh;
+};
+
+struct peer {
+	struct router *router;
+	struct channel *channel;
+	struct peer *next;
+};
+
+/* A drain that some proxies have not confirmed yet. */
+struct drain {
+	char instance[81];
+	uint32_t generation;
+	unsigned waiting;
+	struct drain *next;
+};
+
+struct router {
+	uv_loop_t *loop;
+	char *domain;
+	struct router_callbacks cb;
+	struct entry *entries;
+	struct peer *peers;
+	struct drain *drains;
+	bool ready;
+	uint64_t version;
+};
+
+struct router *router_new(uv_loop_t *loop, const char *domain, const struct router_callbacks *cb)
+{
+	struct router *r = xcalloc(1, sizeof *r);
+
+	r->loop = loop;
+	r->domain = xstrdup(domain);
+	r->cb = *cb;
+	return r;
+}
+
+void router_free(struct router *r)
+{
+	struct entry *e, *next;
+
+	while (r->peers) {
+		struct peer *p = r->peers;
+		r->peers = p->next;
+		channel_close(p->channel);
+		free(p);
+	}
+	while (r->drains) {
+		struct drain *d = r->drains;
+		r->drains = d->next;
+		free(d);
+	}
+	HASH_ITER(hh, r->entries, e, next)
+	{
+		HASH_DEL(r->entries, e);
+		buf_release(&e->wire);
+		free(e);
+	}
+	free(r->domain);
+	free(r);
+}
+
+static void idle_from_one(struct router *r, const char *instance, uint32_t generation)
+{
+	for (struct drain **at = &r->drains; *at; at = &(*at)->next) {
+		struct drain *d = *at;
+		if (d->generation != generation || strcmp(d->instance, instance) != 0)
+			continue;
+		if (d->waiting > 1) {
+			d->waiting--;
+			return;
+		}
+		*at = d->next;
+		r->cb.idle(r->cb.ctx, instance, generation);
+		free(d);
+		return;
+	}
+}
+
+static bool on_activity(struct router *r, struct reader *rd)
+{
+	uint32_t n = get_u32(rd);
+
+	for (uint32_t i = 0; i < n && !rd->bad; i++) {
+		char space[200];
+		get_str(rd, space, sizeof space);
+		uint64_t requests = get_u64(rd), in = get_u64(rd), out = get_u64(rd);
+		uint32_t open = get_u32(rd), errors = get_u32(rd);
+		if (!rd->bad)
+			r->cb.activity(r->cb.ctx, space, requests, in, out, open, errors);
+	}
+	return get_ok(rd);
+}
+
+static void drop_peer(struct peer *p)
+{
+	struct router *r = p->router;
+
+	for (struct peer **at = &r->peers; *at; at = &(*at)->next)
+		if (*at == p) {
+			*at = p->next;
+			break;
+		}
+	channel_close(p->channel);
+	free(p);
+	/* what it had in flight died with it: nobody waits for its confirmation */
+	struct drain *d = r->drains;
+	while (d) {
+		struct drain *next = d->next;
+		idle_from_one(r, d->instance, d->generation);
+		d = next;
+	}
+}
+
+static void on_frame(void *ctx, struct frame *f)
+{
+	struct peer *p = ctx;
+	struct reader rd = reader_of(f->payload, f->len);
+	char instance[81];
+	bool ok = true;
+
+	switch (f->type) {
+	case PROXY_READY:
+		break;
+	case PROXY_IDLE: {
+		ok = get_str(&rd, instance, sizeof instance);
+		uint32_t generation = get_u32(&rd);
+		ok = ok && get_ok(&rd);
+		if (ok)
+			idle_from_one(p->router, instance, generation);
+		break;
+	}
+	case PROXY_ACTIVITY:
+		ok = on_activity(p->router, &rd);
+		break;
+	default:
+		ok = false;
+	}
+	if (!ok) {
+		log_error("proxy: malformed or unexpected frame %u; its channel is closed", f->type);
+		drop_peer(p);
+	}
+}
+
+static void on_end(void *ctx, int err)
+{
+	(void)err;
+	drop_peer(ctx);
+}
+
+static void commit(struct router *r, struct peer *p)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_u64(&b, r->version);
+	channel_send(p->channel, PROXY_COMMIT, 0, b.data, b.len, NULL, 0);
+}
+
+static void snapshot(struct router *r, struct peer *p)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct entry *e, *next;
+
+	put_str(&b, r->domain);
+	channel_send(p->channel, PROXY_RESET, 0, b.data, b.len, NULL, 0);
+	HASH_ITER(hh, r->entries, e, next)
+	channel_send(p->channel, PROXY_ROUTE, 0, e->wire.data, e->wire.len, NULL, 0);
+	commit(r, p);
+}
+
+void router_attach(struct router *r, int sock)
+{
+	struct peer *p = xcalloc(1, sizeof *p);
+
+	p->router = r;
+	p->next = r->peers;
+	r->peers = p;
+	p->channel = channel_open(r->loop, sock, on_frame, on_end, p);
+	if (r->ready)
+		snapshot(r, p);
+}
+
+void router_ready(struct router *r)
+{
+	if (r->ready)
+		return;
+	r->ready = true;
+	for (struct peer *p = r->peers; p; p = p->next)
+		snapshot(r, p);
+}
+
+static void publish(struct router *r, uint32_t type, const struct buf *b)
+{
+	r->version++;
+	if (!r->ready)
+		return;
+	for (struct peer *p = r->peers; p; p = p->next)
+		channel_send(p->channel, type, 0, b->data, b->len, NULL, 0);
+}
+
+void router_set(struct router *r, const struct route *route)
+{
+	struct entry *e;
+
+	HASH_FIND_STR(r->entries, route->host, e);
+	if (!e) {
+		e = xcalloc(1, sizeof *e);
+		memcpy(e->host, route->host, sizeof e->host);
+		HASH_ADD_STR(r->entries, host, e);
+	}
+	cleanup_buf struct buf wire = BUF_INIT;
+	route_encode(route, &wire);
+	if (e->wire.len == wire.len && memcmp(e->wire.data, wire.data, wire.len) == 0)
+		return;
+	buf_release(&e->wire);
+	e->wire = wire;
+	wire = BUF_INIT;
+	publish(r, PROXY_ROUTE, &e->wire);
+}
+
+void router_remove(struct router *r, const char *host)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct entry *e;
+
+	HASH_FIND_STR(r->entries, host, e);
+	if (!e)
+		return;
+	put_str(&b, host);
+	HASH_DEL(r->entries, e);
+	buf_release(&e->wire);
+	free(e);
+	publish(r, PROXY_REMOVE, &b);
+}
+
+void router_drain(struct router *r, const char *instance, uint32_t generation)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	unsigned n = 0;
+
+	for (struct peer *p = r->peers; p; p = p->next)
+		n++;
+	if (n == 0 || !r->ready) {
+		r->cb.idle(r->cb.ctx, instance, generation);
+		return;
+	}
+	struct drain *d = xcalloc(1, sizeof *d);
+	snprintf(d->instance, sizeof d->instance, "%s", instance);
+	d->generation = generation;
+	d->waiting = n;
+	d->next = r->drains;
+	r->drains = d;
+	put_str(&b, instance);
+	put_u32(&b, generation);
+	for (struct peer *p = r->peers; p; p = p->next)
+		channel_send(p->channel, PROXY_DRAIN, 0, b.data, b.len, NULL, 0);
+}
