@@ -15,6 +15,7 @@ struct entry {
 };
 
 struct peer {
+	uint64_t bit; /* one of 64, unique among the peers of now */
 	struct router *router;
 	struct channel *channel;
 	struct peer *next;
@@ -24,7 +25,7 @@ struct peer {
 struct drain {
 	char instance[81];
 	uint32_t generation;
-	unsigned waiting;
+	uint64_t waiting; /* bits of the peers that have not confirmed */
 	struct drain *next;
 };
 
@@ -74,16 +75,15 @@ void router_free(struct router *r)
 	free(r);
 }
 
-static void idle_from_one(struct router *r, const char *instance, uint32_t generation)
+static void idle_from(struct router *r, uint64_t bit, const char *instance, uint32_t generation)
 {
 	for (struct drain **at = &r->drains; *at; at = &(*at)->next) {
 		struct drain *d = *at;
 		if (d->generation != generation || strcmp(d->instance, instance) != 0)
 			continue;
-		if (d->waiting > 1) {
-			d->waiting--;
+		d->waiting &= ~bit;
+		if (d->waiting)
 			return;
-		}
 		*at = d->next;
 		r->cb.idle(r->cb.ctx, instance, generation);
 		free(d);
@@ -115,13 +115,14 @@ static void drop_peer(struct peer *p)
 			*at = p->next;
 			break;
 		}
+	uint64_t bit = p->bit;
 	channel_close(p->channel);
 	free(p);
 	/* what it had in flight died with it: nobody waits for its confirmation */
 	struct drain *d = r->drains;
 	while (d) {
 		struct drain *next = d->next;
-		idle_from_one(r, d->instance, d->generation);
+		idle_from(r, bit, d->instance, d->generation);
 		d = next;
 	}
 }
@@ -141,7 +142,7 @@ static void on_frame(void *ctx, struct frame *f)
 		uint32_t generation = get_u32(&rd);
 		ok = ok && get_ok(&rd);
 		if (ok)
-			idle_from_one(p->router, instance, generation);
+			idle_from(p->router, p->bit, instance, generation);
 		break;
 	}
 	case PROXY_ACTIVITY:
@@ -186,6 +187,10 @@ void router_attach(struct router *r, int sock)
 {
 	struct peer *p = xcalloc(1, sizeof *p);
 
+	uint64_t used = 0;
+	for (struct peer *q = r->peers; q; q = q->next)
+		used |= q->bit;
+	p->bit = ~used & -~used; /* the lowest free one; config allows far fewer than 64 proxies */
 	p->router = r;
 	p->next = r->peers;
 	r->peers = p;
@@ -250,18 +255,18 @@ void router_remove(struct router *r, const char *host)
 void router_drain(struct router *r, const char *instance, uint32_t generation)
 {
 	cleanup_buf struct buf b = BUF_INIT;
-	unsigned n = 0;
+	uint64_t all = 0;
 
 	for (struct peer *p = r->peers; p; p = p->next)
-		n++;
-	if (n == 0 || !r->ready) {
+		all |= p->bit;
+	if (all == 0 || !r->ready) {
 		r->cb.idle(r->cb.ctx, instance, generation);
 		return;
 	}
 	struct drain *d = xcalloc(1, sizeof *d);
 	snprintf(d->instance, sizeof d->instance, "%s", instance);
 	d->generation = generation;
-	d->waiting = n;
+	d->waiting = all;
 	d->next = r->drains;
 	r->drains = d;
 	put_str(&b, instance);
