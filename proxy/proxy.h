@@ -16,22 +16,27 @@ struct proxy_limits {		/* 0: the default in brackets */
 	uint32_t response_ms;	/* first byte of a response [300000]; none for what streams or is upgraded */
 	uint32_t stall_ms;	/* no progress on a body in either direction [300000]; event streams and WebSockets exempt */
 	uint32_t connections;	/* client connections per worker [16384] */
-	uint32_t per_client;	/* connections per client address [1024] */
+	uint32_t per_client;	/* connections per client address (IPv6: per /64) [1024; loopback only when set] */
 	uint32_t per_space;	/* requests in flight per Space [2048]: 503 with Retry-After beyond */
 };
 
 struct proxy_config {
-	const int *listeners; /* listening TCP sockets, non-blocking, owned by the caller until proxy_main returns */
+	const int *listeners; /* TCP sockets, non-blocking, in listen(2) state, taken over. One set per process, bound with
+				 SO_REUSEPORT. Nothing is accepted before the first PROXY_COMMIT: visitors wait in the
+				 (bounded) backlog */
 	size_t nlisteners;
 	int control;		  /* SEQPACKET to the control role, or -1 (stand-alone) */
+	int parent;		  /* SEQPACKET from the parent (PROXY_NEW_CONTROL, PROXY_SPAWNER of route.h), or -1 */
 	int spawner;		  /* SEQPACKET to the spawner (SPAWN_OPEN), or -1 */
 	const char *routes_file;  /* stand-alone: read now and again on SIGHUP */
 	struct proxy_limits limits;
 	uint32_t trusted_proxies; /* reserved, 0 */
 };
 
-/* Runs until the control channel closes or SIGTERM/SIGINT (stand-alone). The caller has confined the process already
- * (see spaced/role_proxy.c). Returns the exit status. */
+/* Runs until `parent` closes, or SIGTERM/SIGINT: then nothing more is accepted, requests in flight have 10 s to end, and
+ * it returns the exit status. When `control` closes it goes on with the routes it has and takes a new control channel from
+ * the parent. The caller has confined the process already; beyond read/write/epoll/timerfd/signalfd it needs: socket,
+ * connect, listen, accept4, shutdown, get/setsockopt, getpeername, getsockname, sendmsg, recvmsg. */
 int proxy_main(const struct proxy_config *config);
 
 #endif

@@ -36,29 +36,49 @@ void route_release(struct route *r);
 void route_encode(const struct route *r, struct buf *b);
 int route_decode(struct reader *rd, struct route *r); /* 0 or -EBADMSG */
 
-/* control -> proxy over the role channel; the proxy answers nothing but PROXY_READY and PROXY_STATS. */
+/* control -> proxy over the role channel; the proxy answers nothing but the events (>= 100). A malformed frame ends the
+ * channel: the proxy closes it and goes on with the routes it has. */
 enum proxy_verb {
 	PROXY_RESET = 1,  /* {str domain}: a snapshot begins: forget all routes when PROXY_COMMIT comes */
 	PROXY_ROUTE,	  /* {route}: add or replace */
 	PROXY_REMOVE,	  /* {str host} */
 	PROXY_COMMIT,	  /* {u64 version}: the snapshot is whole; requests are served from here on */
 	PROXY_DRAIN,	  /* {str instance, u32 generation}: no new requests to it; requests in flight go on */
+	PROXY_SPAWNER,	  /* {} fd: SEQPACKET to the spawner, which takes the place of the one before. Until it comes, after the
+			     old one closed, requests that need a new socket inside an app get 503 with Retry-After.
+			     Accepted from control and from the parent */
+	PROXY_NEW_CONTROL, /* {} fd: SEQPACKET to (the restarted) control. From the parent only. The routes stay as they are
+			      until the new control has sent RESET .. COMMIT */
 	PROXY_READY = 100, /* event: {u64 version} after COMMIT */
 	PROXY_IDLE,	  /* event: {str instance, u32 generation}: drained, nothing in flight any more */
 	PROXY_ACTIVITY,	  /* event, at most once a second: {u32 n, n times: str space, u64 requests, u64 bytes in, u64 bytes out,
 			     u32 open connections incl. WebSockets, u32 5xx} since the last one */
 };
 
-/* The table itself. */
+/* The table itself: it keeps each route as one small counted object, so that a request in flight outlives an update. */
+struct target {
+	enum route_kind kind;
+	uint32_t generation;
+	uint32_t refs;
+	uint16_t port;
+	uint16_t page_status;
+	bool page_refresh;
+	/* "" where absent; owned by the target */
+	const char *host, *instance, *address, *site, *space, *page_title, *page_text, *headers;
+};
+struct target *target_ref(const struct target *t);
+void target_unref(struct target *t);
+
 struct route_table;
 struct route_table *route_table_new(void);
 void route_table_free(struct route_table *t);
-/* Takes over what `r` owns. */
-void route_table_set(struct route_table *t, struct route *r);
+/* Copies; what `r` owns stays the caller's. */
+void route_table_set(struct route_table *t, const struct route *r);
 void route_table_remove(struct route_table *t, const char *host);
+size_t route_table_size(const struct route_table *t);
 /* `host` as it came in the request (case, port and trailing dot are folded here). NULL: no such host. `*.x` routes match
  * one or more labels before `.x` when there is no exact one. */
-const struct route *route_lookup(const struct route_table *t, struct str host);
+const struct target *route_lookup(const struct route_table *t, struct str host);
 /* Folds a Host value into its canonical form; false when it is not a host name or address (userinfo, spaces, ...). */
 bool route_canonical_host(struct str host, char out[ROUTE_HOST_MAX + 1]);
 
