@@ -1,6 +1,6 @@
 /* The spawner: the one privileged role besides the parent. Tiny, single-threaded, in a private mount namespace. It
  * parses nothing but these frames (base/frame.h), which come from the control role (all verbs) and the proxies
- * (SPAWN_OPEN only). Every request is answered once, with the same id: SPAWN_OK (payload as below) or SPAWN_ERROR
+ * (SPAWN_OPEN only; their channels are introduced by control, SPAWN_PEER). Every request is answered once, with the same id: SPAWN_OK (payload as below) or SPAWN_ERROR
  * {u32 errno, str message}. It answers in any order: slow work never blocks a quick verb of another sandbox.
  *
  * Sandboxes are supervised by one monitor process each, which outlives the spawner: on start the spawner connects to
@@ -29,6 +29,7 @@ enum spawn_verb {
 	SPAWN_VOLUME_CREATE, /* {str name, u64 bytes} -> {} a fresh, empty volume; EEXIST */
 	SPAWN_VOLUME_RENAME, /* {str from, str to} -> {} flushed to disk first: durable; EEXIST, EBUSY while in use for writing */
 	SPAWN_VOLUME_REMOVE, /* {str name} -> {} also when it does not exist; EBUSY while in use */
+	SPAWN_PEER,	 /* {} fds: a proxy's channel, on which SPAWN_OPEN alone is answered -> {} */
 	SPAWN_VOLUME_LIST,   /* {} -> {u32 n, n times: str name, u64 bytes used on disk}; as many frames as needed: u8 more first */
 
 	SPAWN_OK = 100,
@@ -36,14 +37,11 @@ enum spawn_verb {
 	SPAWN_EXITED = 102,	/* event, id 0: {str name, exit record} */
 };
 
-/* Runs the role until the control channel closes. `control` and `proxies` are SEQPACKET sockets.
+/* Runs the role until the control channel closes. `control` is a SEQPACKET socket.
  * `state` is an absolute path. Returns the exit status of the process. */
 struct spawner_config {
 	const char *state;	/* state folder; uses state/volumes and state/sandboxes (made here, 0700 root) */
 	int control;
-	const int *proxies;
-	size_t nproxies;
-	bool stop_all_on_exit; /* not used for adoption; see SPAWN_STOP */
 };
 int spawner_main(const struct spawner_config *config);
 

@@ -6,6 +6,7 @@
 #include <uthash.h>
 
 #include "base/channel.h"
+#include "base/cleanup.h"
 #include "base/log.h"
 
 struct entry {
@@ -183,6 +184,20 @@ static void snapshot(struct router *r, struct peer *p)
 	commit(r, p);
 }
 
+static void send_spawner(struct router *r, struct peer *p)
+{
+	cleanup_close int sock = r->cb.spawner_socket(r->cb.ctx);
+
+	if (sock >= 0)
+		channel_send(p->channel, PROXY_SPAWNER, 0, NULL, 0, &sock, 1);
+}
+
+void router_renew_spawner(struct router *r)
+{
+	for (struct peer *p = r->peers; p; p = p->next)
+		send_spawner(r, p);
+}
+
 void router_attach(struct router *r, int sock)
 {
 	struct peer *p = xcalloc(1, sizeof *p);
@@ -195,6 +210,7 @@ void router_attach(struct router *r, int sock)
 	p->next = r->peers;
 	r->peers = p;
 	p->channel = channel_open(r->loop, sock, on_frame, on_end, p);
+	send_spawner(r, p);
 	if (r->ready)
 		snapshot(r, p);
 }

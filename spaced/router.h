@@ -12,12 +12,15 @@ struct router_callbacks {
 	void (*activity)(void *ctx, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
 			 uint32_t open, uint32_t errors);
 	void (*idle)(void *ctx, const char *instance, uint32_t generation); /* every proxy has drained it */
+	int (*spawner_socket)(void *ctx); /* a fresh channel to the spawner for one proxy, handed over; -1: none now */
 	void *ctx;
 };
 struct router *router_new(uv_loop_t *loop, const char *domain, const struct router_callbacks *cb);
 void router_free(struct router *r);
 /* A proxy's channel (taken over), at start and whenever the parent has restarted one. Sends the snapshot. */
 void router_attach(struct router *r, int sock);
+/* The spawner was restarted: every proxy gets a fresh channel to it. */
+void router_renew_spawner(struct router *r);
 /* Before the first call of this, nothing is committed: visitors wait until control knows what runs. */
 void router_ready(struct router *r);
 void router_set(struct router *r, const struct route *route); /* copied */

@@ -1,12 +1,36 @@
-/* Roles: the processes of the daemon. The parent execs this program again for each (fresh address space), with its
- * descriptors at fixed numbers. See roles.c for who gets what. */
+/* Roles: the processes of the daemon. The parent execs this program again for each (a fresh address space), with its
+ * descriptors at the fixed numbers below.
+ *
+ *   all      3 channel to the parent (frames of enum link_verb)    4 the configuration (a sealed file in memory)
+ *   spawner  5 channel to control
+ *   control  5 listener run/http.sock    6 listener control.sock
+ *   proxy    5 the public listener       6 channel to control
+ *   static   5 listener run/static.sock */
 #ifndef SPACED_ROLE_H
 #define SPACED_ROLE_H
 
 #include "spaced/config.h"
 
-/* The parent itself: sockets, forks, restarts. Returns the exit status. */
-int role_parent(const struct config *config);
+enum { ROLE_FD_PARENT = 3, ROLE_FD_CONFIG, ROLE_FD_FIRST, ROLE_FD_SECOND };
+
+/* Parent -> control (to proxies: PROXY_NEW_CONTROL of proxy/route.h). */
+enum link_verb {
+	LINK_SPAWNER = 1, /* fds: channel to a fresh spawner */
+	LINK_PROXY,	  /* fds: channel to a fresh proxy */
+	LINK_SHUTDOWN,	  /* {u8 stop_apps}: end in order and exit */
+};
+
+/* Who the roles run as. Accounts `user`, `user`-proxy and `user`-static; where one is missing, a number just below the
+ * Spaces' range stands in. All zero when not root: nobody changes. */
+struct accounts {
+	uid_t control, proxy, files;
+	gid_t control_gid, proxy_gid, files_gid;
+	bool stand_in; /* at least one account does not exist */
+};
+struct accounts role_accounts(const struct config *config);
+
+/* The parent itself: state folder, sockets, forks, restarts. Returns the exit status. */
+int role_parent(struct config *config);
 int role_spawner(const struct config *config);
 int role_control(const struct config *config);
 int role_proxy(const struct config *config);
