@@ -25,6 +25,8 @@ void spaces_recover(struct spaces *s);
 void spaces_exited(struct spaces *s, const char *name, const struct sandbox_exit *e);
 void spaces_spawner_lost(struct spaces *s);
 void spaces_idle(struct spaces *s, const char *instance, uint32_t generation);
+void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
+		     uint32_t open, uint32_t errors);
 /* Orderly end of control. With stop_apps all instances are stopped first; `done` is called when it may exit. */
 void spaces_shutdown(struct spaces *s, bool stop_apps, void (*done)(void *ctx), void *ctx);
 

@@ -1,0 +1,237 @@
+/* The control role: one loop that joins store, lifecycle, git, API, spawner and proxies. Unprivileged.
+ * Promise: its own folders of the state folder, unix sockets, children of this program (unpack, archive, ...) and git. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/channel.h"
+#include "base/cleanup.h"
+#include "base/confine.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "spaced/api/api.h"
+#include "spaced/role/role.h"
+
+struct control {
+	uv_loop_t loop;
+	const struct config *config;
+	struct store *store;
+	struct spawner *spawner;
+	struct router *router;
+	struct spaces *spaces;
+	struct git_server *git;
+	struct api *api;
+	struct http_server *http;
+	struct channel *parent;
+	bool ending;
+};
+
+static void on_request(struct http_req *r, void *ctx)
+{
+	struct control *c = ctx;
+
+	if (!git_server_handle(c->git, r))
+		api_handle(c->api, r);
+}
+
+static enum git_access authorise(void *ctx, struct http_req *r, const char *owner, const char *name, bool write,
+				 bool commit, struct git_target *out, char reason[256])
+{
+	struct control *c = ctx;
+
+	return api_git_authorise(c->api, r, owner, name, write, commit, out, reason);
+}
+
+static void pushed(void *ctx, const struct git_target *t, struct ref_update *updates, size_t n, struct push *p)
+{
+	struct control *c = ctx;
+
+	spaces_pushed(c->spaces, t, updates, n, p);
+}
+
+static void exited(void *ctx, const char *name, const struct sandbox_exit *e)
+{
+	struct control *c = ctx;
+
+	if (c->spaces)
+		spaces_exited(c->spaces, name, e);
+}
+
+static void lost(void *ctx)
+{
+	struct control *c = ctx;
+
+	if (c->spaces)
+		spaces_spawner_lost(c->spaces);
+}
+
+static void activity(void *ctx, const char *space, uint64_t requests, uint64_t in, uint64_t out, uint32_t open,
+		     uint32_t errors)
+{
+	struct control *c = ctx;
+
+	spaces_activity(c->spaces, space, requests, in, out, open, errors);
+}
+
+static void idle(void *ctx, const char *instance, uint32_t generation)
+{
+	struct control *c = ctx;
+
+	spaces_idle(c->spaces, instance, generation);
+}
+
+/* A fresh channel between the spawner and one proxy: one end goes to each. */
+static int spawner_socket(void *ctx)
+{
+	struct control *c = ctx;
+	int pair[2];
+
+	if (!spawner_connected(c->spawner) || frame_pair(pair) < 0)
+		return -1;
+	spawner_call(c->spawner, SPAWN_PEER, NULL, &pair[0], 1, NULL, NULL);
+	close(pair[0]);
+	return pair[1];
+}
+
+static void ended(void *ctx)
+{
+	struct control *c = ctx;
+
+	uv_stop(&c->loop);
+}
+
+static void end(struct control *c, bool stop_apps)
+{
+	if (c->ending)
+		return;
+	c->ending = true;
+	spaces_shutdown(c->spaces, stop_apps, ended, c);
+}
+
+static void on_link(void *ctx, struct frame *f)
+{
+	struct control *c = ctx;
+	struct reader r = reader_of(f->payload, f->len);
+	int fd;
+
+	switch (f->type) {
+	case LINK_SPAWNER:
+		if ((fd = frame_take_fd(f, 0)) < 0)
+			break;
+		spawner_reconnect(c->spawner, fd);
+		router_renew_spawner(c->router);
+		spaces_recover(c->spaces);
+		break;
+	case LINK_PROXY:
+		if ((fd = frame_take_fd(f, 0)) >= 0)
+			router_attach(c->router, fd);
+		break;
+	case LINK_SHUTDOWN:
+		end(c, get_u8(&r));
+		break;
+	default:
+		log_warn("parent: unknown frame %u", f->type);
+	}
+}
+
+/* The parent is gone without a word: end as it would have asked; running apps stay up. */
+static void on_parent_end(void *ctx, int err)
+{
+	(void)err;
+	end(ctx, false);
+}
+
+static int confine(const struct config *config, struct err *err)
+{
+	struct accounts a = role_accounts(config);
+	cleanup_free char *control = xasprintf("%s/%s", config->state, STATE_CONTROL);
+	cleanup_free char *repos = xasprintf("%s/%s", config->state, STATE_REPOS);
+	cleanup_free char *logs = xasprintf("%s/%s", config->state, STATE_LOGS);
+	cleanup_free char *sites = xasprintf("%s/%s", config->state, STATE_SITES);
+	const struct confine_path paths[] = {
+	    {.path = control, .write = true},
+	    {.path = repos, .write = true},
+	    {.path = logs, .write = true},
+	    {.path = sites, .write = true},
+	    {.path = "/usr", .exec = true},
+	    {.path = "/lib", .exec = true},
+	    {.path = "/lib64", .exec = true},
+	    {.path = "/bin", .exec = true},
+	    {.path = "/proc", .exec = true},
+	    {.path = "/etc"},
+	    {.path = "/dev", .write = true},
+	    {.path = "/proc/self/exe", .exec = true},
+	    {0},
+	};
+
+	umask(0077);
+	if (confine_user(a.control, a.control_gid, err) < 0 || confine_files(paths, err) < 0)
+		return -1;
+	return confine_syscalls(PROMISE_FILES | PROMISE_UNIX | PROMISE_EXEC, err);
+}
+
+static int open_all(struct control *c, struct err *err)
+{
+	const struct router_callbacks rcb = {
+	    .activity = activity, .idle = idle, .spawner_socket = spawner_socket, .ctx = c};
+	const struct git_callbacks gcb = {.authorise = authorise, .pushed = pushed, .ctx = c};
+	static const struct http_handler handler = {.on_request = on_request};
+	cleanup_free char *db = xasprintf("%s/%s/spaced.db", c->config->state, STATE_CONTROL);
+
+	c->store = store_open(db, err);
+	if (!c->store)
+		return -1;
+	c->spawner = spawner_new(&c->loop, -1, exited, lost, c);
+	c->router = router_new(&c->loop, c->config->domain, &rcb);
+	c->spaces = spaces_new(&c->loop, c->config, c->store, c->spawner, c->router);
+	c->git = git_server_new(&c->loop, c->config, &gcb);
+	c->api = api_new(&c->loop, c->config, c->store, c->spaces, c->spawner);
+	c->http = http_server_new(&c->loop, &handler, c);
+	struct route apex = {.kind = ROUTE_UNIX};
+	snprintf(apex.host, sizeof apex.host, "%s", c->config->domain);
+	snprintf(apex.address, sizeof apex.address, "/http.sock");
+	router_set(c->router, &apex);
+	if (http_server_listen(c->http, ROLE_FD_FIRST, false) < 0 ||
+	    http_server_listen(c->http, ROLE_FD_SECOND, true) < 0)
+		return err_set(err, 0, "listening sockets from the parent");
+	c->parent = channel_open(&c->loop, ROLE_FD_PARENT, on_link, on_parent_end, c);
+	return 0;
+}
+
+/* Freed in the reverse order, so that a leak checker sees what is really lost. */
+static void close_all(struct control *c)
+{
+	http_server_free(c->http);
+	api_free(c->api);
+	git_server_free(c->git);
+	spaces_free(c->spaces);
+	c->spaces = NULL;
+	router_free(c->router);
+	spawner_free(c->spawner);
+	channel_close(c->parent);
+	for (int i = 0; i < 100 && uv_run(&c->loop, UV_RUN_NOWAIT); i++)
+		;
+	store_close(c->store);
+	uv_loop_close(&c->loop);
+}
+
+int role_control(const struct config *config)
+{
+	struct control c = {.config = config};
+	struct err err = ERR_INIT;
+
+	signal(SIGPIPE, SIG_IGN);
+	tzset();
+	uv_loop_init(&c.loop);
+	if (confine(config, &err) < 0 || open_all(&c, &err) < 0) {
+		log_error("cannot start: %s", err.msg);
+		return 1;
+	}
+	uv_run(&c.loop, UV_RUN_DEFAULT);
+	close_all(&c);
+	return 0;
+}

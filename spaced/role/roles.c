@@ -1,0 +1,76 @@
+/* What each role does first: name its promises, give up the rest, enter its main. The promises are the contract that a
+ * reviewer reads: see base/confine.h. (control has a file of its own.) */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/confine.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "proxy/proxy.h"
+#include "sandbox/spawner.h"
+#include "spaced/role/role.h"
+#include "spaced/static/static.h"
+
+static int refused(const struct err *err)
+{
+	log_error("cannot confine itself, ends: %s", err->msg);
+	return 1;
+}
+
+/* Promise: none of confine.h's; root is its duty. It parses nothing but frames. */
+int role_spawner(const struct config *config)
+{
+	struct spawner_config sc = {.state = config->state, .control = ROLE_FD_FIRST};
+
+	return spawner_main(&sc);
+}
+
+/* Promise: sockets; no file at all (its root is the folder of the two unix sockets). */
+int role_proxy(const struct config *config)
+{
+	static const struct confine_path nothing[] = {{0}};
+	struct accounts a = role_accounts(config);
+	cleanup_free char *run = xasprintf("%s/%s", config->state, STATE_RUN);
+	int listener = ROLE_FD_FIRST;
+	struct err err = ERR_INIT;
+
+	tzset(); /* before the root changes */
+	if (geteuid() == 0 ? chroot(run) < 0 || chdir("/") < 0 : chdir(run) < 0) {
+		log_error("enter `%s`: %m", run);
+		return 1;
+	}
+	if (confine_user(a.proxy, a.proxy_gid, &err) < 0 || confine_files(nothing, &err) < 0 ||
+	    confine_syscalls(PROMISE_INET | PROMISE_UNIX, &err) < 0)
+		return refused(&err);
+	struct proxy_config pc = {
+	    .listeners = &listener,
+	    .nlisteners = 1,
+	    .control = ROLE_FD_SECOND,
+	    .spawner = -1,
+	    .parent = ROLE_FD_PARENT,
+	};
+	return proxy_main(&pc);
+}
+
+/* Promise: read below sites/, accept on its socket. */
+int role_static(const struct config *config)
+{
+	struct accounts a = role_accounts(config);
+	cleanup_free char *sites = xasprintf("%s/%s", config->state, STATE_SITES);
+	cleanup_close int fd = open(sites, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct err err = ERR_INIT;
+	const struct confine_path paths[] = {{.path = sites}, {0}};
+
+	if (fd < 0) {
+		log_error("open `%s`: %m", sites);
+		return 1;
+	}
+	tzset();
+	if (confine_user(a.files, a.files_gid, &err) < 0 || confine_files(paths, &err) < 0 ||
+	    confine_syscalls(PROMISE_FILES | PROMISE_UNIX, &err) < 0)
+		return refused(&err);
+	return static_main(ROLE_FD_FIRST, ROLE_FD_PARENT, fd);
+}

@@ -1,0 +1,14 @@
+/* The state folder and the listening sockets: what the parent prepares. All in words for people on failure. */
+#ifndef SPACED_ROLE_STATE_H
+#define SPACED_ROLE_STATE_H
+
+#include "spaced/role/role.h"
+
+/* Makes what is missing, checks owners, and takes the lock of the folder (held until *lock is closed). */
+int state_prepare(const struct config *c, const struct accounts *a, int *lock, struct err *err);
+/* A listening, non-blocking unix stream socket at dir/name; a stale one is replaced. fd or -1. */
+int state_listen_unix(const char *dir, const char *name, mode_t mode, uid_t uid, gid_t gid, struct err *err);
+/* The same for "ADDR:PORT". */
+int state_listen_tcp(const char *where, struct err *err);
+
+#endif
