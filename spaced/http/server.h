@@ -6,7 +6,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 #include <uv.h>
 
 #include "base/buf.h"
@@ -21,7 +23,18 @@ struct http_handler {
 
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_handler *h, void *ctx);
 /* `fd`: a listening unix stream socket, taken over. `admin`: callers are checked by SO_PEERCRED and marked as such. */
-int http_server_listen(struct http_server *s, int fd, bool admin);
+int http_server_listen(struct http_server *s, int fd, bool admin); /* 0 or negative errno */
+/* Beyond `connections` new ones wait in the listen queue. 0 in a field: keep the default. */
+struct http_limits {
+	uint32_t head_bytes;  /* 64 KiB; 431 */
+	uint32_t fields;      /* 128; 431 */
+	uint32_t connections; /* 4096 */
+	uint32_t idle_ms;     /* between requests, 120 s */
+	uint32_t head_ms;     /* for one head, 20 s; 408 */
+	uint32_t body_ms;     /* without a byte of a body we wait for, 120 s; 408 */
+	uint32_t write_ms;    /* without a byte taken by the peer, 120 s */
+};
+void http_server_limits(struct http_server *s, const struct http_limits *limits);
 void http_server_free(struct http_server *s); /* closes everything; needs the loop to run once more */
 
 /* The request. Strings live until on_close. */
@@ -34,7 +47,8 @@ uid_t http_peer_uid(const struct http_req *r);	 /* admin sockets: the caller; el
 struct str http_client(const struct http_req *r); /* address of the client as the proxy says */
 struct str http_host(const struct http_req *r);	 /* as the client sent it (X-Forwarded-Host, else Host), with port */
 
-/* Body. Without set callbacks a body is read and dropped. */
+/* Body. Without set callbacks a body is read and dropped; to set them later, http_pause() in on_request. After the end of
+ * the answer no more of it is delivered. Callbacks always come from the loop, never from inside a call of this header. */
 struct http_body_cb {
 	void (*data)(struct http_req *r, const char *p, size_t n, void *ctx);
 	void (*end)(struct http_req *r, void *ctx);
@@ -42,13 +56,15 @@ struct http_body_cb {
 void http_on_body(struct http_req *r, struct http_body_cb cb, void *ctx);
 void http_pause(struct http_req *r);  /* stop reading from the peer */
 void http_resume(struct http_req *r);
-/* Collects the body (413 answered by itself beyond `max`), then calls `done`. */
+/* Collects the body, then calls `done`; beyond `max` 413 is answered by itself and only on_close follows. */
 void http_collect(struct http_req *r, size_t max, void (*done)(struct http_req *r, struct str body, void *ctx), void *ctx);
 
-/* The peer is gone or the answer has been sent: last call for this request. Exactly once. */
+/* The peer is gone or the answer has been sent: last call for this request. Exactly once, never from inside a call of
+ * this header. Between the peer's end and this call everything below is a harmless no-op. */
 void http_on_close(struct http_req *r, void (*cb)(struct http_req *r, void *ctx), void *ctx);
 
-/* Answer. Header names and values are checked: a CR, LF or NUL in one ends the process (a bug of ours). */
+/* Answer. Header names and values are checked: a CR, LF or NUL in one ends the process (a bug of ours). The same name
+ * twice gives two fields. Date, Content-Length, Transfer-Encoding and Connection are added here. */
 void http_set_header(struct http_req *r, const char *name, const char *value_fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 void http_reply(struct http_req *r, int status, const char *content_type, const void *body, size_t n);
@@ -57,10 +73,17 @@ void http_reply_error(struct http_req *r, int status, const char *code, const ch
 /* Streaming: length < 0 means chunked. */
 void http_begin(struct http_req *r, int status, const char *content_type, ssize_t length);
 void http_write(struct http_req *r, const void *p, size_t n);
-void http_end(struct http_req *r);
+void http_end(struct http_req *r); /* bytes missing to `length`: the connection is cut, so that the client sees it */
+/* Gives up: cuts the connection, so that the client sees a broken answer, never a short one that looks whole. */
+void http_abort(struct http_req *r);
 /* Bytes accepted by http_write and not yet sent; on_drain fires when it falls below 256 KiB. */
 size_t http_pending(const struct http_req *r);
 void http_on_drain(struct http_req *r, void (*cb)(struct http_req *r, void *ctx), void *ctx);
 bool http_begun(const struct http_req *r); /* an answer has begun */
+
+/* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 §5.6.7). */
+void http_date(time_t t, char out[32]);
+/* Appends `s` as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
+void http_json_string(struct buf *out, const char *s, size_t n);
 
 #endif

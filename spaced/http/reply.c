@@ -1,0 +1,356 @@
+/* The answer to a request: head, fixed or chunked body, errors as JSON. Nothing here calls a handler or frees anything;
+ * bytes go to the connection's out buffer and conn.c sends them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "spaced/http/internal.h"
+
+static const struct {
+	int status;
+	const char *reason;
+} reasons[] = {
+    {200, "OK"},
+    {201, "Created"},
+    {202, "Accepted"},
+    {204, "No Content"},
+    {206, "Partial Content"},
+    {301, "Moved Permanently"},
+    {302, "Found"},
+    {303, "See Other"},
+    {304, "Not Modified"},
+    {307, "Temporary Redirect"},
+    {308, "Permanent Redirect"},
+    {400, "Bad Request"},
+    {401, "Unauthorized"},
+    {402, "Payment Required"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {406, "Not Acceptable"},
+    {408, "Request Timeout"},
+    {409, "Conflict"},
+    {410, "Gone"},
+    {411, "Length Required"},
+    {412, "Precondition Failed"},
+    {413, "Content Too Large"},
+    {414, "URI Too Long"},
+    {415, "Unsupported Media Type"},
+    {416, "Range Not Satisfiable"},
+    {417, "Expectation Failed"},
+    {422, "Unprocessable Content"},
+    {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
+    {500, "Internal Server Error"},
+    {501, "Not Implemented"},
+    {502, "Bad Gateway"},
+    {503, "Service Unavailable"},
+    {504, "Gateway Timeout"},
+    {507, "Insufficient Storage"},
+};
+
+static const char *reason_of(int status)
+{
+	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+		if (reasons[i].status == status)
+			return reasons[i].reason;
+	return "Status";
+}
+
+void http_date(time_t t, char out[32])
+{
+	static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	struct tm tm;
+
+	if (!gmtime_r(&t, &tm) || tm.tm_year > 8099 || tm.tm_year < -1900) {
+		t = 0;
+		gmtime_r(&t, &tm);
+	}
+	snprintf(out, 32, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + 3 * tm.tm_wday, (unsigned)tm.tm_mday % 100,
+		 months + 3 * tm.tm_mon, (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)tm.tm_hour % 100,
+		 (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
+}
+
+/* Length of the UTF-8 sequence at p, 0 when it is none (overlong, surrogate, cut). */
+static size_t utf8_length(const unsigned char *p, size_t n)
+{
+	unsigned cp;
+	size_t len = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+
+	if (len == 0 || len > n)
+		return 0;
+	if (len == 1)
+		return 1;
+	cp = p[0] & (0x7fU >> len);
+	for (size_t i = 1; i < len; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		cp = cp << 6 | (p[i] & 0x3f);
+	}
+	if ((len == 3 && (cp < 0x800 || (cp >= 0xd800 && cp < 0xe000))) ||
+	    (len == 4 && (cp < 0x10000 || cp > 0x10ffff)))
+		return 0;
+	return len;
+}
+
+void http_json_string(struct buf *out, const char *s, size_t n)
+{
+	const unsigned char *p = (const unsigned char *)s;
+
+	buf_addc(out, '"');
+	while (n) {
+		size_t len = utf8_length(p, n);
+		if (len == 0)
+			buf_adds(out, "\xef\xbf\xbd");
+		else if (*p == '"' || *p == '\\')
+			buf_addf(out, "\\%c", *p);
+		else if (*p < 0x20 || *p == 0x7f)
+			buf_addf(out, "\\u%04x", *p);
+		else
+			buf_add(out, p, len);
+		p += len ? len : 1;
+		n -= len ? len : 1;
+	}
+	buf_addc(out, '"');
+}
+
+static bool field_name_ok(const char *s)
+{
+	if (!*s)
+		return false;
+	return s[strspn(s, "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")] == '\0';
+}
+
+static void set_header(struct http_req *r, const char *name, const char *value)
+{
+	/* Response splitting is a bug of ours, not something to repair at run time. */
+	if (!field_name_ok(name) || strpbrk(value, "\r\n")) {
+		log_error("header `%s` has a forbidden byte in its name or value", name);
+		abort();
+	}
+	buf_addf(&r->headers, "%s: %s\r\n", name, value);
+}
+
+/* The handler may still speak. */
+static bool live(const struct http_req *r)
+{
+	return !r->mute && !r->ended && !r->c->closing;
+}
+
+void http_set_header(struct http_req *r, const char *name, const char *value_fmt, ...)
+{
+	struct buf value = BUF_INIT;
+	va_list ap;
+
+	if (!live(r) || r->begun)
+		return;
+	va_start(ap, value_fmt);
+	buf_addv(&value, value_fmt, ap);
+	va_end(ap);
+	set_header(r, name, value.data);
+	buf_release(&value);
+}
+
+/* A body that still comes must be read before the next request: not when it is long, or of unknown length. */
+static bool rest_is_short(const struct http_req *r)
+{
+	return r->complete || (r->has_length && r->length - r->received <= HTTP_DISCARD_MAX);
+}
+
+static void begin(struct http_req *r, int status, const char *type, ssize_t length)
+{
+	struct buf *out = &r->c->out;
+
+	r->begun = true;
+	r->no_body = r->is_head || status == 204 || status == 304;
+	r->chunked = length < 0 && r->http11;
+	r->sized = length >= 0;
+	r->left = length >= 0 ? (uint64_t)length : 0;
+	if (!rest_is_short(r) || (length < 0 && !r->http11))
+		r->keep_alive = false;
+	buf_addf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, reason_of(status), server_date(r->c->s));
+	if (type) {
+		if (strpbrk(type, "\r\n"))
+			abort();
+		buf_addf(out, "Content-Type: %s\r\n", type);
+	}
+	if (status != 204 && status != 304) {
+		if (r->sized)
+			buf_addf(out, "Content-Length: %zd\r\n", length);
+		else if (r->chunked)
+			buf_adds(out, "Transfer-Encoding: chunked\r\n");
+	}
+	if (!r->keep_alive)
+		buf_adds(out, "Connection: close\r\n");
+	if (r->headers.len)
+		buf_add(out, r->headers.data, r->headers.len);
+	buf_adds(out, "\r\n");
+	conn_kick(r->c);
+}
+
+static void put(struct http_req *r, const void *p, size_t n)
+{
+	struct buf *out = &r->c->out;
+
+	if (r->sized) {
+		if (n > r->left) {
+			log_error("an answer has more bytes than its Content-Length; the rest is dropped");
+			n = (size_t)r->left;
+		}
+		r->left -= n;
+	}
+	if (n == 0 || r->no_body)
+		return;
+	if (r->chunked)
+		buf_addf(out, "%zx\r\n", n);
+	buf_add(out, p, n);
+	if (r->chunked)
+		buf_adds(out, "\r\n");
+	if (http_pending(r) >= HTTP_DRAIN_LEVEL)
+		r->above = true;
+	conn_kick(r->c);
+}
+
+static void end(struct http_req *r)
+{
+	if (r->chunked && !r->no_body)
+		buf_adds(&r->c->out, "0\r\n\r\n");
+	if (r->sized && r->left && !r->no_body)
+		r->keep_alive = false;
+	r->ended = true;
+	buf_clear(&r->body);
+	conn_kick(r->c);
+}
+
+void http_begin(struct http_req *r, int status, const char *content_type, ssize_t length)
+{
+	if (live(r) && !r->begun)
+		begin(r, status, content_type, length);
+}
+
+void http_write(struct http_req *r, const void *p, size_t n)
+{
+	if (live(r) && r->begun)
+		put(r, p, n);
+}
+
+void http_end(struct http_req *r)
+{
+	if (live(r) && r->begun)
+		end(r);
+}
+
+void http_abort(struct http_req *r)
+{
+	if (live(r))
+		conn_close(r->c);
+}
+
+static void reply(struct http_req *r, int status, const char *type, const void *body, size_t n)
+{
+	begin(r, status, type, (ssize_t)n);
+	put(r, body, n);
+	end(r);
+}
+
+void http_reply(struct http_req *r, int status, const char *content_type, const void *body, size_t n)
+{
+	if (live(r) && !r->begun)
+		reply(r, status, content_type, body, n);
+}
+
+/* The proxy's id of the request when it gave one, else a new one: a person can quote it, we can find it. */
+static void set_request_id(struct http_req *r)
+{
+	struct str id;
+	char fresh[33];
+	char given[65];
+
+	if (r->headers.data && strcasestr(r->headers.data, "X-Request-Id: "))
+		return;
+	if (http_header(r, "X-Request-Id", &id) && id.n && id.n < sizeof given) {
+		memcpy(given, id.p, id.n);
+		given[id.n] = '\0';
+		if (field_name_ok(given)) {
+			set_header(r, "X-Request-Id", given);
+			return;
+		}
+	}
+	io_random_hex(fresh, 16);
+	set_header(r, "X-Request-Id", fresh);
+}
+
+static void reply_error(struct http_req *r, int status, const char *code, const char *msg)
+{
+	struct buf body = BUF_INIT, value = BUF_INIT;
+
+	/* The message may quote outside bytes: as a header value only printable ASCII of it is sent. */
+	for (const char *p = msg; *p && value.len < 500; p++)
+		buf_addc(&value, *p >= ' ' && *p < 0x7f ? *p : '?');
+	if (code)
+		set_header(r, "X-Error-Code", code);
+	set_header(r, "X-Error-Message", value.data ? value.data : "");
+	set_request_id(r);
+	buf_adds(&body, "{\"error\":");
+	http_json_string(&body, msg, strlen(msg));
+	buf_addc(&body, '}');
+	reply(r, status, "application/json; charset=utf-8", body.data, body.len);
+	buf_release(&body);
+	buf_release(&value);
+}
+
+void http_reply_error(struct http_req *r, int status, const char *code, const char *fmt, ...)
+{
+	struct buf msg = BUF_INIT;
+	va_list ap;
+
+	if (!live(r) || r->begun)
+		return;
+	va_start(ap, fmt);
+	buf_addv(&msg, fmt, ap);
+	va_end(ap);
+	reply_error(r, status, code, msg.data);
+	buf_release(&msg);
+}
+
+void reply_own_error(struct http_req *r, int status, const char *fmt, ...)
+{
+	struct buf msg = BUF_INIT;
+	va_list ap;
+
+	r->mute = true;
+	if (r->c->closing)
+		return;
+	if (r->begun) { /* too late for a status: the broken answer says it */
+		conn_close(r->c);
+		return;
+	}
+	va_start(ap, fmt);
+	buf_addv(&msg, fmt, ap);
+	va_end(ap);
+	r->keep_alive = false;
+	buf_clear(&r->headers);
+	reply_error(r, status, NULL, msg.data);
+	buf_release(&msg);
+}
+
+size_t http_pending(const struct http_req *r)
+{
+	const struct http_conn *c = r->c;
+
+	if (c->closing)
+		return 0;
+	return c->out.len + (c->writing ? c->flight.len : 0);
+}
+
+void http_on_drain(struct http_req *r, void (*cb)(struct http_req *r, void *ctx), void *ctx)
+{
+	r->drain_cb = cb;
+	r->drain_ctx = ctx;
+}
+
+bool http_begun(const struct http_req *r)
+{
+	return r->begun;
+}
