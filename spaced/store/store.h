@@ -33,6 +33,7 @@ int store_user_add(struct store *s, const char *name, bool admin, struct user *o
 int store_user_by_name(struct store *s, const char *name, struct user *out, struct err *err); /* ASCII case folded */
 int store_user_by_id(struct store *s, const char *id, struct user *out, struct err *err);
 int store_user_list(struct store *s, struct user **out, size_t *n, struct err *err); /* caller frees each and the array */
+int store_user_remove(struct store *s, const char *id, struct err *err); /* with its tokens; EBUSY while it owns Spaces */
 
 /* Tokens: "hf_" + 34 letters and digits from libsodium's random bytes. Only a keyed hash is kept. */
 struct token {
@@ -96,6 +97,7 @@ struct space_filter {
 	const char *viewer_id;	/* private ones only of this owner; NULL: public only; "*": all */
 	const char *after_id;	/* paging, newest first; NULL: from the start */
 	size_t limit;		/* 0: all */
+	const char *search;	/* NULL: all; part of "owner/name", ASCII case folded */
 };
 int store_space_list(struct store *s, const struct space_filter *f, struct space **out, size_t *n, struct err *err);
 int store_space_set_stage(struct store *s, const char *id, enum space_stage stage, const char *message, struct err *err);
