@@ -1,0 +1,639 @@
+/* The control store: migrations, uniqueness, refusals, and that what was said to be kept is there after a reopen. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "spaced/names.h"
+#include "spaced/store/store_int.h"
+
+static char dir[64], db[96];
+static struct err err;
+
+#define OK(call)                                                                                                       \
+	do {                                                                                                           \
+		err = ERR_INIT;                                                                                        \
+		if ((call) != 0)                                                                                       \
+			fail_msg("%s: %s", #call, err.msg);                                                            \
+	} while (0)
+#define FAILS(want, call)                                                                                              \
+	do {                                                                                                           \
+		err = ERR_INIT;                                                                                        \
+		assert_int_equal((call), -1);                                                                          \
+		if (err.code != (want))                                                                                \
+			fail_msg("%s: code %d (%s)", #call, err.code, err.msg);                                        \
+		assert_true(err.msg[0] != '\0');                                                                       \
+	} while (0)
+
+static struct store *reopen(struct store *s)
+{
+	store_close(s);
+	err = ERR_INIT;
+	s = store_open(db, &err);
+	if (!s)
+		fail_msg("open: %s", err.msg);
+	return s;
+}
+
+static int set_up(void **state)
+{
+	snprintf(dir, sizeof(dir), "/tmp/test_store.XXXXXX");
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(db, sizeof(db), "%s/spaced.db", dir);
+	*state = store_open(db, &err);
+	return *state ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+	store_close(*state);
+	return io_remove_tree(AT_FDCWD, dir);
+}
+
+static mode_t mode_of(const char *name)
+{
+	cleanup_free char *path = xasprintf("%s/%s", dir, name);
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_mode & 0777;
+}
+
+static struct user add_user(struct store *s, const char *name)
+{
+	struct user u;
+
+	OK(store_user_add(s, name, false, &u, &err));
+	return u;
+}
+
+static struct space add_space(struct store *s, const struct user *u, const char *name)
+{
+	struct space sp;
+
+	OK(store_space_add(s, u->id, name, &sp, &err));
+	return sp;
+}
+
+static void files_are_private(void **state)
+{
+	struct user u = add_user(*state, "alice");
+
+	assert_int_equal(mode_of("spaced.db"), 0600);
+	assert_int_equal(mode_of("spaced.db-wal"), 0600);
+	assert_int_equal(mode_of("token.key"), 0600);
+	user_release(&u);
+}
+
+static void users(void **state)
+{
+	struct store *s = *state;
+	struct user u, *list;
+	size_t n;
+
+	OK(store_user_add(s, "Alice", true, &u, &err));
+	assert_int_equal(strlen(u.id), 24);
+	user_release(&u);
+	FAILS(EEXIST, store_user_add(s, "alice", false, &u, &err));
+	FAILS(ENOENT, store_user_by_name(s, "bob", &u, &err));
+	*state = s = reopen(s);
+	OK(store_user_by_name(s, "aLICE", &u, &err));
+	assert_string_equal(u.name, "Alice");
+	assert_true(u.admin);
+	OK(store_user_list(s, &list, &n, &err));
+	assert_int_equal(n, 1);
+	user_release(&list[0]);
+	free(list);
+	OK(store_user_remove(s, u.id, &err));
+	FAILS(ENOENT, store_user_remove(s, u.id, &err));
+	user_release(&u);
+}
+
+static void tokens(void **state)
+{
+	struct store *s = *state;
+	struct user u = add_user(s, "alice"), found;
+	struct token t, *list;
+	char secret[48], copy[48];
+	struct buf raw = BUF_INIT;
+	size_t n;
+
+	OK(store_token_add(s, u.id, "laptop", secret, &t, &err));
+	assert_int_equal(strlen(secret), 37);
+	assert_memory_equal(secret, t.prefix, 7);
+	OK(store_token_check(s, secret, &found, &err));
+	assert_string_equal(found.id, u.id);
+	user_release(&found);
+
+	memcpy(copy, secret, sizeof(copy));
+	copy[36] = copy[36] == 'x' ? 'y' : 'x';
+	FAILS(ENOENT, store_token_check(s, copy, &found, &err));
+	FAILS(ENOENT, store_token_check(s, "", &found, &err));
+	FAILS(ENOENT, store_token_check(s, "hf_", &found, &err));
+	FAILS(ENOENT, store_token_check(s, "hf_' OR 1=1 --                           ", &found, &err));
+	FAILS(ENOENT, store_token_add(s, "000000000000000000000000", "", copy, &t, &err));
+
+	/* Neither the database nor its log holds the secret. */
+	assert_int_equal(io_read_file(AT_FDCWD, db, 1 << 24, &raw), 0);
+	assert_null(memmem(raw.data, raw.len, secret + 7, 30));
+	buf_clear(&raw);
+	cleanup_free char *wal = xasprintf("%s-wal", db);
+	assert_int_equal(io_read_file(AT_FDCWD, wal, 1 << 24, &raw), 0);
+	assert_null(memmem(raw.data, raw.len, secret + 7, 30));
+	buf_release(&raw);
+
+	*state = s = reopen(s);
+	OK(store_token_check(s, secret, &found, &err));
+	user_release(&found);
+	OK(store_token_list(s, u.id, &list, &n, &err));
+	assert_int_equal(n, 1);
+	assert_string_equal(list[0].label, "laptop");
+	assert_true(list[0].last_used > 0);
+	OK(store_token_remove(s, list[0].id, &err));
+	FAILS(ENOENT, store_token_check(s, secret, &found, &err));
+	token_release(&list[0]);
+	free(list);
+	token_release(&t);
+	user_release(&u);
+}
+
+static void token_key_matters(void **state)
+{
+	struct user u = add_user(*state, "alice"), found;
+	cleanup_free char *key = xasprintf("%s/token.key", dir);
+	struct token t;
+	char secret[48];
+
+	OK(store_token_add(*state, u.id, "", secret, &t, &err));
+	token_release(&t);
+	user_release(&u);
+	store_close(*state);
+	*state = NULL;
+
+	/* Another key: the database alone gives nothing away. */
+	cleanup_free char *aside = xasprintf("%s.aside", key);
+	assert_int_equal(rename(key, aside), 0);
+	err = ERR_INIT;
+	assert_null(store_open(db, &err));
+	assert_non_null(strstr(err.msg, "token.key"));
+	assert_int_equal(io_write_file(AT_FDCWD, key, "0123456789abcdef0123456789abcdef", 32, 0600), 0);
+	*state = store_open(db, &err);
+	assert_non_null(*state);
+	FAILS(ENOENT, store_token_check(*state, secret, &found, &err));
+	store_close(*state);
+	*state = NULL;
+
+	/* Readable by others, or cut short: said, not used. */
+	assert_int_equal(chmod(key, 0644), 0);
+	assert_null(store_open(db, &err));
+	assert_non_null(strstr(err.msg, "chmod 600"));
+	assert_int_equal(io_write_file(AT_FDCWD, key, "short", 5, 0600), 0);
+	assert_null(store_open(db, &err));
+	assert_non_null(strstr(err.msg, "damaged"));
+
+	assert_int_equal(rename(aside, key), 0);
+	*state = store_open(db, &err);
+	assert_non_null(*state);
+	OK(store_token_check(*state, secret, &found, &err));
+	user_release(&found);
+}
+
+static void spaces(void **state)
+{
+	struct store *s = *state;
+	struct user a = add_user(s, "a"), ab = add_user(s, "a-b");
+	struct space one = add_space(s, &a, "b-c"), two = add_space(s, &ab, "c"), sp;
+	uint32_t gen;
+
+	assert_string_equal(one.label, "a-b-c");
+	assert_string_not_equal(two.label, one.label);
+	assert_int_equal(strncmp(two.label, "a-b-c-", 6), 0);
+	assert_int_equal(one.slot, 1);
+	assert_int_equal(two.slot, 2);
+	assert_int_equal(one.stage, STAGE_NO_APP_FILE);
+	assert_string_equal(one.card, "{}");
+	FAILS(EEXIST, store_space_add(s, a.id, "B-C", &sp, &err));
+	FAILS(ENOENT, store_space_add(s, "000000000000000000000000", "x", &sp, &err));
+	FAILS(EBUSY, store_user_remove(s, a.id, &err));
+
+	OK(store_space_set_stage(s, one.id, STAGE_BUILD_ERROR, "pip failed", &err));
+	OK(store_space_set_card(s, one.id, "gradio", "{\"title\":\"x\"}", &err));
+	OK(store_space_set_visibility(s, one.id, SPACE_PRIVATE, &err));
+	OK(store_space_next_generation(s, one.id, &gen, &err));
+	assert_int_equal(gen, 1);
+	OK(store_space_next_generation(s, one.id, &gen, &err));
+	assert_int_equal(gen, 2);
+	*state = s = reopen(s);
+	OK(store_space_by_name(s, "A", "B-c", &sp, &err));
+	assert_string_equal(sp.id, one.id);
+	assert_string_equal(sp.owner, "a");
+	assert_string_equal(sp.name, "b-c");
+	assert_int_equal(sp.stage, STAGE_BUILD_ERROR);
+	assert_string_equal(sp.stage_message, "pip failed");
+	assert_string_equal(sp.sdk, "gradio");
+	assert_int_equal(sp.visibility, SPACE_PRIVATE);
+	assert_int_equal(sp.generation, 2);
+	assert_string_equal(sp.release_id, "");
+	space_release(&sp);
+
+	/* The lowest free slot is used again, and the label too. */
+	OK(store_space_remove(s, one.id, &err));
+	FAILS(ENOENT, store_space_by_id(s, one.id, &sp, &err));
+	FAILS(ENOENT, store_space_set_stage(s, one.id, STAGE_RUNNING, "", &err));
+	FAILS(ENOENT, store_space_next_generation(s, one.id, &gen, &err));
+	space_release(&one);
+	one = add_space(s, &a, "b-c");
+	assert_int_equal(one.slot, 1);
+	assert_string_equal(one.label, "a-b-c");
+	space_release(&one);
+	space_release(&two);
+	user_release(&a);
+	user_release(&ab);
+}
+
+/* Somebody who sits on the salted label too only gets the next one random digits. */
+static void labels_never_run_out(void **state)
+{
+	struct store *s = *state;
+	struct user u = add_user(s, "alice"), v = add_user(s, "alice-x");
+	struct space victim, sitter = add_space(s, &u, "x-y");
+	char want[64];
+
+	name_host_label("alice-x", "y", true, want);
+	assert_int_equal(strncmp(want, "alice-", 6), 0);
+	struct space squat = add_space(s, &u, want + 6);
+	assert_string_equal(squat.label, want);
+	victim = add_space(s, &v, "y");
+	assert_string_not_equal(victim.label, want);
+	assert_int_equal(strncmp(victim.label, "alice-x-y-", 10), 0);
+	space_release(&victim);
+	space_release(&squat);
+	space_release(&sitter);
+	user_release(&u);
+	user_release(&v);
+}
+
+static size_t count(struct store *s, const struct space_filter *f, char *last)
+{
+	struct space *list;
+	size_t n;
+
+	OK(store_space_list(s, f, &list, &n, &err));
+	if (n && last)
+		memcpy(last, list[n - 1].id, STORE_ID);
+	for (size_t i = 0; i < n; i++)
+		space_release(&list[i]);
+	free(list);
+	return n;
+}
+
+static void lists(void **state)
+{
+	struct store *s = *state;
+	struct user a = add_user(s, "alice"), b = add_user(s, "bob");
+	char last[STORE_ID] = "";
+	size_t seen = 0, n;
+
+	OK(store_begin(s, &err));
+	for (int i = 0; i < 30; i++) {
+		char name[32];
+		snprintf(name, sizeof(name), "App_%02d", i);
+		struct space sp = add_space(s, i % 3 ? &a : &b, name);
+		if (i % 2)
+			OK(store_space_set_visibility(s, sp.id, SPACE_PRIVATE, &err));
+		space_release(&sp);
+	}
+	OK(store_commit(s, &err));
+	assert_int_equal(count(s, &(struct space_filter){0}, NULL), 15);
+	assert_int_equal(count(s, &(struct space_filter){.viewer_id = "*"}, NULL), 30);
+	assert_int_equal(count(s, &(struct space_filter){.viewer_id = b.id}, NULL), 20);
+	assert_int_equal(count(s, &(struct space_filter){.owner_id = b.id}, NULL), 5);
+	assert_int_equal(count(s, &(struct space_filter){.owner_id = b.id, .viewer_id = b.id}, NULL), 10);
+	assert_int_equal(count(s, &(struct space_filter){.owner_id = b.id, .viewer_id = a.id}, NULL), 5);
+	assert_int_equal(count(s, &(struct space_filter){.viewer_id = "*", .search = "BOB/app_0"}, NULL), 4);
+	assert_int_equal(count(s, &(struct space_filter){.viewer_id = "*", .search = "%"}, NULL), 0);
+	do {
+		n = count(s, &(struct space_filter){.viewer_id = "*", .limit = 7, .after_id = seen ? last : NULL},
+			  last);
+		seen += n;
+	} while (n == 7);
+	assert_int_equal(seen, 30);
+	user_release(&a);
+	user_release(&b);
+}
+
+static void builds_and_releases(void **state)
+{
+	static const char commit[] = "0123456789abcdef0123456789abcdef01234567";
+	struct store *s = *state;
+	struct user u = add_user(s, "alice");
+	struct space sp = add_space(s, &u, "x"), again;
+	struct build b, b2, *list;
+	struct release r, r2, *rels;
+	size_t n;
+
+	OK(store_build_add(s, sp.id, commit, "push", &b, &err));
+	OK(store_build_add(s, sp.id, commit, "push", &b2, &err));
+	FAILS(ENOENT, store_build_add(s, u.id, commit, "push", &b, &err));
+	assert_int_equal(b.state, BUILD_QUEUED);
+	assert_string_equal(b.phase, "queued");
+	OK(store_build_set(s, b.id, BUILD_RUNNING, "source", NULL, &err));
+	OK(store_build_unfinished(s, &list, &n, &err));
+	assert_int_equal(n, 2);
+	assert_string_equal(list[0].id, b.id);
+	assert_true(list[0].started > 0 && list[0].finished == 0);
+	build_release(&list[0]);
+	build_release(&list[1]);
+	free(list);
+	OK(store_build_set(s, b.id, BUILD_SUCCEEDED, NULL, NULL, &err));
+	OK(store_build_set(s, b2.id, BUILD_FAILED, "dependencies", "no such package", &err));
+	OK(store_build_unfinished(s, &list, &n, &err));
+	assert_int_equal(n, 0);
+	free(list);
+	OK(store_build_list(s, sp.id, 1, &list, &n, &err));
+	assert_int_equal(n, 1);
+	assert_string_equal(list[0].id, b2.id);
+	assert_string_equal(list[0].error, "no such package");
+	assert_true(list[0].finished > 0);
+	build_release(&list[0]);
+	free(list);
+
+	FAILS(ENOENT, store_release_add(s, sp.id, sp.id, commit, "{}", &r, &err));
+	OK(store_release_add(s, sp.id, b.id, commit, "{\"kind\":\"static\"}", &r, &err));
+	OK(store_release_add(s, sp.id, b.id, commit, "{}", &r2, &err));
+	FAILS(EBUSY, store_space_set_release(s, sp.id, "000000000000000000000000", &err));
+	OK(store_space_set_release(s, sp.id, r2.id, &err));
+	*state = s = reopen(s);
+	OK(store_space_by_id(s, sp.id, &again, &err));
+	assert_string_equal(again.release_id, r2.id);
+	space_release(&again);
+	OK(store_release_list(s, sp.id, &rels, &n, &err));
+	assert_int_equal(n, 2);
+	assert_string_equal(rels[0].id, r2.id);
+	release_release(&rels[0]);
+	release_release(&rels[1]);
+	free(rels);
+	OK(store_release_remove(s, r2.id, &err));
+	OK(store_space_by_id(s, sp.id, &again, &err));
+	assert_string_equal(again.release_id, "");
+	space_release(&again);
+
+	/* With the Space goes everything that is its own. */
+	OK(store_space_remove(s, sp.id, &err));
+	FAILS(ENOENT, store_build_by_id(s, b.id, &b2, &err));
+	FAILS(ENOENT, store_release_by_id(s, r.id, &r2, &err));
+	build_release(&b);
+	build_release(&b2);
+	release_release(&r);
+	release_release(&r2);
+	space_release(&sp);
+	user_release(&u);
+}
+
+static void layers(void **state)
+{
+	struct store *s = *state;
+	struct layer l, *list;
+	size_t n;
+
+	FAILS(ENOENT, store_layer_get(s, "k", &l, &err));
+	OK(store_layer_add(s, "k", "deps-1", &err));
+	FAILS(EEXIST, store_layer_add(s, "k", "deps-2", &err));
+	FAILS(EEXIST, store_layer_add(s, "k2", "deps-1", &err));
+	*state = s = reopen(s);
+	OK(store_layer_get(s, "k", &l, &err));
+	assert_string_equal(l.volume, "deps-1");
+	assert_true(l.used >= l.created);
+	layer_release(&l);
+	OK(store_layer_list(s, &list, &n, &err));
+	assert_int_equal(n, 1);
+	layer_release(&list[0]);
+	free(list);
+	OK(store_layer_remove(s, "k", &err));
+	FAILS(ENOENT, store_layer_remove(s, "k", &err));
+}
+
+static void events(void **state)
+{
+	struct store *s = *state;
+	struct user u = add_user(s, "alice");
+	struct space sp = add_space(s, &u, "x"), other = add_space(s, &u, "y");
+	struct event *list;
+	struct store_counts counts;
+	size_t n;
+
+	OK(store_event_add(s, NULL, NULL, "start", "spaced started", &err));
+	OK(store_event_add(s, other.id, u.id, "push", "main", &err));
+	OK(store_begin(s, &err));
+	for (int i = 0; i < 600; i++)
+		OK(store_event_add(s, sp.id, u.id, "stage", "RUNNING", &err));
+	OK(store_commit(s, &err));
+	OK(store_event_list(s, sp.id, 0, &list, &n, &err));
+	assert_int_equal(n, 500);
+	for (size_t i = 0; i < n; i++)
+		event_release(&list[i]);
+	free(list);
+	OK(store_event_list(s, other.id, 5, &list, &n, &err));
+	assert_int_equal(n, 1);
+	assert_string_equal(list[0].actor_id, u.id);
+	event_release(&list[0]);
+	free(list);
+	OK(store_event_list(s, NULL, 0, &list, &n, &err));
+	assert_int_equal(n, 502);
+	for (size_t i = 0; i < n; i++)
+		event_release(&list[i]);
+	free(list);
+	OK(store_space_set_stage(s, sp.id, STAGE_RUNNING_BUILDING, NULL, &err));
+	OK(store_counts(s, &counts, &err));
+	assert_int_equal(counts.users, 1);
+	assert_int_equal(counts.spaces, 2);
+	assert_int_equal(counts.running, 1);
+	space_release(&sp);
+	space_release(&other);
+	user_release(&u);
+}
+
+static void transactions(void **state)
+{
+	struct store *s = *state;
+	struct user u;
+
+	OK(store_begin(s, &err));
+	FAILS(EDEADLK, store_begin(s, &err));
+	OK(store_user_add(s, "alice", false, &u, &err));
+	user_release(&u);
+	store_rollback(s);
+	FAILS(ENOENT, store_user_by_name(s, "alice", &u, &err));
+	OK(store_begin(s, &err));
+	OK(store_user_add(s, "alice", false, &u, &err));
+	user_release(&u);
+	OK(store_commit(s, &err));
+	OK(store_user_by_name(s, "alice", &u, &err));
+	user_release(&u);
+	/* Without a commit nothing stays. */
+	OK(store_begin(s, &err));
+	OK(store_user_add(s, "bob", false, &u, &err));
+	user_release(&u);
+	*state = s = reopen(s);
+	FAILS(ENOENT, store_user_by_name(s, "bob", &u, &err));
+}
+
+/* ---- migrations ---- */
+
+static struct asset step(const char *name, const char *sql)
+{
+	return (struct asset){name, sql, strlen(sql)};
+}
+
+static sqlite3 *raw(const char *path)
+{
+	sqlite3 *d;
+
+	assert_int_equal(sqlite3_open(path, &d), SQLITE_OK);
+	return d;
+}
+
+static int number(sqlite3 *d, const char *sql)
+{
+	sqlite3_stmt *st;
+	int n = -1;
+
+	if (sqlite3_prepare_v2(d, sql, -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW)
+		n = sqlite3_column_int(st, 0);
+	sqlite3_finalize(st);
+	return n;
+}
+
+static void migrations(void **state)
+{
+	cleanup_free char *path = xasprintf("%s/m.db", dir);
+	struct asset one[] = {step("schema/0001_a.sql", "CREATE TABLE a (x); INSERT INTO a VALUES (1);"), {0}};
+	struct asset bad[] = {
+	    one[0], step("schema/0002_b.sql", "CREATE TABLE b (x); INSERT INTO nothing VALUES (1);"), {0}};
+	struct asset two[] = {
+	    one[0], step("schema/0002_b.sql", "CREATE TABLE b (x); INSERT INTO b SELECT x FROM a;"), {0}};
+	struct asset gap[] = {
+	    one[0], two[1], step("schema/0004_d.sql", "CREATE TABLE d (x);"), step("web/x.html", ""), {0}};
+	sqlite3 *d = raw(path);
+
+	OK(store_migrate(d, one, &err));
+	OK(store_migrate(d, one, &err));
+	assert_int_equal(number(d, "PRAGMA user_version"), 1);
+	/* A step that fails half-way leaves nothing behind. */
+	FAILS(EIO, store_migrate(d, bad, &err));
+	assert_non_null(strstr(err.msg, "0002_b.sql"));
+	assert_int_equal(number(d, "PRAGMA user_version"), 1);
+	assert_int_equal(number(d, "SELECT count(*) FROM b"), -1);
+	OK(store_migrate(d, two, &err));
+	assert_int_equal(number(d, "SELECT x FROM b"), 1);
+	FAILS(EINVAL, store_migrate(d, one, &err));
+	assert_non_null(strstr(err.msg, "newer"));
+	FAILS(EINVAL, store_migrate(d, gap, &err));
+	assert_non_null(strstr(err.msg, "migration 3 is missing"));
+	sqlite3_close(d);
+}
+
+static void newer_schema_is_refused(void **state)
+{
+	store_close(*state);
+	*state = NULL;
+	sqlite3 *d = raw(db);
+	assert_int_equal(sqlite3_exec(d, "PRAGMA user_version=99", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(d);
+	err = ERR_INIT;
+	assert_null(store_open(db, &err));
+	assert_non_null(strstr(err.msg, "newer spaced"));
+}
+
+static void refuses_what_is_no_database(void **state)
+{
+	cleanup_free char *junk = xasprintf("%s/junk.db", dir), *none = xasprintf("%s/none/x.db", dir);
+
+	assert_int_equal(io_write_file(AT_FDCWD, junk, "this is not a database, at all............", 40, 0600), 0);
+	err = ERR_INIT;
+	assert_null(store_open(junk, &err));
+	assert_non_null(strstr(err.msg, "junk.db"));
+	assert_null(store_open(none, &err));
+	assert_int_equal(err.code, ENOENT);
+}
+
+/* 1,000 Spaces: every query of the hot paths is answered from an index. */
+static void plans_use_indexes(void **state)
+{
+	static const char *const hot[] = {
+	    "SELECT t.id FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.hash = ?",
+	    "SELECT s.id FROM spaces s JOIN users u ON u.id = s.owner_id WHERE u.name = ? AND s.name = ?",
+	    "SELECT 1 FROM spaces WHERE label = ?",
+	    "SELECT id FROM builds WHERE space_id = ? ORDER BY queued DESC, rowid DESC LIMIT ?",
+	    "SELECT id FROM builds WHERE state IN ('queued', 'running') ORDER BY queued, rowid",
+	    "SELECT s.id FROM spaces s JOIN users u ON u.id = s.owner_id WHERE s.visibility = 0"
+	    " ORDER BY s.created DESC, s.id DESC LIMIT 50",
+	};
+	struct store *s = *state;
+
+	for (size_t i = 0; i < sizeof(hot) / sizeof(hot[0]); i++) {
+		cleanup_free char *sql = xasprintf("EXPLAIN QUERY PLAN %s", hot[i]);
+		sqlite3_stmt *st;
+		assert_int_equal(sqlite3_prepare_v2(s->db, sql, -1, &st, NULL), SQLITE_OK);
+		while (sqlite3_step(st) == SQLITE_ROW) {
+			const char *plan = (const char *)sqlite3_column_text(st, 3);
+			if (strstr(plan, "TEMP B-TREE") || (strstr(plan, "SCAN") && !strstr(plan, "USING")))
+				fail_msg("%s: %s", hot[i], plan);
+		}
+		sqlite3_finalize(st);
+	}
+}
+
+static void a_thousand_spaces(void **state)
+{
+	struct store *s = *state;
+	struct user u = add_user(s, "alice");
+
+	OK(store_begin(s, &err));
+	for (int i = 0; i < 1000; i++) {
+		char name[32];
+		snprintf(name, sizeof(name), "app%d", i);
+		struct space sp = add_space(s, &u, name);
+		assert_int_equal(sp.slot, i + 1);
+		space_release(&sp);
+	}
+	OK(store_commit(s, &err));
+	assert_int_equal(count(s, &(struct space_filter){0}, NULL), 1000);
+	user_release(&u);
+}
+
+int main(void)
+{
+#define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+	    T(files_are_private),
+	    T(users),
+	    T(tokens),
+	    T(token_key_matters),
+	    T(spaces),
+	    T(labels_never_run_out),
+	    T(lists),
+	    T(builds_and_releases),
+	    T(layers),
+	    T(events),
+	    T(transactions),
+	    T(migrations),
+	    T(newer_schema_is_refused),
+	    T(refuses_what_is_no_database),
+	    T(plans_use_indexes),
+	    T(a_thousand_spaces),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
