@@ -1,0 +1,433 @@
+/* See volume.h. */
+#include "sandbox/volume.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/frame.h"
+#include "base/io.h"
+#include "sandbox/spec.h"
+#include "sandbox/worker.h"
+
+#define NEW ".new-"	   /* prefix while being made */
+#define TEMPLATE ".template" /* what mkfs puts into a new volume */
+#define MNT ".mnt"
+
+bool volume_loop_devices(void)
+{
+	const char *force = getenv("SPACED_FORCE");
+
+	if (force && strstr(force, "volume_folders"))
+		return false;
+	cleanup_close int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	return ctl >= 0 && ioctl(ctl, LOOP_CTL_GET_FREE) >= 0;
+}
+
+static int mkdir_err(int dirfd, const char *path, mode_t mode, struct err *err)
+{
+	int r = io_mkdir(dirfd, path, mode);
+	return r < 0 ? err_set(err, -r, "make folder %s", path) : 0;
+}
+
+static void remove_unfinished(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)) != NULL)
+		if (strncmp(e->d_name, NEW, strlen(NEW)) == 0)
+			io_remove_tree(dirfd, e->d_name);
+}
+
+int volumes_open(const char *state, struct volumes *v, struct err *err)
+{
+	*v = (struct volumes){.dir = xasprintf("%s/volumes", state), .dirfd = -1, .images = volume_loop_devices()};
+	if (mkdir_err(AT_FDCWD, v->dir, 0700, err) < 0)
+		goto fail;
+	v->dirfd = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (v->dirfd < 0) {
+		err_set(err, errno, "open %s", v->dir);
+		goto fail;
+	}
+	if (mkdir_err(v->dirfd, MNT, 0700, err) < 0 || mkdir_err(v->dirfd, TEMPLATE, 0755, err) < 0 ||
+	    mkdir_err(v->dirfd, TEMPLATE "/root", 0755, err) < 0 || mkdir_err(v->dirfd, TEMPLATE "/work", 0700, err) < 0)
+		goto fail;
+	remove_unfinished(v->dirfd);
+	return 0;
+fail:
+	volumes_release(v);
+	return -1;
+}
+
+void volumes_release(struct volumes *v)
+{
+	if (v->dirfd >= 0)
+		close(v->dirfd);
+	free(v->dir);
+	*v = (struct volumes){.dirfd = -1};
+}
+
+static const char *suffix(const struct volumes *v)
+{
+	return v->images ? ".img" : ".dir";
+}
+
+static void file_name(const struct volumes *v, const char *prefix, const char *name, char out[SANDBOX_NAME_MAX + 16])
+{
+	snprintf(out, SANDBOX_NAME_MAX + 16, "%s%s%s", prefix, name, suffix(v));
+}
+
+bool volume_exists(const struct volumes *v, const char *name)
+{
+	char file[SANDBOX_NAME_MAX + 16];
+
+	file_name(v, "", name, file);
+	return faccessat(v->dirfd, file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int make_image(const struct volumes *v, const char *file, uint64_t bytes, struct err *err)
+{
+	cleanup_free char *path = xasprintf("%s/%s", v->dir, file);
+	cleanup_free char *template = xasprintf("%s/" TEMPLATE, v->dir);
+	cleanup_close int fd = openat(v->dirfd, file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	/* No journal: a volume is either flushed and then only read, or scratch. An inode per 8 KiB: node_modules. */
+	const char *const argv[] = {"mkfs.ext4",     "-q", "-F",   "-b", "4096", "-I", "256", "-i",	"8192",
+				    "-m",	     "0",  "-O",   "^has_journal,^resize_inode", "-E",
+				    "lazy_itable_init=1,nodiscard,root_owner=0:0",	   "-d", template, path, NULL};
+
+	if (fd < 0)
+		return err_set(err, errno, "create %s", path);
+	if (ftruncate(fd, (off_t)(bytes & ~4095ULL)) < 0)
+		return err_set(err, errno, "size of %s", path);
+	return worker_exec(argv, 0, err);
+}
+
+static int make_folder(const struct volumes *v, const char *file, struct err *err)
+{
+	char sub[SANDBOX_NAME_MAX + 32];
+
+	if (mkdir_err(v->dirfd, file, 0755, err) < 0)
+		return -1;
+	snprintf(sub, sizeof sub, "%s/root", file);
+	if (mkdir_err(v->dirfd, sub, 0755, err) < 0)
+		return -1;
+	snprintf(sub, sizeof sub, "%s/work", file);
+	return mkdir_err(v->dirfd, sub, 0700, err);
+}
+
+int volume_create(const struct volumes *v, const char *name, uint64_t bytes, struct err *err)
+{
+	char file[SANDBOX_NAME_MAX + 16];
+	char fresh[SANDBOX_NAME_MAX + 16];
+
+	if (bytes < VOLUME_MIN_BYTES || bytes > VOLUME_MAX_BYTES)
+		return err_set(err, EINVAL, "volume %s: size %llu", name, (unsigned long long)bytes);
+	file_name(v, "", name, file);
+	file_name(v, NEW, name, fresh);
+	if (volume_exists(v, name))
+		return err_set(err, EEXIST, "volume %s", name);
+	if ((v->images ? make_image(v, fresh, bytes, err) : make_folder(v, fresh, err)) < 0)
+		goto fail;
+	if (renameat2(v->dirfd, fresh, v->dirfd, file, RENAME_NOREPLACE) < 0) {
+		err_set(err, errno, "volume %s", name);
+		goto fail;
+	}
+	return 0;
+fail:
+	io_remove_tree(v->dirfd, fresh);
+	return -1;
+}
+
+/* -- loop devices ------------------------------------------------------------------------------------------------- */
+
+static int loop_open(const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/dev/%s", name);
+	return open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+}
+
+/* The device that already has this image, or -1. Two devices on one image would be two caches of one file system:
+ * a sandbox of an earlier spawner may still hold it, in a mount namespace that we cannot see. */
+static int loop_find(const struct stat *img, char name[32])
+{
+	cleanup_dir DIR *d = opendir("/sys/block");
+	struct dirent *e;
+
+	while (d && (e = readdir(d)) != NULL) {
+		struct loop_info64 info;
+		char attached[300];
+		snprintf(attached, sizeof attached, "/sys/block/%s/loop", e->d_name);
+		if (strncmp(e->d_name, "loop", 4) != 0 || strlen(e->d_name) >= 32 || access(attached, F_OK) < 0)
+			continue;
+		int fd = loop_open(e->d_name);
+		if (fd >= 0 && ioctl(fd, LOOP_GET_STATUS64, &info) == 0 && info.lo_device == img->st_dev &&
+		    info.lo_inode == img->st_ino) {
+			snprintf(name, 32, "%.31s", e->d_name);
+			return fd;
+		}
+		if (fd >= 0)
+			close(fd);
+	}
+	return -1;
+}
+
+/* Attaches a free device; it detaches by itself after the last unmount. */
+static int loop_attach(int img, char name[32], struct err *err)
+{
+	cleanup_close int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+
+	if (ctl < 0)
+		return err_set(err, errno, "open /dev/loop-control");
+	for (int tries = 0; tries < 64; tries++) { /* others may take the free one before us */
+		struct loop_config config = {.fd = (unsigned)img,
+					     .info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO};
+		int n = ioctl(ctl, LOOP_CTL_GET_FREE);
+		if (n < 0)
+			return err_set(err, errno, "no free loop device");
+		snprintf(name, 32, "loop%d", n);
+		int fd = loop_open(name);
+		if (fd < 0)
+			return err_set(err, errno, "open /dev/%s", name);
+		if (ioctl(fd, LOOP_CONFIGURE, &config) == 0)
+			return fd;
+		if (errno == EINVAL) { /* the file system below cannot do direct io */
+			config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+			if (ioctl(fd, LOOP_CONFIGURE, &config) == 0)
+				return fd;
+		}
+		int e = errno;
+		close(fd);
+		if (e != EBUSY)
+			return err_set(err, e, "attach /dev/%s", name);
+	}
+	return err_set(err, EBUSY, "no free loop device");
+}
+
+/* -- mounting ----------------------------------------------------------------------------------------------------- */
+
+static bool mounted(const struct volumes *v, const char *path)
+{
+	struct statx st;
+
+	return statx(v->dirfd, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &st) == 0 &&
+	       (st.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+}
+
+/* Held while a volume is attached, mounted or unmounted. Not the descriptor that the loop device keeps: that one would
+ * keep the lock as well. */
+static int lock_image(const struct volumes *v, const char *file, struct err *err)
+{
+	int fd = openat(v->dirfd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0)
+		return err_set(err, errno, "volume %s", file);
+	while (flock(fd, LOCK_EX) < 0) {
+		if (errno == EINTR)
+			continue;
+		err_set(err, errno, "lock volume %s", file);
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* ext4 without a journal: s_state says whether it was unmounted (ext4 on-disk layout, "The Super Block"). */
+static bool unclean(int img)
+{
+	uint8_t state[2];
+
+	return pread(img, state, sizeof state, 1024 + 0x3a) == (ssize_t)sizeof state && !(state[0] & 1);
+}
+
+static int attach_and_mount(const struct volumes *v, const char *file, const char *at, struct err *err)
+{
+	cleanup_close int img = openat(v->dirfd, file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	cleanup_free char *path = xasprintf("%s/%s", v->dir, at);
+	char loop[32];
+	char device[64];
+	struct stat st;
+
+	if (img < 0 || fstat(img, &st) < 0)
+		return err_set(err, errno, "open volume %s", file);
+	cleanup_close int dev = loop_find(&st, loop);
+	if (dev < 0) {
+		if (unclean(img)) {
+			cleanup_free char *image = xasprintf("%s/%s", v->dir, file);
+			const char *const argv[] = {"e2fsck", "-f", "-y", image, NULL};
+			if (worker_exec(argv, 1, err) < 0)
+				return err_prefix(err, "check volume %s", file);
+		}
+		dev = loop_attach(img, loop, err);
+		if (dev < 0)
+			return -1;
+	}
+	snprintf(device, sizeof device, "/dev/%s", loop);
+	if (mount(device, path, "ext4", MS_NODEV | MS_NOSUID | MS_NOATIME, "errors=remount-ro") < 0)
+		return err_set(err, errno, "mount volume %s", file);
+	return 0;
+}
+
+int volume_mount(const struct volumes *v, const char *name, struct err *err)
+{
+	char file[SANDBOX_NAME_MAX + 16];
+	char at[SANDBOX_NAME_MAX + 16];
+	int fd;
+
+	file_name(v, "", name, file);
+	if (!volume_exists(v, name))
+		return err_set(err, ENOENT, "volume %s", name);
+	if (v->images) {
+		snprintf(at, sizeof at, MNT "/%s", name);
+		cleanup_close int lock = lock_image(v, file, err);
+		if (lock < 0 || mkdir_err(v->dirfd, at, 0700, err) < 0)
+			return -1;
+		if (!mounted(v, at) && attach_and_mount(v, file, at, err) < 0)
+			return -1;
+		fd = openat(v->dirfd, at, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	} else {
+		fd = openat(v->dirfd, file, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	}
+	return fd < 0 ? err_set(err, errno, "open volume %s", name) : fd;
+}
+
+/* `detach`: also when somebody has it open here; the rest of the kernel lets go of it when they do. */
+static int unmount(const struct volumes *v, const char *name, bool detach, struct err *err)
+{
+	cleanup_free char *at = xasprintf(MNT "/%s", name);
+	cleanup_free char *path = xasprintf("%s/%s", v->dir, at);
+
+	if (mounted(v, at)) {
+		if (umount2(path, UMOUNT_NOFOLLOW) < 0 &&
+		    (errno != EBUSY || !detach || umount2(path, UMOUNT_NOFOLLOW | MNT_DETACH) < 0))
+			return err_set(err, errno, "unmount volume %s", name);
+	}
+	unlinkat(v->dirfd, at, AT_REMOVEDIR); /* fails where another spawner's namespace has something on it: no harm */
+	return 0;
+}
+
+int volume_unmount(const struct volumes *v, const char *name, struct err *err)
+{
+	char file[SANDBOX_NAME_MAX + 16];
+
+	if (!v->images || !volume_exists(v, name))
+		return 0;
+	file_name(v, "", name, file);
+	cleanup_close int lock = lock_image(v, file, err);
+	return lock < 0 ? -1 : unmount(v, name, false, err);
+}
+
+/* Everything written is on disk, and what was freed inside is given back to the host. */
+static int flush(const struct volumes *v, const char *name, const char *file, struct err *err)
+{
+	cleanup_free char *at = v->images ? xasprintf(MNT "/%s", name) : xstrdup(file);
+	cleanup_close int root = openat(v->dirfd, at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (root >= 0 && (!v->images || mounted(v, at))) {
+		struct fstrim_range all = {.len = UINT64_MAX};
+		if (syncfs(root) < 0)
+			return err_set(err, errno, "flush volume %s", name);
+		if (v->images)
+			ioctl(root, FITRIM, &all); /* a nicety: not every host file system can punch holes */
+	}
+	if (v->images) {
+		cleanup_close int img = openat(v->dirfd, file, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+		if (img < 0 || fsync(img) < 0)
+			return err_set(err, errno, "flush volume %s", name);
+	}
+	return 0;
+}
+
+int volume_rename(const struct volumes *v, const char *from, const char *to, struct err *err)
+{
+	char old[SANDBOX_NAME_MAX + 16];
+	char new[SANDBOX_NAME_MAX + 16];
+	cleanup_close int lock = -1;
+
+	file_name(v, "", from, old);
+	file_name(v, "", to, new);
+	if (!volume_exists(v, from))
+		return err_set(err, ENOENT, "volume %s", from);
+	if (volume_exists(v, to))
+		return err_set(err, EEXIST, "volume %s", to);
+	if (v->images) {
+		lock = lock_image(v, old, err);
+		if (lock < 0)
+			return -1;
+	}
+	if (flush(v, from, old, err) < 0 || (v->images && unmount(v, from, true, err) < 0) ||
+	    flush(v, from, old, err) < 0)
+		return -1;
+	if (renameat2(v->dirfd, old, v->dirfd, new, RENAME_NOREPLACE) < 0)
+		return err_set(err, errno, "rename volume %s to %s", from, to);
+	if (fsync(v->dirfd) < 0)
+		return err_set(err, errno, "flush %s", v->dir);
+	return 0;
+}
+
+int volume_remove(const struct volumes *v, const char *name, struct err *err)
+{
+	char file[SANDBOX_NAME_MAX + 16];
+	cleanup_close int lock = -1;
+
+	file_name(v, "", name, file);
+	if (!volume_exists(v, name))
+		return 0;
+	if (v->images) {
+		lock = lock_image(v, file, err);
+		if (lock < 0 || unmount(v, name, true, err) < 0)
+			return -1;
+	}
+	int r = io_remove_tree(v->dirfd, file);
+	return r < 0 ? err_set(err, -r, "remove volume %s", name) : 0;
+}
+
+/* -- usage -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t disk_usage(int dirfd, const char *name, int depth)
+{
+	struct stat st;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	uint64_t sum = (uint64_t)st.st_blocks * 512;
+	if (!S_ISDIR(st.st_mode) || depth > 100)
+		return sum;
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_dir DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	while (d && (e = readdir(d)) != NULL)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			sum += disk_usage(fd, e->d_name, depth + 1);
+	return sum;
+}
+
+uint32_t volume_list(const struct volumes *v, struct buf *out)
+{
+	int fd = openat(v->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	uint32_t n = 0;
+
+	while (d && (e = readdir(d)) != NULL) {
+		size_t len = strlen(e->d_name);
+		if (e->d_name[0] == '.' || len <= 4 || len > SANDBOX_NAME_MAX + 4 ||
+		    strcmp(e->d_name + len - 4, suffix(v)) != 0)
+			continue;
+		put_bytes(out, e->d_name, len - 4);
+		put_u64(out, disk_usage(v->dirfd, e->d_name, 0));
+		n++;
+	}
+	return n;
+}
