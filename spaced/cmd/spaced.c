@@ -74,6 +74,7 @@ int main(int argc, char **argv)
 		return be_role(argv[2], argc, argv);
 	if (config_load(&config, argc, argv, &err) < 0) {
 		fprintf(stderr, "spaced: %s\n", err.msg);
+		config_release(&config);
 		return 2;
 	}
 	log_init("parent", level_of(config.log_level));

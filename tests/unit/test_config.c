@@ -1,0 +1,134 @@
+/* Options: one table for file, command line and --print-config. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "spaced/config.h"
+
+static void sizes_times_and_cpus(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+		int r;
+	} sizes[] = {{"0", 0, 0},
+		     {"512M", 512ULL << 20, 0},
+		     {"1.5G", 3ULL << 29, 0},
+		     {"10GiB", 10ULL << 30, 0},
+		     {"7b", 7, 0},
+		     {"", 0, -EINVAL},
+		     {"M", 0, -EINVAL},
+		     {"-1", 0, -EINVAL},
+		     {"1X", 0, -EINVAL},
+		     {"0x10", 0, -EINVAL},
+		     {"1e30", 0, -EINVAL},
+		     {" 1", 0, -EINVAL},
+		     {"99999999T", 0, -EINVAL}};
+	uint64_t bytes;
+	uint32_t n;
+
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		bytes = 0;
+		assert_int_equal(config_parse_size(sizes[i].text, &bytes), sizes[i].r);
+		assert_true(bytes == sizes[i].bytes);
+	}
+	assert_int_equal(config_parse_duration("90", &n), 0);
+	assert_int_equal(n, 90);
+	assert_int_equal(config_parse_duration("1.5h", &n), 0);
+	assert_int_equal(n, 5400);
+	assert_int_equal(config_parse_duration("1 h", &n), -EINVAL);
+	assert_int_equal(config_parse_duration("99999999d", &n), -EINVAL);
+	assert_int_equal(config_parse_cpus("0.25", &n), 0);
+	assert_int_equal(n, 250);
+	assert_int_equal(config_parse_cpus("2c", &n), -EINVAL);
+}
+
+static char file[] = "/tmp/spaced-config-XXXXXX";
+
+static int load(struct config *c, struct err *err, const char *text, const char *arg)
+{
+	assert_int_equal(io_write_file(-100 /* AT_FDCWD */, file, text, strlen(text), 0600), 0);
+	char *argv[] = {"spaced", "--config", file, (char *)(uintptr_t)arg, NULL};
+	return config_load(c, arg ? 4 : 3, argv, err);
+}
+
+static void command_line_goes_over_the_file(void **state)
+{
+	struct config c;
+	struct err err = ERR_INIT;
+
+	assert_int_equal(load(&c, &err,
+			      "# a comment\nmemory = 1G\n\nlisten=0.0.0.0:80 # public\ndomain = Spaces.Example\n",
+			      "--memory=3G"),
+			 0);
+	assert_true(c.memory == 3ULL << 30);
+	assert_int_equal(c.port, 80);
+	assert_string_equal(c.domain, "spaces.example");
+	assert_string_equal(c.public_url, "http://spaces.example");
+	assert_int_equal(c.cpu_milli, 2000);
+	cleanup_buf struct buf printed = BUF_INIT;
+	config_print(&c, &printed);
+	struct config again;
+	assert_int_equal(load(&again, &err, printed.data, NULL), 0);
+	cleanup_buf struct buf twice = BUF_INIT;
+	config_print(&again, &twice);
+	assert_string_equal(printed.data, twice.data);
+	config_release(&c);
+	config_release(&again);
+}
+
+static void mistakes_say_where_and_what(void **state)
+{
+	static const struct {
+		const char *text, *arg, *says;
+	} rows[] = {
+	    {"memory 1G\n", NULL, "line 1: expected `name = value`"},
+	    {"\nmemory = lots\n", NULL, "line 2: memory = `lots`: expected a size"},
+	    {"mem = 1G\n", NULL, "no option `mem`"},
+	    {"", "--nope=1", "no option --nope"},
+	    {"", "state", "expected an option that starts with --"},
+	    {"", "--state", "needs a value"},
+	    {"listen = 7000\n", NULL, "expected ADDRESS:PORT"},
+	    {"listen = a:70000\n", NULL, "expected ADDRESS:PORT"},
+	    {"domain = a:b\n", NULL, "host name without port"},
+	    {"id-base = 0\n", NULL, "clear of real accounts"},
+	    {"egress = all\n", NULL, "internet or none"},
+	    {"builds = 0\n", NULL, "expected 1 to 64"},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct config c;
+		struct err err = ERR_INIT;
+		assert_int_equal(load(&c, &err, rows[i].text, rows[i].arg), -1);
+		if (!strstr(err.msg, rows[i].says))
+			fail_msg("`%s` does not say `%s`", err.msg, rows[i].says);
+		config_release(&c);
+	}
+}
+
+static int setup(void **state)
+{
+	int fd = mkstemp(file);
+	return fd < 0 ? -1 : close(fd);
+}
+static int teardown(void **state)
+{
+	return unlink(file);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(sizes_times_and_cpus),
+	    cmocka_unit_test(command_line_goes_over_the_file),
+	    cmocka_unit_test(mistakes_say_where_and_what),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
