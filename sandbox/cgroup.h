@@ -43,5 +43,8 @@ struct cgroup_ops {
 
 /* The table for this host, found once. Never NULL (CGROUP_NONE has do-nothing entries). */
 const struct cgroup_ops *cgroup_host(void);
+/* The folder that holds the groups of one daemon, "spaced" unless set: two daemons with two state folders on one
+ * machine must not meet. Call it before the first create or open; same rule as a sandbox name. */
+void cgroup_set_tree(const char *name);
 
 #endif

@@ -1,0 +1,290 @@
+/* One hierarchy per controller: limits here, and, on a hybrid host, freeze and kill through the v2 tree beside them.
+ * Traps of the v1 freezer are named where they are answered. Kernel: Documentation/admin-guide/cgroup-v1. */
+#include "sandbox/cgroup_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+#define PERIOD_USEC 100000U
+
+static int v1_dir(const char *name, enum cgroup_controller c, bool make)
+{
+	int root = cgroup_roots()->v1[c];
+
+	return root < 0 ? -ENOENT : cg_open_group(root, name, make);
+}
+
+/* Writes and reads back; 0 means no limit, and then a missing file is no error. */
+static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
+{
+	uint64_t page = 4096;
+	int rc = value ? cg_write(dir, file, "%llu", (unsigned long long)value) : cg_write(dir, file, "-1");
+
+	if (rc < 0 && !value)
+		return 0;
+	if (rc < 0)
+		return err_set(err, -rc, "cgroup limit %s", file);
+	uint64_t got = cg_number(dir, file);
+	if (value && got != value && got != value / page * page)
+		return err_set(err, EIO, "cgroup limit %s is %llu instead of %llu", file, (unsigned long long)got,
+			       (unsigned long long)value);
+	return 0;
+}
+
+static int set_memory(int dir, uint64_t bytes, struct err *err)
+{
+	bool sum = faccessat(dir, "memory.memsw.limit_in_bytes", W_OK, 0) == 0;
+
+	/* memsw may never be below memory, so growing and shrinking want opposite orders: open the sum first. */
+	if (sum && set_limit(dir, "memory.memsw.limit_in_bytes", 0, err) < 0)
+		return -1;
+	if (set_limit(dir, "memory.limit_in_bytes", bytes, err) < 0)
+		return -1;
+	return sum ? set_limit(dir, "memory.memsw.limit_in_bytes", bytes, err) : 0;
+}
+
+static int set_pids(int dir, uint32_t pids, struct err *err)
+{
+	if (pids)
+		return set_limit(dir, "pids.max", pids, err);
+	cg_write(dir, "pids.max", "max");
+	return 0;
+}
+
+static int set_cpu(int dir, uint32_t milli, struct err *err)
+{
+	uint64_t quota = (uint64_t)milli * (PERIOD_USEC / 1000);
+
+	cg_write(dir, "cpu.cfs_burst_us", "0"); /* may not exceed the quota of a group that is adopted */
+	if (milli)
+		cg_write(dir, "cpu.cfs_period_us", "%u", PERIOD_USEC);
+	if (set_limit(dir, "cpu.cfs_quota_us", quota, err) < 0)
+		return -1;
+	/* Saved up quota of one period: a page view is a burst, not a load. Kernel ≥ 5.14, else without. */
+	if (milli)
+		cg_write(dir, "cpu.cfs_burst_us", "%llu", (unsigned long long)quota);
+	return 0;
+}
+
+static int v1_remove(struct cgroup *cg, struct err *err)
+{
+	const struct cgroup_roots *r = cgroup_roots();
+	int first = 0;
+
+	for (int c = 0; cg->name[0] && c < CG_CONTROLLERS; c++) {
+		int rc = r->v1[c] < 0 ? 0 : cg_remove_group(r->v1[c], cg->name);
+
+		if (rc < 0 && !first)
+			first = rc;
+	}
+	return first < 0 ? err_set(err, -first, "remove cgroup `%s`", cg->name) : 0;
+}
+
+static int v1_limit(const char *name, enum cgroup_controller c, const struct sandbox_limits *l, struct err *err)
+{
+	cleanup_close int dir = v1_dir(name, c, true);
+
+	if (dir == -ENOENT && cgroup_roots()->v1[c] < 0) {
+		if ((c == CG_CPU && l->cpu_milli) || (c == CG_PIDS && l->pids) || (c == CG_MEMORY && l->memory))
+			return err_set(err, ENOTSUP,
+				       "this host has no cgroup controller for a limit that is asked for");
+		return 0;
+	}
+	if (dir < 0)
+		return err_set(err, -dir, "make cgroup `%s`", name);
+	switch (c) {
+	case CG_MEMORY:
+		return set_memory(dir, l->memory, err);
+	case CG_CPU:
+		return set_cpu(dir, l->cpu_milli, err);
+	case CG_PIDS:
+		return set_pids(dir, l->pids, err);
+	default:
+		return 0;
+	}
+}
+
+static int v1_create(const char *name, const struct sandbox_limits *l, struct cgroup *out, struct err *err)
+{
+	*out = (struct cgroup){.v2_dir = -1};
+	snprintf(out->name, sizeof out->name, "%s", name);
+	for (int c = 0; c < CG_CONTROLLERS; c++) {
+		if (v1_limit(name, (enum cgroup_controller)c, l, err) < 0) {
+			struct err ignored;
+
+			v1_remove(out, &ignored);
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static int v1_open(const char *name, struct cgroup *out, struct err *err)
+{
+	cleanup_close int dir = v1_dir(name, CG_PIDS, false);
+
+	*out = (struct cgroup){.v2_dir = -1};
+	snprintf(out->name, sizeof out->name, "%s", name);
+	return dir < 0 ? err_set(err, -dir, "cgroup `%s`", name) : 0;
+}
+
+static int v1_attach(const struct cgroup *cg, pid_t pid, struct err *err)
+{
+	for (int c = 0; c < CG_CONTROLLERS; c++) {
+		cleanup_close int dir = v1_dir(cg->name, (enum cgroup_controller)c, false);
+		int rc = dir == -ENOENT && cgroup_roots()->v1[c] < 0 ? 0
+			 : dir < 0				     ? dir
+								     : cg_write(dir, "cgroup.procs", "%d", pid);
+
+		if (rc < 0)
+			return err_set(err, -rc, "move process %d into cgroup `%s`", pid, cg->name);
+	}
+	return 0;
+}
+
+static int set_state(const char *name, const char *state)
+{
+	cleanup_close int dir = v1_dir(name, CG_FREEZER, false);
+
+	return dir < 0 ? dir : cg_write(dir, "freezer.state", "%s", state);
+}
+
+static bool is_state(const char *name, const char *state)
+{
+	cleanup_close int dir = v1_dir(name, CG_FREEZER, false);
+	char text[32];
+
+	return dir >= 0 && cg_read(dir, "freezer.state", text, sizeof text) > 0 &&
+	       strncmp(text, state, strlen(state)) == 0;
+}
+
+/* FREEZING can stick (a task in vfork, or uninterruptible): thaw shortly and try again (runc #2774), and roll back
+ * in the end (runc #2791). */
+static int v1_freeze(const struct cgroup *cg, int timeout_ms, struct err *err)
+{
+	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
+
+	for (int tries = 0;; tries++) {
+		int rc = set_state(cg->name, "FROZEN");
+
+		if (rc < 0)
+			return err_set(err, -rc, "freeze `%s`", cg->name);
+		if (is_state(cg->name, "FROZEN"))
+			return 0;
+		if (io_now_ms() >= until)
+			break;
+		if (tries % 50 == 49)
+			set_state(cg->name, "THAWED");
+		cg_pause();
+	}
+	set_state(cg->name, "THAWED");
+	return err_set(err, ETIMEDOUT, "freeze `%s`: not frozen after %d ms", cg->name, timeout_ms);
+}
+
+static int v1_thaw(const struct cgroup *cg, struct err *err)
+{
+	int rc = set_state(cg->name, "THAWED");
+
+	if (rc == -ENOENT)
+		return 0;
+	return rc < 0 ? err_set(err, -rc, "thaw `%s`", cg->name) : 0;
+}
+
+/* A frozen task does not see SIGKILL on v1 (battery I1; runc #2105, #3134): kill all while they cannot fork, thaw,
+ * and look again. */
+static int v1_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
+{
+	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
+	cleanup_close int dir = v1_dir(cg->name, CG_PIDS, false);
+
+	if (dir < 0)
+		return dir == -ENOENT ? 0 : err_set(err, -dir, "kill `%s`", cg->name);
+	do {
+		set_state(cg->name, "FROZEN");
+		int n = cg_signal_all(dir);
+		set_state(cg->name, "THAWED");
+		if (n == 0)
+			return 0;
+		cg_pause();
+	} while (io_now_ms() < until);
+	return err_set(err, ETIMEDOUT, "kill `%s`: still alive after %d ms", cg->name, timeout_ms);
+}
+
+static int v1_stats(const struct cgroup *cg, struct cgroup_stats *out, struct err *err)
+{
+	cleanup_close int memory = v1_dir(cg->name, CG_MEMORY, false);
+	cleanup_close int cpu = v1_dir(cg->name, CG_CPU, false);
+	cleanup_close int acct = v1_dir(cg->name, CG_CPUACCT, false);
+	cleanup_close int pids = v1_dir(cg->name, CG_PIDS, false);
+
+	*out = (struct cgroup_stats){0};
+	if (memory >= 0) {
+		out->memory = cg_number(memory, "memory.usage_in_bytes");
+		out->oom_kills = cg_keyed(memory, "memory.oom_control", "oom_kill");
+	}
+	if (cpu >= 0)
+		out->throttled_usec = cg_keyed(cpu, "cpu.stat", "throttled_time") / 1000;
+	if (acct >= 0)
+		out->cpu_usec = cg_number(acct, "cpuacct.usage") / 1000;
+	if (pids >= 0)
+		out->pids = (uint32_t)cg_number(pids, "pids.current");
+	return 0;
+}
+
+const struct cgroup_ops cgroup_v1_ops = {
+    .kind = CGROUP_V1,
+    .label = "v1",
+    .create = v1_create,
+    .open = v1_open,
+    .attach = v1_attach,
+    .freeze = v1_freeze,
+    .thaw = v1_thaw,
+    .kill = v1_kill,
+    .stats = v1_stats,
+    .remove = v1_remove,
+};
+
+/* Hybrid: the name is the same in both trees. */
+static int hybrid_remove(struct cgroup *cg, struct err *err)
+{
+	int a = v1_remove(cg, err);
+	int b = cgroup_v2_remove(cg, err);
+
+	return a < 0 || b < 0 ? -1 : 0;
+}
+
+static int hybrid_create(const char *name, const struct sandbox_limits *l, struct cgroup *out, struct err *err)
+{
+	struct cgroup v1;
+
+	if (v1_create(name, l, &v1, err) < 0)
+		return -1;
+	if (cgroup_v2_open(name, true, out, err) < 0) {
+		struct err ignored;
+
+		v1_remove(&v1, &ignored);
+		return -1;
+	}
+	return 0;
+}
+
+static int hybrid_open(const char *name, struct cgroup *out, struct err *err)
+{
+	return cgroup_v2_open(name, false, out, err);
+}
+
+const struct cgroup_ops cgroup_hybrid_ops = {
+    .kind = CGROUP_HYBRID,
+    .label = "hybrid",
+    .create = hybrid_create,
+    .open = hybrid_open,
+    .attach = v1_attach, /* the v2 group is entered by CLONE_INTO_CGROUP */
+    .freeze = cgroup_v2_freeze,
+    .thaw = cgroup_v2_thaw,
+    .kill = cgroup_v2_kill,
+    .stats = v1_stats,
+    .remove = hybrid_remove,
+};

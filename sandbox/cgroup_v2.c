@@ -1,0 +1,245 @@
+/* The unified hierarchy: limits where its controllers are, freeze and kill everywhere (core features, also used
+ * beside v1 controllers by cgroup_v1.c). Kernel: Documentation/admin-guide/cgroup-v2.rst. */
+#include "sandbox/cgroup_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+#define PERIOD_USEC 100000U
+
+/* Controllers are given to children only by a group without processes of its own (the root is exempt): those that
+ * live there, as in a container or a delegated service, move to a leaf first. */
+static int empty_into_leaf(int dir)
+{
+	if (mkdirat(dir, "spaced-daemon", 0755) < 0 && errno != EEXIST)
+		return -errno;
+	cleanup_close int leaf = openat(dir, "spaced-daemon", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	cleanup_buf struct buf b = BUF_INIT;
+	int rc = io_read_file(dir, "cgroup.procs", 1U << 20, &b);
+
+	if (leaf < 0 || rc < 0)
+		return leaf < 0 ? -errno : rc;
+	for (char *p = b.data ? b.data : (char[]){""}, *end; *p; p = end) {
+		long pid = strtol(p, &end, 10);
+
+		if (end == p)
+			break;
+		cg_write(leaf, "cgroup.procs", "%ld", pid);
+	}
+	return 0;
+}
+
+static void give_controllers(int dir)
+{
+	static const char *const wanted[] = {"+memory", "+pids", "+cpu", "+io"};
+	bool moved = false;
+
+	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+		int rc = cg_write(dir, "cgroup.subtree_control", "%s", wanted[i]);
+
+		if (rc == -EBUSY && !moved) {
+			moved = true;
+			if (empty_into_leaf(dir) == 0)
+				cg_write(dir, "cgroup.subtree_control", "%s", wanted[i]);
+		}
+	}
+}
+
+int cgroup_v2_prepare(struct err *err)
+{
+	int root = cgroup_roots()->v2;
+	char have[256];
+
+	give_controllers(root);
+	if (mkdirat(root, cgroup_tree(), 0755) < 0 && errno != EEXIST)
+		return err_set(err, errno, "make the cgroup `%s`", cgroup_tree());
+	cleanup_close int dir = openat(root, cgroup_tree(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (dir < 0)
+		return err_set(err, errno, "open the cgroup `%s`", cgroup_tree());
+	give_controllers(dir);
+	if (cg_read(dir, "cgroup.subtree_control", have, sizeof have) < 0)
+		return err_set(err, EIO, "read the controllers of `%s`", cgroup_tree());
+	return 0;
+}
+
+int cgroup_v2_open(const char *name, bool make, struct cgroup *out, struct err *err)
+{
+	int fd = cg_open_group(cgroup_roots()->v2, name, make);
+
+	*out = (struct cgroup){.v2_dir = fd < 0 ? -1 : fd};
+	snprintf(out->name, sizeof out->name, "%s", name);
+	return fd < 0 ? err_set(err, -fd, "cgroup v2 `%s`", name) : 0;
+}
+
+/* Writes a limit and reads it back. "max" when `value` is 0 and `zero_is_max`. A controller that the host lacks is an
+ * error only when there is something to limit: an unkept promise is worse than a refusal. */
+static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
+{
+	int rc = value ? cg_write(dir, file, "%llu", (unsigned long long)value) : cg_write(dir, file, "max");
+
+	if (rc == -ENOENT && !value)
+		return 0;
+	if (rc < 0)
+		return err_set(err, -rc, "cgroup limit %s", file);
+	uint64_t got = cg_number(dir, file), page = 4096;
+	if (value && got != value && got != value / page * page)
+		return err_set(err, EIO, "cgroup limit %s is %llu instead of %llu", file, (unsigned long long)got,
+			       (unsigned long long)value);
+	return 0;
+}
+
+static int set_cpu(int dir, uint32_t milli, struct err *err)
+{
+	unsigned quota = milli * (PERIOD_USEC / 1000);
+	int rc = milli ? cg_write(dir, "cpu.max", "%u %u", quota, PERIOD_USEC)
+		       : cg_write(dir, "cpu.max", "max %u", PERIOD_USEC);
+
+	if (rc < 0 && !(rc == -ENOENT && !milli))
+		return err_set(err, -rc, "cgroup limit cpu.max");
+	if (milli && cg_number(dir, "cpu.max") != quota)
+		return err_set(err, EIO, "cgroup limit cpu.max was not kept");
+	/* Saved up quota of one period: a page view is a burst, not a load. Kernel ≥ 5.14, else without. */
+	cg_write(dir, "cpu.max.burst", "%u", quota);
+	return 0;
+}
+
+static int v2_remove_err(struct cgroup *cg)
+{
+	struct err ignored;
+
+	cgroup_v2_remove(cg, &ignored);
+	return -1;
+}
+
+static int v2_create(const char *name, const struct sandbox_limits *l, struct cgroup *out, struct err *err)
+{
+	if (cgroup_v2_open(name, true, out, err) < 0)
+		return -1;
+	int dir = out->v2_dir;
+	if (set_limit(dir, "memory.max", l->memory, err) < 0 || set_limit(dir, "pids.max", l->pids, err) < 0 ||
+	    set_cpu(dir, l->cpu_milli, err) < 0)
+		return v2_remove_err(out);
+	/* The limit is for RAM and swap together. v2 has no such sum: a running app gets no swap at all. */
+	if (l->memory)
+		cg_write(dir, "memory.swap.max", "0");
+	/* One task over the limit means the app is broken as a whole: all of it goes. */
+	cg_write(dir, "memory.oom.group", "1");
+	return 0;
+}
+
+static int v2_open(const char *name, struct cgroup *out, struct err *err)
+{
+	return cgroup_v2_open(name, false, out, err);
+}
+
+static int v2_attach(const struct cgroup *cg, pid_t pid, struct err *err)
+{
+	int rc = cg_write(cg->v2_dir, "cgroup.procs", "%d", pid);
+
+	return rc < 0 ? err_set(err, -rc, "move process %d into cgroup `%s`", pid, cg->name) : 0;
+}
+
+/* cgroup.events raises POLLPRI at each change. */
+static bool wait_event(int dir, const char *key, uint64_t want, int timeout_ms)
+{
+	cleanup_close int fd = openat(dir, "cgroup.events", O_RDONLY | O_CLOEXEC);
+	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
+	char skip[256];
+
+	if (fd < 0)
+		return false;
+	for (;;) {
+		/* Reading through this descriptor arms the next notification. */
+		if (pread(fd, skip, sizeof skip, 0) < 0)
+			return false;
+		if (cg_keyed(dir, "cgroup.events", key) == want)
+			return true;
+		uint64_t now = io_now_ms();
+		if (now >= until)
+			return false;
+		struct pollfd p = {.fd = fd, .events = POLLPRI};
+		poll(&p, 1, (int)(until - now));
+	}
+}
+
+int cgroup_v2_freeze(const struct cgroup *cg, int timeout_ms, struct err *err)
+{
+	int rc = cg_write(cg->v2_dir, "cgroup.freeze", "1");
+
+	if (rc < 0)
+		return err_set(err, -rc, "freeze `%s`", cg->name);
+	if (wait_event(cg->v2_dir, "frozen", 1, timeout_ms))
+		return 0;
+	/* A freeze that timed out would otherwise stick (runc #5325). */
+	cg_write(cg->v2_dir, "cgroup.freeze", "0");
+	return err_set(err, ETIMEDOUT, "freeze `%s`: not frozen after %d ms", cg->name, timeout_ms);
+}
+
+int cgroup_v2_thaw(const struct cgroup *cg, struct err *err)
+{
+	int rc = cg_write(cg->v2_dir, "cgroup.freeze", "0");
+
+	return rc < 0 ? err_set(err, -rc, "thaw `%s`", cg->name) : 0;
+}
+
+int cgroup_v2_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
+{
+	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
+
+	if (cg_write(cg->v2_dir, "cgroup.kill", "1") == 0) {
+		if (wait_event(cg->v2_dir, "populated", 0, timeout_ms))
+			return 0;
+	} else { /* kernel < 5.14 */
+		do {
+			cg_write(cg->v2_dir, "cgroup.freeze", "1");
+			cg_signal_all(cg->v2_dir);
+			cg_write(cg->v2_dir, "cgroup.freeze", "0");
+			if (cg_keyed(cg->v2_dir, "cgroup.events", "populated") == 0)
+				return 0;
+			cg_pause();
+		} while (io_now_ms() < until);
+	}
+	return err_set(err, ETIMEDOUT, "kill `%s`: still alive after %d ms", cg->name, timeout_ms);
+}
+
+static int v2_stats(const struct cgroup *cg, struct cgroup_stats *out, struct err *err)
+{
+	int dir = cg->v2_dir;
+
+	*out = (struct cgroup_stats){
+	    .memory = cg_number(dir, "memory.current"),
+	    .cpu_usec = cg_keyed(dir, "cpu.stat", "usage_usec"),
+	    .pids = (uint32_t)cg_number(dir, "pids.current"),
+	    .oom_kills = cg_keyed(dir, "memory.events", "oom_kill"),
+	    .throttled_usec = cg_keyed(dir, "cpu.stat", "throttled_usec"),
+	};
+	return 0;
+}
+
+int cgroup_v2_remove(struct cgroup *cg, struct err *err)
+{
+	int rc = cg->name[0] ? cg_remove_group(cgroup_roots()->v2, cg->name) : 0;
+
+	if (cg->v2_dir >= 0)
+		close(cg->v2_dir);
+	cg->v2_dir = -1;
+	return rc < 0 ? err_set(err, -rc, "remove cgroup `%s`", cg->name) : 0;
+}
+
+const struct cgroup_ops cgroup_v2_ops = {
+    .kind = CGROUP_V2,
+    .label = "v2",
+    .create = v2_create,
+    .open = v2_open,
+    .attach = v2_attach,
+    .freeze = cgroup_v2_freeze,
+    .thaw = cgroup_v2_thaw,
+    .kill = cgroup_v2_kill,
+    .stats = v2_stats,
+    .remove = cgroup_v2_remove,
+};
