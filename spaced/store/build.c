@@ -235,7 +235,7 @@ int store_layer_add(struct store *s, const char *key, const char *volume, struct
 {
 	if (store_exec(s, err, NULL, "INSERT INTO layers (key, volume, created, used) VALUES (?1, ?2, ?3, ?3)", "ssi",
 		       key, volume, (int64_t)io_wall_ms()) < 0)
-		return err->code == EEXIST ? err_text(err, EEXIST, "there is a layer `%s` already", volume) : -1;
+		return err->code == EEXIST ? err_text(err, EEXIST, "the layer `%s` already exists", volume) : -1;
 	return 0;
 }
 

@@ -147,7 +147,7 @@ int store_space_add(struct store *s, const char *owner_id, const char *name, str
 		    "   (SELECT 1 FROM spaces b WHERE b.slot = a.slot + 1)) END), ?6, ?6)",
 		    "sssssi", id, owner_id, name, label, stage_names[STAGE_NO_APP_FILE], now);
 	if (rc < 0 && err->code == EEXIST)
-		err_text(err, EEXIST, "there is a Space `%s/%s` already", owner.name, name);
+		err_text(err, EEXIST, "the Space `%s/%s` already exists", owner.name, name);
 	user_release(&owner);
 	return rc < 0 ? -1 : store_space_by_id(s, id, out, err);
 }

@@ -30,7 +30,7 @@ int store_user_add(struct store *s, const char *name, bool admin, struct user *o
 	io_random_hex(u.id, 12);
 	if (store_exec(s, err, NULL, "INSERT INTO users (id, name, admin, created) VALUES (?, ?, ?, ?)", "ssii", u.id,
 		       name, (int64_t)admin, (int64_t)u.created) < 0)
-		return err->code == EEXIST ? err_text(err, EEXIST, "there is a user `%s` already", name) : -1;
+		return err->code == EEXIST ? err_text(err, EEXIST, "the user `%s` already exists", name) : -1;
 	u.name = xstrdup(name);
 	*out = u;
 	return 0;
