@@ -1,0 +1,67 @@
+"""A real Gradio app behind the proxy, called by the real gradio_client from PyPI."""
+import json
+import subprocess
+
+import pytest
+
+from harness import git_env
+
+CALLS = """
+import json, os, sys, tempfile
+import socket
+_real = socket.getaddrinfo
+def fake(host, *a, **k):
+    if isinstance(host, (str, bytes)) and (host if isinstance(host, str) else host.decode()).endswith("localhost"):
+        host = "127.0.0.1"
+    return _real(host, *a, **k)
+socket.getaddrinfo = fake
+from gradio_client import Client, handle_file
+client = Client(sys.argv[1], verbose=False)
+out = {"say": client.predict(42, "de", api_name="/say")}
+job = client.submit(4, "en", api_name="/count")
+out["last"] = job.result(timeout=60)
+out["steps"] = len(job.outputs())
+with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as f:
+    f.write("quiet")
+out["shout"] = open(client.predict(handle_file(f.name), api_name="/shout")).read()
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture(scope="module")
+def app(spaced, tmp_path_factory):
+    from harness import EXAMPLES, Repo
+    work = Repo(tmp_path_factory.mktemp("gradio") / "repo", source=EXAMPLES / "gradio")
+    out = spaced.push_ok(work, "alice", "words", timeout=580)
+    assert spaced.stage("alice", "words") == "RUNNING", out
+    return spaced
+
+
+def call(python, where, home, **env):
+    done = subprocess.run([python, "-c", CALLS, where], capture_output=True, text=True, timeout=200,
+                          env={**git_env(home), "GRADIO_ANALYTICS_ENABLED": "False", **env})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+EXPECTED = {"say": "zweiundvierzig", "last": "one, two, three, four", "steps": 4, "shout": "QUIET"}
+
+
+@pytest.mark.deadline(900)
+def test_page(app):
+    page = app.get("alice", "words")
+    assert page.status == 200 and "Word clock" in page.text
+    config = app.get("alice", "words", "/config").json()
+    assert config["space_id"] == "alice/words"
+
+
+@pytest.mark.deadline(400)
+def test_client_by_url(app, venv, tmp_path):
+    assert call(venv("gradio_client==1.13.3"), app.app_url("alice", "words"), tmp_path) == EXPECTED
+
+
+@pytest.mark.deadline(400)
+def test_client_by_space_id(app, venv, tmp_path):
+    """Client("alice/words") asks HF_ENDPOINT for the Space's host."""
+    assert call(venv("gradio_client==1.13.3"), "alice/words", tmp_path, HF_ENDPOINT=app.url,
+                HF_TOKEN=app.token()) == EXPECTED
