@@ -36,7 +36,7 @@ struct git_target {
 	char *space_id;
 	char *user_id; /* who pushes */
 };
-enum git_access { GIT_OK, GIT_ASK /* 401 */, GIT_FORBIDDEN /* 403 + reason */, GIT_NOT_FOUND /* 404 */ };
+enum git_access { GIT_ALLOWED, GIT_ASK /* 401 */, GIT_FORBIDDEN /* 403 + reason */, GIT_NOT_FOUND /* 404 */ };
 struct git_callbacks {
 	/* Who is it (Basic: any user, token as password), and may they? May create the Space when `write`: called for
 	 * info/refs?service=git-receive-pack too, where nothing may be created yet (`commit` false). */
