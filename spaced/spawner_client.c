@@ -10,6 +10,7 @@
 
 struct call {
 	uint32_t id;
+	enum spawn_verb verb;
 	spawner_cb cb;
 	void *ctx;
 	UT_hash_handle hh;
@@ -63,6 +64,12 @@ static void on_event(struct spawner *s, struct frame *f)
 		log_warn("spawner: unexpected event %u", f->type);
 }
 
+/* A list of volumes may take several frames; the first byte of each says whether another one comes. */
+static bool more_follows(const struct call *call, const struct frame *f)
+{
+	return call->verb == SPAWN_VOLUME_LIST && f->len && f->payload[0];
+}
+
 static void on_frame(void *ctx, struct frame *f)
 {
 	struct spawner *s = ctx;
@@ -76,6 +83,11 @@ static void on_frame(void *ctx, struct frame *f)
 	if (!call)
 		return;
 	if (f->type == SPAWN_OK) {
+		if (more_follows(call, f)) {
+			if (call->cb)
+				call->cb(call->ctx, f, NULL);
+			return;
+		}
 		answer(s, call, f, NULL);
 		return;
 	}
@@ -149,6 +161,7 @@ void spawner_call(struct spawner *s, enum spawn_verb verb, const struct buf *pay
 	call->id = s->next_id++;
 	if (s->next_id == 0)
 		s->next_id = 1;
+	call->verb = verb;
 	call->cb = cb;
 	call->ctx = ctx;
 	HASH_ADD(hh, s->calls, id, sizeof call->id, call);

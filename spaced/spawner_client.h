@@ -7,7 +7,7 @@
 #include "sandbox/spawner.h"
 
 struct spawner;
-/* `err` is NULL on success. `f` is the answer (its descriptors may be taken); valid during the call only. */
+/* Called once (SPAWN_VOLUME_LIST: once for each frame). `err` is NULL on success. `f` is the answer (its descriptors may be taken); valid during the call only. */
 typedef void (*spawner_cb)(void *ctx, struct frame *f, const struct err *err);
 
 /* Takes over `sock`. `exited` is called for each SPAWN_EXITED event; `lost` when the spawner is gone (all calls under way
