@@ -6,37 +6,8 @@ import time
 
 import pytest
 
+from apps import app_files, header, server, static_files
 from harness import wait_for
-
-# A web server in a few lines, for tests that need a special one. {{...}} are filled in by the test.
-SERVER = """
-import os, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-class H(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        body = b"{{text}}"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *a): pass
-print("serving {{text}}", flush=True)
-HTTPServer(("0.0.0.0", {{port}}), H).serve_forever()
-"""
-
-
-def server(text="hello", port='int(os.environ["PORT"])'):
-    return SERVER.replace("{{text}}", text).replace("{{port}}", str(port))
-
-
-def app_files(text="hello", **kw):
-    return {"Procfile": "web: python3 app.py\n", "app.py": server(text, **kw)}
-
-
-def header(**keys):
-    return "---\n" + "".join(f"{k}: {v}\n" for k, v in keys.items()) + "---\n# Test\n"
-
 
 # --- each kind of app
 
@@ -82,8 +53,8 @@ def test_output_tells_each_phase(spaced, repo):
 
 def test_environment_of_an_app(spaced, repo):
     """hf-spaces.md §8.1: who and where the app is; uid 1000; its folder is writable."""
-    code = server("x").replace('b"x"', "__import__('json').dumps({'env': dict(os.environ), 'uid': os.getuid(), "
-                                       "'cwd': os.getcwd(), 'write': bool(open('made', 'w').write('x'))}).encode()")
+    code = server(body="json.dumps({'env': dict(os.environ), 'uid': os.getuid(), 'cwd': os.getcwd(), "
+                       "'write': bool(open('made', 'w').write('x'))}).encode()")
     spaced.push_ok(repo(files={"Procfile": "web: python3 app.py\n", "app.py": code,
                                "README.md": header(title="Env test")}), "alice", "env-test")
     got = spaced.get_ok("alice", "env-test").json()
@@ -214,7 +185,7 @@ def test_failure(spaced, repo, name):
 
 
 def test_a_crash_later_is_a_stage_with_the_log(spaced, repo):
-    code = server("up").replace("body = b", "(self.path == '/die') and os._exit(7); body = b")
+    code = server(body="b'up' if self.path != '/die' else os._exit(7)")
     spaced.push_ok(repo(files={"Procfile": "web: python3 app.py\n", "app.py": code}), "alice", "crash")
     assert spaced.get("alice", "crash").text == "up"
     assert spaced.get("alice", "crash", "/die").status in (502, 503)
@@ -264,7 +235,7 @@ def test_only_main_deploys(spaced, repo):
 
 def test_rights(spaced, repo):
     spaced.token("bob")
-    work = repo(files={"README.md": header(sdk="static"), "index.html": "mine"})
+    work = repo(files=static_files("mine"))
     spaced.push_ok(work, "alice", "mine")
     out = spaced.push(work, "alice", "mine", user="bob")
     assert out.returncode != 0 and "403" in out.stdout, out.stdout
@@ -277,13 +248,13 @@ def test_rights(spaced, repo):
 
 
 def test_dot_git_suffix_is_the_same_repository(spaced, repo):
-    work = repo(files={"README.md": header(sdk="static"), "index.html": "suffix"})
+    work = repo(files=static_files("suffix"))
     spaced.push_ok(work, "alice", "suffix")
     assert work.git("ls-remote", spaced.remote("alice", "suffix") + ".git", "refs/heads/main").split()[0] == work.head()
 
 
 def test_force_delete_and_clone(spaced, repo, tmp_path):
-    work = repo(files={"README.md": header(sdk="static"), "index.html": "one"})
+    work = repo(files=static_files("one"))
     spaced.push_ok(work, "alice", "forced")
     work.git("commit", "-q", "--amend", "-m", "rewritten")
     assert spaced.push(work, "alice", "forced").returncode != 0, "a rewrite needs --force"
