@@ -160,7 +160,7 @@ static void write_cb(uv_write_t *w, int status)
 		return;
 	}
 	struct http_req *r = c->req;
-	if (r && r->above && http_pending(r) < HTTP_DRAIN_LEVEL) {
+	if (r && r->above && http_pending(r) < r->drain_level) {
 		r->above = false;
 		if (r->drain_cb && !r->ended)
 			r->drain_cb(r, r->drain_ctx);

@@ -57,6 +57,7 @@ struct http_req {
 	bool chunked, no_body; /* no_body: HEAD, 204, 304 */
 	bool sized;
 	uint64_t left;	     /* of a sized answer */
+	size_t drain_level;
 	bool above;	     /* pending was above the drain level */
 	void (*drain_cb)(struct http_req *r, void *ctx);
 	void *drain_ctx;

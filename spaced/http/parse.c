@@ -19,6 +19,7 @@ static int on_message_begin(llhttp_t *p)
 	c->discarded = c->trailer = 0;
 	c->req = xcalloc(1, sizeof *c->req);
 	c->req->c = c;
+	c->req->drain_level = HTTP_DRAIN_LEVEL;
 	c->req->fields = xcalloc(c->s->limits.fields, sizeof *c->req->fields);
 	return 0;
 }

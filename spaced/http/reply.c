@@ -207,7 +207,7 @@ static void put(struct http_req *r, const void *p, size_t n)
 	buf_add(out, p, n);
 	if (r->chunked)
 		buf_adds(out, "\r\n");
-	if (http_pending(r) >= HTTP_DRAIN_LEVEL)
+	if (http_pending(r) >= r->drain_level)
 		r->above = true;
 	conn_kick(r->c);
 }
@@ -342,6 +342,11 @@ size_t http_pending(const struct http_req *r)
 	if (c->closing)
 		return 0;
 	return c->out.len + (c->writing ? c->flight.len : 0);
+}
+
+void http_drain_level(struct http_req *r, size_t bytes)
+{
+	r->drain_level = bytes;
 }
 
 void http_on_drain(struct http_req *r, void (*cb)(struct http_req *r, void *ctx), void *ctx)

@@ -1,5 +1,5 @@
 /* The server: listeners, the list of connections, time-outs, the end. */
-#include <errno.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
@@ -42,6 +42,8 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_handler *
 {
 	struct http_server *s = xcalloc(1, sizeof *s);
 
+	/* libuv writes without MSG_NOSIGNAL: a peer that has left must be an error, not the end of the process. */
+	signal(SIGPIPE, SIG_IGN);
 	s->loop = loop;
 	s->handler = *h;
 	s->ctx = ctx;

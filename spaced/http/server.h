@@ -76,7 +76,8 @@ void http_write(struct http_req *r, const void *p, size_t n);
 void http_end(struct http_req *r); /* bytes missing to `length`: the connection is cut, so that the client sees it */
 /* Gives up: cuts the connection, so that the client sees a broken answer, never a short one that looks whole. */
 void http_abort(struct http_req *r);
-/* Bytes accepted by http_write and not yet sent; on_drain fires when it falls below 256 KiB. */
+/* Bytes accepted by http_write and not yet sent; on_drain fires when it falls below 256 KiB (or the level set here). */
+void http_drain_level(struct http_req *r, size_t bytes);
 size_t http_pending(const struct http_req *r);
 void http_on_drain(struct http_req *r, void (*cb)(struct http_req *r, void *ctx), void *ctx);
 bool http_begun(const struct http_req *r); /* an answer has begun */
