@@ -1,0 +1,536 @@
+/* See egress.h. */
+#include "sandbox/egress.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libmnl/libmnl.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <nftables/libnftables.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "sandbox/netns.h"
+#include "sandbox/rtnl.h"
+
+/* Not the Internet: IANA's special-purpose registry (RFC 6890) and multicast, without the documentation ranges. */
+#define FORBIDDEN                                                                                        \
+	"0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, " \
+	"198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4"
+
+static uint64_t hash(const char *p, size_t n)
+{
+	uint64_t h = 14695981039346656037ULL; /* FNV-1a */
+
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (unsigned char)p[i]) * 1099511628211ULL;
+	return h;
+}
+
+void egress_init(struct egress *e, const char *state, const char *lock)
+{
+	snprintf(e->tag, sizeof e->tag, "%05x", (unsigned)(hash(state, strlen(state)) & 0xfffff));
+	e->lock = lock;
+}
+
+/* -- resolvers ---------------------------------------------------------------------------------------------------- */
+
+static size_t resolvers_of(const char *text, bool stubs, uint32_t out[4])
+{
+	size_t n = 0;
+
+	for (const char *p = text; p && *p && n < 4;) {
+		char addr[64];
+		struct in_addr in;
+		if (sscanf(p, " nameserver %63s", addr) == 1 && inet_pton(AF_INET, addr, &in) == 1) {
+			uint32_t a = ntohl(in.s_addr);
+			if ((a >> 24 == 127) == stubs && a != 0)
+				out[n++] = a;
+		}
+		p = strchr(p, '\n');
+		p = p ? p + 1 : NULL;
+	}
+	return n;
+}
+
+size_t egress_resolvers(const char *resolv_conf, uint32_t out[4])
+{
+	return resolvers_of(resolv_conf, false, out);
+}
+
+/* resolv.conf may name only a stub on loopback; who runs it keeps the real list elsewhere. When nobody does, the stub
+ * itself is used (the link then lets packets reach 127/8: only port 53, by the rules). */
+static size_t host_resolvers(uint32_t out[4])
+{
+	static const char *const files[] = {"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf",
+					    "/run/NetworkManager/no-stub-resolv.conf", "/run/resolvconf/interface/original"};
+	size_t n = 0;
+
+	for (size_t i = 0; i < sizeof files / sizeof *files && n == 0; i++) {
+		cleanup_buf struct buf text = BUF_INIT;
+		cleanup_free char *real = realpath(files[i], NULL);
+		if (real && io_read_file(AT_FDCWD, real, 65536, &text) == 0 && text.len)
+			n = egress_resolvers(text.data, out);
+	}
+	if (n == 0) {
+		cleanup_buf struct buf text = BUF_INIT;
+		cleanup_free char *real = realpath("/etc/resolv.conf", NULL);
+		if (real && io_read_file(AT_FDCWD, real, 65536, &text) == 0 && text.len)
+			n = resolvers_of(text.data, true, out);
+	}
+	return n;
+}
+
+/* -- rules -------------------------------------------------------------------------------------------------------- */
+
+static void add_addr(struct buf *b, uint32_t a)
+{
+	buf_addf(b, "%u.%u.%u.%u", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
+}
+
+static void dns_rules(const char *links, const uint32_t *resolvers, size_t n, struct buf *b)
+{
+	static const char *const protocols[] = {"udp", "tcp"};
+
+	for (size_t i = 0; n && i < 2; i++) {
+		buf_addf(b, "iifname %s ip daddr " EGRESS_DNS " %s dport 53 dnat to ", links, protocols[i]);
+		if (n == 1) {
+			add_addr(b, resolvers[0]);
+		} else {
+			buf_addf(b, "numgen random mod %zu map { ", n);
+			for (size_t k = 0; k < n; k++) {
+				buf_addf(b, "%s%zu : ", k ? ", " : "", k);
+				add_addr(b, resolvers[k]);
+			}
+			buf_adds(b, " }");
+		}
+		buf_addc(b, '\n');
+	}
+}
+
+void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool guard, struct buf *out)
+{
+	cleanup_free char *links = xasprintf("\"" EGRESS_PREFIX "%s*\"", tag);
+	/* What DNS translation has made, and nothing else, may go to a private address or to the host. */
+	static const char dns[] = "ct status dnat ct original ip daddr " EGRESS_DNS " meta l4proto { tcp, udp } th dport 53 "
+				  "accept\n";
+
+	buf_adds(out, "chain dns { type nat hook prerouting priority dstnat; policy accept;\n");
+	dns_rules(links, resolvers, n, out);
+	buf_adds(out, "}\nchain input { type filter hook input priority filter - 5; policy accept;\n");
+	buf_addf(out, "iifname %s jump to_host\n}\nchain to_host {\n%s", links, dns);
+	buf_adds(out, "reject with icmp type admin-prohibited\n}\n"
+		      "chain forward { type filter hook forward priority filter - 5; policy accept;\n");
+	buf_addf(out, "iifname %s jump from_links\noifname %s jump to_links\n", links, links);
+	if (guard)
+		buf_adds(out, "iifname != \"" EGRESS_PREFIX "*\" oifname != \"" EGRESS_PREFIX "*\" drop\n");
+	buf_adds(out, "}\nchain from_links {\n");
+	buf_adds(out, "oifname \"" EGRESS_PREFIX "*\" reject with icmp type admin-prohibited\n");
+	buf_adds(out, dns);
+	buf_adds(out, "ip daddr { " FORBIDDEN " } reject with icmp type admin-prohibited\n"
+		      "ct state invalid drop\naccept\n}\n"
+		      "chain to_links {\nct state established,related accept\ndrop\n}\n"
+		      "chain leave { type nat hook postrouting priority srcnat; policy accept;\n");
+	buf_addf(out, "iifname %s oifname != %s masquerade\n}\n", links, links);
+}
+
+/* The whole table in one transaction: there is never a moment without rules. The empty chain's name is how
+ * rules_present() knows that these very rules are there. */
+static void rules_text(const char *tag, const char *chains, uint64_t version, struct buf *out)
+{
+	buf_addf(out, "add table ip spaced_%s\ndelete table ip spaced_%s\ntable ip spaced_%s {\nchain v%016llx { }\n%s}\n",
+		 tag, tag, tag, (unsigned long long)version, chains);
+	/* Links have no IPv6; should somebody turn it on, it still leads nowhere. */
+	buf_addf(out,
+		 "add table ip6 spaced_%s\ndelete table ip6 spaced_%s\ntable ip6 spaced_%s {\n"
+		 "chain nothing { type filter hook prerouting priority raw; policy accept; iifname \"" EGRESS_PREFIX
+		 "%s*\" drop; }\n}\n",
+		 tag, tag, tag, tag);
+}
+
+/* One netlink question: is there chain `chain` in table ip `table`? */
+static bool chain_present(const char *table, const char *chain)
+{
+	char room[4096] = {0};
+	struct nlmsghdr *h = mnl_nlmsg_put_header(room);
+	struct mnl_socket *s = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	bool there = false;
+
+	if (!s)
+		return false;
+	h->nlmsg_type = (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETCHAIN;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	h->nlmsg_seq = 1;
+	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof *g);
+	g->nfgen_family = NFPROTO_IPV4;
+	g->version = NFNETLINK_V0;
+	mnl_attr_put_strz(h, NFTA_CHAIN_TABLE, table);
+	mnl_attr_put_strz(h, NFTA_CHAIN_NAME, chain);
+	if (mnl_socket_bind(s, 0, MNL_SOCKET_AUTOPID) == 0 && mnl_socket_sendto(s, h, h->nlmsg_len) >= 0) {
+		ssize_t n = mnl_socket_recvfrom(s, room, sizeof room);
+		there = n > 0 && mnl_cb_run(room, (size_t)n, 1, mnl_socket_get_portid(s), NULL, NULL) >= 0;
+	}
+	mnl_socket_close(s);
+	return there;
+}
+
+static int nft_run(const char *text, struct buf *output, struct err *err)
+{
+	struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
+
+	if (!nft)
+		return err_set(err, ENOMEM, "nftables");
+	nft_ctx_buffer_output(nft);
+	nft_ctx_buffer_error(nft);
+	int r = nft_run_cmd_from_buffer(nft, text);
+	if (r != 0) {
+		const char *why = nft_ctx_get_error_buffer(nft);
+		err_set(err, 0, "nftables: %.*s", (int)strcspn(why, "\n"), why);
+		err->code = EIO;
+	} else if (output) {
+		buf_adds(output, nft_ctx_get_output_buffer(nft));
+	}
+	nft_ctx_free(nft);
+	return r == 0 ? 0 : -1;
+}
+
+/* Other people's firewalls: a packet must be accepted by every base chain of a hook. In each that drops by policy
+ * (iptables-nft, ufw, Docker), one rule of ours lets our links pass; what they may do is said by our own chains.
+ * firewalld and iptables-legacy are not touched: doctor names them. */
+static int pass_foreign_forward(struct err *err)
+{
+	cleanup_buf struct buf list = BUF_INIT;
+	cleanup_buf struct buf cmd = BUF_INIT;
+	char family[16] = "", table[128] = "", chain[128] = "";
+	bool dropping = false, passed = false;
+
+	if (nft_run("list ruleset", &list, err) < 0)
+		return -1;
+	buf_addc(&list, '\n');
+	for (char *p = list.data, *end; *p && (end = strchr(p, '\n')) != NULL; p = end + 1) {
+		*end = '\0';
+		if (sscanf(p, "table %15s %127s {", family, table) == 2)
+			continue;
+		if (sscanf(p, " chain %127s {", chain) == 1)
+			dropping = passed = false;
+		if (strstr(p, "type filter hook forward") && strstr(p, "policy drop"))
+			dropping = strcmp(family, "ip") == 0 || strcmp(family, "inet") == 0;
+		if (strstr(p, "comment \"spaced\""))
+			passed = true;
+		if (strcmp(p, "\t}") == 0 && dropping && !passed)
+			buf_addf(&cmd,
+				 "insert rule %s %s %s iifname \"" EGRESS_PREFIX "*\" accept comment \"spaced\"\n"
+				 "insert rule %s %s %s oifname \"" EGRESS_PREFIX "*\" ct state established,related accept "
+				 "comment \"spaced\"\n",
+				 family, table, chain, family, table, chain);
+	}
+	return cmd.len ? nft_run(cmd.data, NULL, err) : 0;
+}
+
+static int write_sysctl(const char *path, const char *value, struct err *err)
+{
+	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int r = fd < 0 ? -errno : io_write_full(fd, value, strlen(value));
+
+	if (r == -ENOENT)
+		return 0;
+	return r < 0 ? err_set(err, -r, "set %s", path) : 0;
+}
+
+/* Turns routing on. Where it was off, the host must not become a router for its neighbours: remembered (with the boot id)
+ * in the lock file, since a later spawner finds it on. */
+static int routing(int lock, bool *guard, struct err *err)
+{
+	static const char path[] = "/proc/sys/net/ipv4/ip_forward";
+	cleanup_buf struct buf now = BUF_INIT;
+	cleanup_buf struct buf boot = BUF_INIT;
+	char noted[64] = "";
+
+	if (io_read_file(AT_FDCWD, path, 16, &now) < 0 ||
+	    io_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 63, &boot) < 0 || boot.len == 0)
+		return err_set(err, EIO, "read %s", path);
+	ssize_t n = pread(lock, noted, sizeof noted - 1, 0);
+	*guard = n == (ssize_t)boot.len && memcmp(noted, boot.data, boot.len) == 0;
+	if (now.len && now.data[0] == '1')
+		return 0;
+	*guard = true;
+	if (ftruncate(lock, 0) < 0 || pwrite(lock, boot.data, boot.len, 0) != (ssize_t)boot.len)
+		return err_set(err, errno, "note that routing was off");
+	return 0;
+}
+
+int egress_ensure(const struct egress *e, struct err *err)
+{
+	cleanup_close int lock = open(e->lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	cleanup_buf struct buf chains = BUF_INIT;
+	cleanup_buf struct buf text = BUF_INIT;
+	uint32_t resolvers[4];
+	char table[32];
+	char version[32];
+	bool guard;
+
+	if (lock < 0 || flock(lock, LOCK_EX) < 0)
+		return err_set(err, errno, "lock %s", e->lock);
+	if (routing(lock, &guard, err) < 0)
+		return -1;
+	egress_rules(e->tag, resolvers, host_resolvers(resolvers), guard, &chains);
+	uint64_t v = hash(chains.data, chains.len);
+	snprintf(table, sizeof table, "spaced_%s", e->tag);
+	snprintf(version, sizeof version, "v%016llx", (unsigned long long)v);
+	if (!chain_present(table, version)) {
+		rules_text(e->tag, chains.data, v, &text);
+		if (nft_run(text.data, NULL, err) < 0 || pass_foreign_forward(err) < 0)
+			return -1;
+	}
+	return write_sysctl("/proc/sys/net/ipv4/ip_forward", "1", err); /* after the rules: never open in between */
+}
+
+int egress_remove_rules(const struct egress *e, struct err *err)
+{
+	cleanup_free char *text = xasprintf("add table ip spaced_%s\ndelete table ip spaced_%s\n"
+					    "add table ip6 spaced_%s\ndelete table ip6 spaced_%s\n",
+					    e->tag, e->tag, e->tag, e->tag);
+	return nft_run(text, NULL, err);
+}
+
+/* -- links -------------------------------------------------------------------------------------------------------- */
+
+static void link_name(const struct egress *e, uint32_t n, char out[16])
+{
+	snprintf(out, 16, EGRESS_PREFIX "%s%04x", e->tag, n & 0xffff);
+}
+
+#define MAX_OWN 1024
+struct plan {
+	const struct egress *e;
+	uint32_t own[MAX_OWN]; /* ifindexes of our links: their routes do not count */
+	size_t nown;
+	uint32_t out;	  /* ifindex of the default route */
+	uint32_t out_mtu;
+	uint32_t at;	  /* the /30 in question */
+	bool taken;
+};
+
+static void plan_link(void *ctx, const struct rtnl_link *l)
+{
+	struct plan *p = ctx;
+
+	if (strncmp(l->name, EGRESS_PREFIX, 3) == 0 && strncmp(l->name + 3, p->e->tag, 5) == 0 && p->nown < MAX_OWN)
+		p->own[p->nown++] = l->index;
+	if (p->out && l->index == p->out)
+		p->out_mtu = l->mtu;
+}
+
+static void plan_default(void *ctx, const struct rtnl_route *r)
+{
+	struct plan *p = ctx;
+
+	if (r->prefix == 0 && r->ifindex && !p->out)
+		p->out = r->ifindex;
+}
+
+static bool overlap(uint32_t a, unsigned pa, uint32_t b, unsigned pb)
+{
+	unsigned p = pa < pb ? pa : pb;
+	uint32_t mask = p ? ~0U << (32 - p) : 0;
+
+	return (a & mask) == (b & mask);
+}
+
+static void plan_route(void *ctx, const struct rtnl_route *r)
+{
+	struct plan *p = ctx;
+
+	if (r->prefix == 0 || !overlap(r->addr, r->prefix, p->at & 0xffff0000U, 16))
+		return;
+	for (size_t i = 0; i < p->nown; i++)
+		if (p->own[i] == r->ifindex)
+			return;
+	p->taken = true;
+}
+
+/* The first /16 that no foreign route of the host touches: out of 100.64/10 (shared address space, RFC 6598: no LAN uses
+ * it), else out of 10/8. The kernel's tables are the truth; nothing is remembered. */
+static int choose_net(struct rtnl *nl, struct plan *p, uint32_t n, struct err *err)
+{
+	for (unsigned k = 0; k < 64 + 200; k++) {
+		uint32_t block = k < 64 ? 0x64400000U + (((k + 32) % 64) << 16) : 0x0a000000U + ((254 - (k - 64)) << 16);
+		uint32_t dns[4];
+		size_t ndns = host_resolvers(dns);
+		p->at = block + n * 4;
+		p->taken = false;
+		if (rtnl_routes(nl, plan_route, p, err) < 0)
+			return -1;
+		for (size_t i = 0; i < ndns; i++)
+			p->taken |= overlap(dns[i], 32, block, 16);
+		if (!p->taken)
+			return 0;
+	}
+	return err_set(err, EADDRNOTAVAIL, "no private network is left that the host does not use");
+}
+
+static int host_side(struct rtnl *nl, const char *name, uint32_t addr, struct err *err)
+{
+	static const struct {
+		const char *path, *value;
+	} settings[] = {
+		{"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "1"},
+		{"/proc/sys/net/ipv4/conf/%s/rp_filter", "1"}, /* nobody sends with another's address */
+		{"/proc/sys/net/ipv4/conf/%s/accept_redirects", "0"},
+		{"/proc/sys/net/ipv4/conf/%s/send_redirects", "0"},
+		{"/proc/sys/net/ipv4/conf/%s/route_localnet", "1"}, /* a resolver on loopback; all else is rejected */
+	};
+	uint32_t dns[4];
+	bool stub = host_resolvers(dns) > 0 && dns[0] >> 24 == 127;
+
+	for (size_t i = 0; i < sizeof settings / sizeof *settings - (stub ? 0 : 1); i++) {
+		char path[96];
+		int k = (int)(strchr(settings[i].path, '%') - settings[i].path);
+		snprintf(path, sizeof path, "%.*s%s%s", k, settings[i].path, name, settings[i].path + k + 2);
+		if (write_sysctl(path, settings[i].value, err) < 0)
+			return -1;
+	}
+	return rtnl_address(nl, name, addr, 30, err) < 0 ? -1 : rtnl_link_up(nl, name, err);
+}
+
+static int sandbox_side(int netns, uint32_t gateway, struct err *err)
+{
+	struct rtnl nl = {0};
+	int back;
+
+	if (netns_enter(netns, &back, err) < 0)
+		return -1;
+	int r = rtnl_open(&nl, err);
+	if (r == 0)
+		r = rtnl_address(&nl, "eth0", gateway + 1, 30, err);
+	if (r == 0)
+		r = rtnl_link_up(&nl, "eth0", err);
+	if (r == 0)
+		r = rtnl_default_route(&nl, gateway, err);
+	rtnl_close(&nl);
+	netns_leave(back);
+	return r;
+}
+
+int egress_attach(const struct egress *e, uint32_t n, int netns, struct err *err)
+{
+	struct plan p = {.e = e, .out_mtu = 1500};
+	struct rtnl nl;
+	char name[16];
+
+	if (n >= EGRESS_MAX)
+		return err_set(err, EADDRNOTAVAIL, "too many sandboxes with egress");
+	link_name(e, n, name);
+	if (rtnl_open(&nl, err) < 0)
+		return -1;
+	int r = rtnl_link_delete(&nl, name, err); /* a leftover of an earlier life */
+	if (r == 0)
+		r = rtnl_routes(&nl, plan_default, &p, err);
+	if (r == 0)
+		r = rtnl_links(&nl, plan_link, &p, err);
+	if (r == 0)
+		r = choose_net(&nl, &p, n, err);
+	if (r == 0)
+		r = rtnl_veth(&nl, name, "eth0", netns, p.out_mtu >= 576 && p.out_mtu < 1500 ? p.out_mtu : 1500, err);
+	if (r == 0) {
+		r = host_side(&nl, name, p.at + 1, err);
+		if (r == 0)
+			r = sandbox_side(netns, p.at + 1, err);
+		if (r < 0)
+			rtnl_link_delete(&nl, name, NULL);
+	}
+	rtnl_close(&nl);
+	return r < 0 ? err_prefix(err, "egress") : 0;
+}
+
+int egress_detach(const struct egress *e, uint32_t n, struct err *err)
+{
+	struct rtnl nl;
+	char name[16];
+
+	link_name(e, n, name);
+	if (rtnl_open(&nl, err) < 0)
+		return -1;
+	int r = rtnl_link_delete(&nl, name, err);
+	rtnl_close(&nl);
+	return r;
+}
+
+struct sweep {
+	const struct egress *e;
+	bool (*keep)(void *ctx, uint32_t n);
+	void *ctx;
+	uint32_t *found;
+	size_t n;
+};
+
+static void sweep_link(void *ctx, const struct rtnl_link *l)
+{
+	struct sweep *s = ctx;
+	unsigned n;
+
+	if (strncmp(l->name, EGRESS_PREFIX, 3) != 0 || strncmp(l->name + 3, s->e->tag, 5) != 0 ||
+	    sscanf(l->name + 8, "%4x", &n) != 1 || s->keep(s->ctx, n))
+		return;
+	s->found = xreallocarray(s->found, s->n + 1, sizeof *s->found);
+	s->found[s->n++] = n;
+}
+
+int egress_sweep(const struct egress *e, bool (*keep)(void *ctx, uint32_t n), void *ctx, struct err *err)
+{
+	struct sweep s = {.e = e, .keep = keep, .ctx = ctx};
+	struct rtnl nl;
+
+	if (rtnl_open(&nl, err) < 0)
+		return -1;
+	int r = rtnl_links(&nl, sweep_link, &s, err);
+	rtnl_close(&nl);
+	for (size_t i = 0; i < s.n && r == 0; i++)
+		r = egress_detach(e, s.found[i], err);
+	free(s.found);
+	return r;
+}
+
+/* -- probe -------------------------------------------------------------------------------------------------------- */
+
+bool egress_probe(struct buf *why)
+{
+	cleanup_buf struct buf text = BUF_INIT;
+	struct err err = ERR_INIT;
+	struct rtnl nl;
+	uint32_t dns[4];
+	cleanup_close int netns = netns_make(&err);
+	char name[16];
+
+	if (netns < 0 || rtnl_open(&nl, &err) < 0) {
+		buf_addf(why, "egress: %s\n", err.msg);
+		return false;
+	}
+	snprintf(name, sizeof name, EGRESS_PREFIX "probe%05x", (unsigned)getpid() & 0xfffff);
+	int r = rtnl_veth(&nl, name, "eth0", netns, 1500, &err);
+	rtnl_link_delete(&nl, name, NULL);
+	rtnl_close(&nl);
+	if (r == 0)
+		r = nft_run("list tables", &text, &err);
+	if (r < 0) {
+		buf_addf(why, "egress: %s\n", err.msg);
+		return false;
+	}
+	if (strstr(text.data ? text.data : "", "firewalld"))
+		buf_adds(why, "egress: firewalld is active: run firewall-cmd --permanent --zone=trusted "
+			      "--add-interface='" EGRESS_PREFIX "+' when Spaces cannot reach the Internet\n");
+	buf_clear(&text);
+	if (io_read_file(AT_FDCWD, "/proc/net/ip_tables_names", 4096, &text) == 0 && text.data &&
+	    strstr(text.data, "filter"))
+		buf_adds(why, "egress: iptables-legacy rules are active: if their FORWARD policy is DROP, run "
+			      "iptables-legacy -I FORWARD -i " EGRESS_PREFIX "+ -j ACCEPT and the same with -o\n");
+	size_t n = host_resolvers(dns);
+	if (n == 0)
+		buf_adds(why, "egress: the host has no IPv4 name server in resolv.conf: no DNS inside\n");
+	return true;
+}

@@ -1,0 +1,51 @@
+/* The way out to the Internet for one sandbox: a veth pair from its network namespace to the host, forwarded and
+ * masqueraded by nftables. Wished for by EGRESS_INTERNET; called by the spawner's workers (root).
+ *
+ * What the rules let through: only to public IPv4 addresses; never to the host itself, to another sandbox, to private,
+ * link-local (metadata), CGNAT, multicast or reserved ranges. DNS: EGRESS_DNS, the one name server in the sandbox's
+ * resolv.conf, exists nowhere: port 53 of it is translated to the host's real resolvers. Inside there is no IPv6.
+ *
+ * Nothing is kept in memory: a link's name is EGRESS_PREFIX + tag + number, the rules are one table "spaced_TAG". `tag`
+ * comes from the state folder, so that several daemons on one host stay out of each other's way. */
+#ifndef SANDBOX_EGRESS_H
+#define SANDBOX_EGRESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define EGRESS_DNS "10.0.2.3" /* what slirp4netns offers too: one resolv.conf serves root and rootless */
+#define EGRESS_PREFIX "spd"
+#define EGRESS_MAX 16384 /* numbers 0..: one /30 each, within a /16 that no route of the host touches */
+
+struct egress {
+	char tag[6];	  /* five hex digits */
+	const char *lock; /* a file that serialises egress_ensure */
+};
+
+/* `lock` must live as long. */
+void egress_init(struct egress *e, const char *state, const char *lock);
+/* The rules are there as they should be now (resolvers, ranges), routing is on; else puts them there. Milliseconds when
+ * something is to do; run it in a worker (libnftables keeps memory). */
+int egress_ensure(const struct egress *e, struct err *err);
+/* Connects `netns` as number `n`. */
+int egress_attach(const struct egress *e, uint32_t n, int netns, struct err *err);
+/* Removes link `n`; 0 also when it is not there. */
+int egress_detach(const struct egress *e, uint32_t n, struct err *err);
+/* Removes all of our links whose number `keep` does not want. */
+int egress_sweep(const struct egress *e, bool (*keep)(void *ctx, uint32_t n), void *ctx, struct err *err);
+/* Removes the rules (tests). */
+int egress_remove_rules(const struct egress *e, struct err *err);
+/* Whether this host can: CAP_NET_ADMIN, veth, nftables. `why` gets lines for `spacectl doctor`, also on success. */
+bool egress_probe(struct buf *why);
+
+/* Deciders, apart for tests. The real resolvers of a host from the text of its resolv.conf: IPv4 only, loopback stubs left
+ * out. Returns their number. */
+size_t egress_resolvers(const char *resolv_conf, uint32_t out[4]);
+/* The rules as nft text. `guard`: routing was off before us, so only our links may be forwarded. */
+void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool guard, struct buf *out);
+
+#endif

@@ -1,0 +1,213 @@
+/* See rtnl.h. */
+#include "sandbox/rtnl.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/if_link.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <string.h>
+
+#define ROOM 8192
+
+int rtnl_open(struct rtnl *n, struct err *err)
+{
+	n->s = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	if (!n->s)
+		return err_set(err, errno, "open a netlink socket");
+	if (mnl_socket_bind(n->s, 0, MNL_SOCKET_AUTOPID) < 0) {
+		err_set(err, errno, "bind a netlink socket");
+		rtnl_close(n);
+		return -1;
+	}
+	n->seq = 0;
+	return 0;
+}
+
+void rtnl_close(struct rtnl *n)
+{
+	if (n->s)
+		mnl_socket_close(n->s);
+	n->s = NULL;
+}
+
+/* Sends and handles all answers. 0 or negative errno. */
+static int talk(struct rtnl *n, struct nlmsghdr *h, mnl_cb_t cb, void *ctx)
+{
+	char room[ROOM * 4];
+	unsigned port = mnl_socket_get_portid(n->s);
+
+	h->nlmsg_seq = ++n->seq;
+	if (mnl_socket_sendto(n->s, h, h->nlmsg_len) < 0)
+		return -errno;
+	for (;;) {
+		ssize_t len = mnl_socket_recvfrom(n->s, room, sizeof room);
+		if (len < 0 && errno == EINTR)
+			continue;
+		if (len < 0)
+			return -errno;
+		int r = mnl_cb_run(room, (size_t)len, n->seq, port, cb, ctx);
+		if (r < 0)
+			return -errno;
+		if (r == MNL_CB_STOP)
+			return 0;
+	}
+}
+
+static struct nlmsghdr *request(char *room, uint16_t type, uint16_t flags)
+{
+	struct nlmsghdr *h = mnl_nlmsg_put_header(room);
+
+	h->nlmsg_type = type;
+	h->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags);
+	return h;
+}
+
+int rtnl_veth(struct rtnl *n, const char *name, const char *peer, int netns, uint32_t mtu, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
+
+	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
+	mnl_attr_put_strz(h, IFLA_IFNAME, name);
+	mnl_attr_put_u32(h, IFLA_MTU, mtu);
+	struct nlattr *info = mnl_attr_nest_start(h, IFLA_LINKINFO);
+	mnl_attr_put_strz(h, IFLA_INFO_KIND, "veth");
+	struct nlattr *data = mnl_attr_nest_start(h, IFLA_INFO_DATA);
+	struct nlattr *other = mnl_attr_nest_start(h, VETH_INFO_PEER);
+	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
+	mnl_attr_put_strz(h, IFLA_IFNAME, peer);
+	mnl_attr_put_u32(h, IFLA_MTU, mtu);
+	mnl_attr_put_u32(h, IFLA_NET_NS_FD, (uint32_t)netns);
+	mnl_attr_nest_end(h, other);
+	mnl_attr_nest_end(h, data);
+	mnl_attr_nest_end(h, info);
+	int r = talk(n, h, NULL, NULL);
+	return r < 0 ? err_set(err, -r, "make veth %s", name) : 0;
+}
+
+int rtnl_link_up(struct rtnl *n, const char *name, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_NEWLINK, NLM_F_ACK);
+	struct ifinfomsg *i = mnl_nlmsg_put_extra_header(h, sizeof *i);
+
+	i->ifi_flags = IFF_UP;
+	i->ifi_change = IFF_UP;
+	mnl_attr_put_strz(h, IFLA_IFNAME, name);
+	int r = talk(n, h, NULL, NULL);
+	return r < 0 ? err_set(err, -r, "bring up %s", name) : 0;
+}
+
+int rtnl_link_delete(struct rtnl *n, const char *name, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_DELLINK, NLM_F_ACK);
+
+	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
+	mnl_attr_put_strz(h, IFLA_IFNAME, name);
+	int r = talk(n, h, NULL, NULL);
+	return r < 0 && r != -ENODEV ? err_set(err, -r, "delete link %s", name) : 0;
+}
+
+int rtnl_address(struct rtnl *n, const char *name, uint32_t addr, unsigned prefix, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
+	struct ifaddrmsg *a = mnl_nlmsg_put_extra_header(h, sizeof *a);
+
+	a->ifa_family = AF_INET;
+	a->ifa_prefixlen = (uint8_t)prefix;
+	a->ifa_index = if_nametoindex(name);
+	mnl_attr_put_u32(h, IFA_LOCAL, htonl(addr));
+	mnl_attr_put_u32(h, IFA_ADDRESS, htonl(addr));
+	int r = talk(n, h, NULL, NULL);
+	return r < 0 ? err_set(err, -r, "address of %s", name) : 0;
+}
+
+int rtnl_default_route(struct rtnl *n, uint32_t gateway, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
+	struct rtmsg *m = mnl_nlmsg_put_extra_header(h, sizeof *m);
+
+	m->rtm_family = AF_INET;
+	m->rtm_table = RT_TABLE_MAIN;
+	m->rtm_protocol = RTPROT_STATIC;
+	m->rtm_scope = RT_SCOPE_UNIVERSE;
+	m->rtm_type = RTN_UNICAST;
+	mnl_attr_put_u32(h, RTA_GATEWAY, htonl(gateway));
+	int r = talk(n, h, NULL, NULL);
+	return r < 0 ? err_set(err, -r, "default route") : 0;
+}
+
+struct walk {
+	void (*route)(void *ctx, const struct rtnl_route *r);
+	void (*link)(void *ctx, const struct rtnl_link *l);
+	void *ctx;
+};
+
+static int route_cb(const struct nlmsghdr *h, void *p)
+{
+	const struct rtmsg *m = mnl_nlmsg_get_payload(h);
+	struct walk *w = p;
+	struct rtnl_route r = {.prefix = m->rtm_dst_len};
+	struct nlattr *a;
+
+	if (h->nlmsg_type != RTM_NEWROUTE || m->rtm_family != AF_INET)
+		return MNL_CB_OK;
+	mnl_attr_for_each(a, h, sizeof *m)
+	{
+		if (mnl_attr_get_type(a) == RTA_DST && mnl_attr_get_payload_len(a) == 4)
+			r.addr = ntohl(mnl_attr_get_u32(a));
+		if (mnl_attr_get_type(a) == RTA_OIF && mnl_attr_get_payload_len(a) == 4)
+			r.ifindex = mnl_attr_get_u32(a);
+	}
+	w->route(w->ctx, &r);
+	return MNL_CB_OK;
+}
+
+static int link_cb(const struct nlmsghdr *h, void *p)
+{
+	const struct ifinfomsg *m = mnl_nlmsg_get_payload(h);
+	struct walk *w = p;
+	struct rtnl_link l = {.index = (uint32_t)m->ifi_index};
+	struct nlattr *a;
+
+	if (h->nlmsg_type != RTM_NEWLINK)
+		return MNL_CB_OK;
+	mnl_attr_for_each(a, h, sizeof *m)
+	{
+		if (mnl_attr_get_type(a) == IFLA_IFNAME && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) == 0)
+			snprintf(l.name, sizeof l.name, "%.15s", mnl_attr_get_str(a));
+		if (mnl_attr_get_type(a) == IFLA_MTU && mnl_attr_get_payload_len(a) == 4)
+			l.mtu = mnl_attr_get_u32(a);
+	}
+	w->link(w->ctx, &l);
+	return MNL_CB_OK;
+}
+
+int rtnl_routes(struct rtnl *n, void (*each)(void *ctx, const struct rtnl_route *r), void *ctx, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_GETROUTE, NLM_F_DUMP);
+	struct rtmsg *m = mnl_nlmsg_put_extra_header(h, sizeof *m);
+	struct walk w = {.route = each, .ctx = ctx};
+
+	m->rtm_family = AF_INET;
+	int r = talk(n, h, route_cb, &w);
+	return r < 0 ? err_set(err, -r, "list the routes") : 0;
+}
+
+int rtnl_links(struct rtnl *n, void (*each)(void *ctx, const struct rtnl_link *l), void *ctx, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_GETLINK, NLM_F_DUMP);
+	struct walk w = {.link = each, .ctx = ctx};
+
+	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
+	int r = talk(n, h, link_cb, &w);
+	return r < 0 ? err_set(err, -r, "list the links") : 0;
+}

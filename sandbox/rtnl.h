@@ -1,0 +1,39 @@
+/* The few rtnetlink requests that egress needs, over libmnl. */
+#ifndef SANDBOX_RTNL_H
+#define SANDBOX_RTNL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct mnl_socket;
+struct rtnl {
+	struct mnl_socket *s;
+	uint32_t seq;
+};
+
+int rtnl_open(struct rtnl *n, struct err *err); /* in the caller's network namespace */
+void rtnl_close(struct rtnl *n);
+/* A veth pair: `name` here (down), `peer` in namespace `netns` (down). EEXIST. */
+int rtnl_veth(struct rtnl *n, const char *name, const char *peer, int netns, uint32_t mtu, struct err *err);
+int rtnl_link_up(struct rtnl *n, const char *name, struct err *err);
+int rtnl_link_delete(struct rtnl *n, const char *name, struct err *err); /* 0 when it is not there */
+int rtnl_address(struct rtnl *n, const char *name, uint32_t addr, unsigned prefix, struct err *err); /* host order */
+int rtnl_default_route(struct rtnl *n, uint32_t gateway, struct err *err);
+
+struct rtnl_route {
+	uint32_t addr; /* host order */
+	unsigned prefix;
+	uint32_t ifindex;
+};
+struct rtnl_link {
+	uint32_t index;
+	uint32_t mtu;
+	char name[16];
+};
+/* Calls `each` for every IPv4 route of every table, or every link. */
+int rtnl_routes(struct rtnl *n, void (*each)(void *ctx, const struct rtnl_route *r), void *ctx, struct err *err);
+int rtnl_links(struct rtnl *n, void (*each)(void *ctx, const struct rtnl_link *l), void *ctx, struct err *err);
+
+#endif
