@@ -1,0 +1,49 @@
+/* The seam to where things run. What is above it names sandboxes and volumes, never a pid, a path or a machine; other
+ * machines can join behind it later. Here: one machine, through the spawner.
+ * Every callback comes later, never from within the call, exactly once, also when the spawner is gone (ECONNRESET). */
+#ifndef SPACED_SPACE_PLACE_H
+#define SPACED_SPACE_PLACE_H
+
+#include <uv.h>
+
+#include "spaced/spawner_client.h"
+
+struct place;
+typedef void (*place_cb)(void *ctx, const char *name, const struct err *err); /* err NULL: done */
+
+struct place *place_new(uv_loop_t *loop, struct spawner *spawner);
+void place_free(struct place *p);
+bool place_connected(const struct place *p);
+
+/* Volumes. Renaming and removing wait for a user that is just going away (EBUSY) a little. */
+void place_volume_create(struct place *p, const char *name, uint64_t bytes, place_cb cb, void *ctx);
+void place_volume_rename(struct place *p, const char *from, const char *to, place_cb cb, void *ctx); /* name: `to` */
+void place_volume_remove(struct place *p, const char *name, place_cb cb, void *ctx);		      /* cb may be NULL */
+struct place_volume {
+	char name[SANDBOX_NAME_MAX + 1];
+	uint64_t bytes;
+};
+void place_volumes(struct place *p, void (*cb)(void *ctx, const struct place_volume *v, size_t n, const struct err *err),
+		   void *ctx);
+
+/* Sandboxes. place_start makes the volume `spec->top` of `top_bytes` first when that is not 0. */
+void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_bytes, int log_fd, int stdin_fd,
+		 int stdout_fd, place_cb cb, void *ctx);
+void place_stop(struct place *p, const char *name, uint32_t grace_ms, place_cb cb, void *ctx); /* cb may be NULL */
+void place_forget(struct place *p, const char *name);
+struct place_status {
+	char name[SANDBOX_NAME_MAX + 1];
+	bool running;
+	uint64_t started; /* wall ms */
+	struct sandbox_exit exit;
+};
+void place_list(struct place *p, void (*cb)(void *ctx, const struct place_status *v, size_t n, const struct err *err),
+		void *ctx);
+/* Sockets inside the sandbox's network namespace, owned by the callee; n is 0 with err. */
+void place_open(struct place *p, const char *name, uint32_t n,
+		void (*cb)(void *ctx, const char *name, const int *fds, int n, const struct err *err), void *ctx);
+/* "127.0.0.1:8000, 0.0.0.0:22"; "" when nothing listens; NULL when it cannot be told. */
+void place_listeners(struct place *p, const char *name, void (*cb)(void *ctx, const char *name, const char *list),
+		     void *ctx);
+
+#endif
