@@ -40,6 +40,8 @@ def pytest_runtest_makereport(item, call):
     """A failed test shows what the daemon said."""
     outcome = yield
     report = outcome.get_result()
+    if report.when == "call":
+        item.report_call = report
     if report.when == "call" and report.failed:
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Spaced) and value.log_path.exists():
@@ -104,20 +106,21 @@ def venv(tmp_path_factory):
 
 
 @pytest.fixture
-def chromium(tmp_path):
-    """Runs headless Chromium with the given arguments; its output. Skips where there is none."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not program:
-        pytest.skip("no chromium here")
-
-    def run(*args, timeout=90):
-        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                   "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                   "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'chromium'}", *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=tmp_path)
-        return done.stdout
-
-    return run
+def browser(tmp_path, request):
+    """A tab of headless Chromium. A test that fails keeps a picture of it: build/screenshots/NAME.png."""
+    import browser as module  # needs python3-websockets
+    if not module.program():
+        pytest.skip("no chromium on this machine")
+    tab = module.Browser(tmp_path / "chromium")
+    yield tab
+    try:
+        report = getattr(request.node, "report_call", None)
+        if report is not None and report.failed:
+            pictures = BUILD / "screenshots"
+            pictures.mkdir(exist_ok=True)
+            tab.screenshot(pictures / f"{request.node.name}.png")
+    finally:
+        tab.close()
 
 
 def pytest_sessionstart(session):

@@ -1,0 +1,40 @@
+"""The pages as a person sees them: the list of Spaces, a click that opens one, an app that streams, an error page."""
+from apps import header
+
+
+def test_first_page_lists_and_opens_a_space(spaced, repo, browser):
+    spaced.push_ok(repo("hello"), "alice", "hello")
+    browser.open(spaced.url + "/")
+    browser.wait_text("Hello")
+    link = "a[href*='alice-hello.localhost'], a[href*='/spaces/alice/hello']"
+    browser.click(link)
+    try:
+        browser.wait_text("running in its own sandbox", 5)
+    except AssertionError:  # a page of the Space lies between, or frames the app
+        browser.click("a[href*='alice-hello.localhost']")
+        browser.wait_text("running in its own sandbox")
+    assert browser.url.startswith(spaced.app_url("alice", "hello"))
+    # Server-sent events reach the page: the counter of seconds runs.
+    browser.wait_text("1 s")
+
+
+def test_first_page_hides_nothing_behind_scripts(spaced, repo):
+    spaced.push_ok(repo("hello"), "alice", "hello")
+    page = spaced.request("GET", "/")
+    assert page.status == 200 and page.headers["Content-Type"].startswith("text/html")
+    assert spaced.app_url("alice", "hello") in page.text or "/spaces/alice/hello" in page.text
+
+
+def test_titles_are_text(spaced, repo, browser):
+    """A title from somebody's README is shown, never run."""
+    evil = "<script>document.title='pwned'</script><img src=x onerror=\\\"document.title='pwned'\\\">"
+    spaced.push_ok(repo(files={"README.md": header(title=f'"{evil}"', sdk="static"), "index.html": "x"}), "alice", "evil")
+    browser.open(spaced.url + "/")
+    browser.wait_text("<script>")
+    assert browser.evaluate("document.title") != "pwned"
+
+
+def test_error_page(spaced, repo, browser):
+    spaced.push(repo(files={"README.md": header(sdk="docker"), "Dockerfile": "FROM x"}), "alice", "sad")
+    browser.open(spaced.app_url("alice", "sad"))
+    browser.wait_text("docker")
