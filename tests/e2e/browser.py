@@ -36,14 +36,13 @@ class Browser:
         port_file = self.profile / "DevToolsActivePort"
         wait_for("chromium to start", lambda: port_file.exists() and port_file.read_text().count("\n") >= 1, 60)
         port, path = port_file.read_text().split("\n")[:2]
-        self.socket = self._run(websockets.connect(f"ws://127.0.0.1:{port}{path}", max_size=None))
+
+        async def connect():
+            return await websockets.connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
+
+        self.socket = self.loop.run_until_complete(connect())
         target = next(t for t in self._call("Target.getTargets")["targetInfos"] if t["type"] == "page")["targetId"]
         self.session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-
-    def _run(self, awaitable):
-        async def run():
-            return await awaitable
-        return self.loop.run_until_complete(run())
 
     def _call(self, method, **params):
         self.count += 1
