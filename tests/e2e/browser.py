@@ -38,7 +38,7 @@ class Browser:
         port, path = port_file.read_text().split("\n")[:2]
 
         async def connect():
-            return await websockets.connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
+            return await websockets.connect(f"ws://127.0.0.1:{port}{path}", max_size=None, ping_interval=None)
 
         self.socket = self.loop.run_until_complete(connect())
         target = next(t for t in self._call("Target.getTargets")["targetInfos"] if t["type"] == "page")["targetId"]
@@ -101,6 +101,7 @@ class Browser:
             if self.socket:
                 self.session = None
                 self._call("Browser.close")
+                self.loop.run_until_complete(asyncio.wait_for(self.socket.close(), 5))
         except Exception:  # it may be gone already
             pass
         deadline = time.monotonic() + 10
