@@ -33,8 +33,8 @@ void push_finish(struct push *p);
 /* What git needs to know from the rest of control. */
 struct git_target {
 	char repo[64]; /* "{space id}.git" below repos/ */
-	char *space_id;
-	char *user_id; /* who pushes */
+	char *space_id; /* malloc'd; git frees it after GIT_ALLOWED */
+	char *user_id;	/* who pushes; the same */
 };
 enum git_access { GIT_ALLOWED, GIT_ASK /* 401 */, GIT_FORBIDDEN /* 403 + reason */, GIT_NOT_FOUND /* 404 */ };
 struct git_callbacks {
@@ -42,7 +42,8 @@ struct git_callbacks {
 	 * info/refs?service=git-receive-pack too, where nothing may be created yet (`commit` false). */
 	enum git_access (*authorise)(void *ctx, struct http_req *r, const char *owner, const char *name, bool write,
 				     bool commit, struct git_target *out, char reason[256]);
-	/* Refs are durable. The receiver owns `p` and must call push_finish. */
+	/* Refs are durable (those without error). The receiver owns `p` and must call push_finish; `t` and `updates` live
+	 * until then. */
 	void (*pushed)(void *ctx, const struct git_target *t, struct ref_update *updates, size_t n, struct push *p);
 	void *ctx;
 };
