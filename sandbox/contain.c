@@ -1,0 +1,38 @@
+/* The order of containment, and nothing else: what each step does is in the file it is named after, what each wall is
+ * for in the README of this folder. Runs as pid 1 of the new namespaces, called by sandbox_start(). */
+#include "sandbox/contain.h"
+
+#include <unistd.h>
+
+static const struct {
+	const char *name;
+	int (*run)(struct contain *c, struct err *err);
+} order[] = {
+    {"wait for the parent", sync_wait_parent}, /* ids mapped, in the cgroup, mounts received */
+    {"enter the user namespace", user_enter},  /* become its root: what is made now belongs to the range */
+    {"namespaces", namespaces_finish},	       /* host name, loopback, root of the cgroup view */
+    {"root file system", mnt_build},	       /* overlay root, /usr, /dev, /proc, /tmp, binds, masks */
+    {"enter the root file system", mnt_enter}, /* pivot_root; the host's tree is gone */
+    {"keyring", keyring_fresh},		       /* no key of the caller's session */
+    {"resource limits", rlimit_apply},
+    {"capability bounds", caps_bound}, /* bounding set and securebits: while we still may */
+    {"drop to the user", user_drop},
+    {"drop capabilities", caps_drop},
+    {"no new privileges", no_new_privs},	/* before Landlock and seccomp, which demand it */
+    {"Landlock", landlock_apply},		/* a second, independent wall around files */
+    {"is the parent alive", sync_parent_alive}, /* else nobody would ever stop us */
+    {"seccomp", seccomp_apply},			/* last: it forbids most of the above */
+};
+
+_Noreturn void contain(struct contain *c)
+{
+	for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+		struct err err = ERR_INIT;
+
+		if (order[i].run(c, &err) < 0) {
+			err_prefix(&err, "%s", order[i].name);
+			contain_fail(c->sock, &err);
+		}
+	}
+	init_run(c);
+}

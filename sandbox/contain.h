@@ -1,0 +1,68 @@
+/* What the walls share: each file gives one or two steps, contain.c gives their order. All of it runs in pid 1 of the
+ * new namespaces, except the functions that say "parent". Internal to the launcher. */
+#ifndef SANDBOX_CONTAIN_H
+#define SANDBOX_CONTAIN_H
+
+#include <linux/filter.h>
+
+#include "sandbox/plan.h"
+
+struct contain {
+	const struct sandbox_spec *spec;
+	const struct sandbox_sources *src;
+	const struct plan *plan;
+	const int *stdio;
+	int sock;	    /* to the parent: descriptors come in, an error goes out; closed by exec: all went well */
+	int status;	    /* write end of sandbox.status_pipe */
+	int mounts[PLAN_MAX_MOUNTS]; /* detached, from the parent; rootless: made here */
+	int root;	    /* the new root, while it is being built */
+	bool rootless;
+	bool own_netns;	    /* made by clone, so its loopback is ours to switch on */
+	bool cgroups;	    /* there are limits beside the rlimits */
+	const struct sock_fprog *filter;
+	char *title;	    /* the arguments and environment of the caller, still in our memory */
+	size_t title_len;
+};
+
+/* The order of containment, then pid 1's life. Never returns. */
+_Noreturn void contain(struct contain *c);
+
+/* contain.c's steps. 0, or -1 with err. */
+int sync_wait_parent(struct contain *c, struct err *err); /* until ids are mapped and mounts are here */
+int sync_parent_alive(struct contain *c, struct err *err);
+int user_enter(struct contain *c, struct err *err);
+int user_drop(struct contain *c, struct err *err);
+int namespaces_finish(struct contain *c, struct err *err);
+int mnt_build(struct contain *c, struct err *err);
+int mnt_enter(struct contain *c, struct err *err);
+int keyring_fresh(struct contain *c, struct err *err);
+int rlimit_apply(struct contain *c, struct err *err);
+int caps_bound(struct contain *c, struct err *err);
+int caps_drop(struct contain *c, struct err *err);
+int no_new_privs(struct contain *c, struct err *err);
+int landlock_apply(struct contain *c, struct err *err);
+int seccomp_apply(struct contain *c, struct err *err);
+/* The main process is exec'd in a child; this process reaps until it ends. */
+_Noreturn void init_run(struct contain *c);
+
+/* Parent's halves. */
+int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err);
+int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err); /* a detached mount */
+int mnt_prepare_top(int top, bool build_root, struct err *err);
+/* Compiled once per process. */
+const struct sock_fprog *seccomp_filter(struct err *err);
+int landlock_abi(void);
+
+/* Sends an error through `sock` and ends. */
+_Noreturn void contain_fail(int sock, const struct err *err);
+/* Opens a folder (made when missing, mode 0755) or, for a file, an empty file inside `root`, never outside it. */
+int mnt_target(int root, const char *path, bool folder, struct err *err);
+int dev_bind(int root, const struct plan_step *s, struct err *err);
+int dev_pts(int root, const struct plan_step *s, struct err *err);
+int proc_mount(int root, const struct plan_step *s, struct err *err);
+int proc_mask(int root, const struct plan_step *s, struct err *err);
+int proc_freeze(int root, const struct plan_step *s, struct err *err);
+int mnt_move(int mount, int dir, const char *target, struct err *err);
+int mnt_tmpfs(uint64_t size, mode_t mode, uid_t owner, struct err *err);
+
+#endif

@@ -1,0 +1,130 @@
+/* What this host gives: tried, not guessed. Called once at start and by `spacectl doctor`. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "sandbox/contain.h"
+#include "sandbox/egress.h"
+
+static bool can_mount_overlay(void)
+{
+	cleanup_close int staging = -1, fs = -1;
+	struct err err;
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || (staging = mnt_tmpfs(1 << 20, 0700, 0, &err)) < 0)
+		return false;
+	if (mnt_move(staging, AT_FDCWD, "/", &err) < 0 || fchdir(staging) < 0 || mkdirat(staging, "a", 0700) < 0 ||
+	    mkdirat(staging, "b", 0700) < 0 || mkdirat(staging, "c", 0700) < 0)
+		return false;
+	fs = fsopen("overlay", FSOPEN_CLOEXEC);
+	return fs >= 0 && fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir", "a", 0) == 0 &&
+	       fsconfig(fs, FSCONFIG_SET_STRING, "upperdir", "b", 0) == 0 &&
+	       fsconfig(fs, FSCONFIG_SET_STRING, "workdir", "c", 0) == 0 &&
+	       fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) == 0 &&
+	       fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0;
+}
+
+/* In a child, so that nothing is left. It answers with bits, and waits so that its namespace can be used. */
+static pid_t probe_child(int answer[2], int wait_for[2])
+{
+	pid_t pid = fork();
+	unsigned char bits = 0;
+
+	if (pid != 0)
+		return pid;
+	close(wait_for[1]);
+	if (unshare(CLONE_NEWUSER) == 0)
+		bits |= 1;
+	if (write(answer[1], &bits, 1) != 1 || read(wait_for[0], &bits, 1) != 1 || !(bits & 1))
+		_exit(1);
+	/* As in a sandbox: the caller's id as such does not exist here when it is root. */
+	bool mapped = getuid() != 65534 || (setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0);
+	bits = mapped && unshare(CLONE_NEWNS) == 0 && can_mount_overlay();
+	_exit(write(answer[1], &bits, 1) == 1 ? 0 : 1);
+}
+
+static bool can_idmap(pid_t child)
+{
+	cleanup_close int usr = open("/usr", O_PATH | O_CLOEXEC), userns = -1, fd = -1;
+	struct plan_mount m = {.idmap = true};
+	struct err err;
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%d/ns/user", child);
+	userns = open(path, O_RDONLY | O_CLOEXEC);
+	if (usr < 0 || userns < 0)
+		return false;
+	fd = mnt_clone_for(&m, usr, userns, &err);
+	return fd >= 0;
+}
+
+static void probe_namespaces(struct sandbox_host *h)
+{
+	struct sandbox_spec spec = {.id_base = h->root ? 1U << 30 : 0, .uid = 1000, .gid = 1000};
+	int answer[2], wait_for[2];
+	unsigned char bits = 0;
+	struct err err;
+
+	if (pipe2(answer, O_CLOEXEC) < 0)
+		return;
+	if (pipe2(wait_for, O_CLOEXEC) < 0) {
+		close(answer[0]);
+		close(answer[1]);
+		return;
+	}
+	pid_t pid = probe_child(answer, wait_for);
+	close(answer[1]);
+	close(wait_for[0]);
+	if (pid > 0 && read(answer[0], &bits, 1) == 1 && bits & 1 && user_write_maps(pid, &spec, &err) == 0) {
+		h->user_namespaces = true;
+		h->idmapped_mounts = h->root && can_idmap(pid);
+		bits = 1;
+		if (write(wait_for[1], &bits, 1) == 1 && read(answer[0], &bits, 1) == 1)
+			h->overlay_in_userns = bits;
+	}
+	close(wait_for[1]);
+	close(answer[0]);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+static bool has_loop(void)
+{
+	cleanup_close int fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+
+	return fd >= 0 && ioctl(fd, LOOP_CTL_GET_FREE) >= 0;
+}
+
+/* slirp4netns is found on the usual path; rootless sandboxes are connected by it. */
+static bool has_slirp(void)
+{
+	static const char *const places[] = {"/usr/bin/slirp4netns", "/usr/local/bin/slirp4netns", "/bin/slirp4netns"};
+
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+		if (access(places[i], X_OK) == 0)
+			return true;
+	return false;
+}
+
+void sandbox_probe(struct sandbox_host *h)
+{
+	cleanup_buf struct buf why = BUF_INIT;
+	struct utsname u;
+
+	*h = (struct sandbox_host){.root = geteuid() == 0, .landlock_abi = landlock_abi()};
+	if (uname(&u) == 0)
+		snprintf(h->kernel, sizeof h->kernel, "%.63s", u.release);
+	probe_namespaces(h);
+	h->loop_devices = h->root && has_loop();
+	h->cgroup = cgroup_host()->kind;
+	h->egress = h->root ? egress_probe(&why) : has_slirp();
+}

@@ -1,0 +1,50 @@
+/* Limits per process, under those of the cgroup. A limit is only ever lowered: to raise one takes a privilege that
+ * this process no longer has. getrlimit(2). */
+#include <errno.h>
+#include <sys/resource.h>
+
+#include "sandbox/contain.h"
+
+#define DEFAULT_NOFILE 16384
+
+static int lower(int resource, const char *name, rlim_t value, struct err *err)
+{
+	struct rlimit now, got;
+
+	if (getrlimit((__rlimit_resource_t)resource, &now) < 0)
+		return err_set(err, errno, "read %s", name);
+	if (now.rlim_max != RLIM_INFINITY && now.rlim_max < value)
+		value = now.rlim_max;
+	struct rlimit want = {value, value};
+	if (setrlimit((__rlimit_resource_t)resource, &want) < 0)
+		return err_set(err, errno, "set %s", name);
+	if (getrlimit((__rlimit_resource_t)resource, &got) < 0 || got.rlim_max != value)
+		return err_set(err, EIO, "%s was not kept", name);
+	return 0;
+}
+
+int rlimit_apply(struct contain *c, struct err *err)
+{
+	const struct sandbox_limits *l = &c->spec->limits;
+	const struct {
+		int resource;
+		const char *name;
+		rlim_t value;
+	} table[] = {
+	    {RLIMIT_CORE, "RLIMIT_CORE", 0}, /* no memory of an app on a disk (battery B10) */
+	    {RLIMIT_NOFILE, "RLIMIT_NOFILE", l->nofile ? l->nofile : DEFAULT_NOFILE},
+	    {RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", 8 << 20},
+	    {RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", 64 << 10},
+	    {RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING", 4096},
+	    {RLIMIT_RTPRIO, "RLIMIT_RTPRIO", 0},
+	    {RLIMIT_NICE, "RLIMIT_NICE", 0},
+	};
+
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+		if (lower(table[i].resource, table[i].name, table[i].value, err) < 0)
+			return -1;
+	/* Counted per user namespace since 5.14, so without a cgroup it is the wall against fork bombs (G1). */
+	if (!c->cgroups && l->pids && lower(RLIMIT_NPROC, "RLIMIT_NPROC", l->pids, err) < 0)
+		return -1;
+	return 0;
+}

@@ -1,0 +1,334 @@
+/* Starting one sandbox: the parent's side. clone3 with all namespaces at once, ids and mounts for the child, then wait
+ * until its main process has been exec'd. See sandbox.h; the child's side is contain.c. */
+#include "sandbox/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/cleanup.h"
+#include "base/frame.h"
+#include "base/io.h"
+#include "sandbox/contain.h"
+
+#define NAMESPACES (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
+#define START_TIMEOUT_S 60 /* a host that is swapping; then something hangs and is killed */
+#define KILL_TIMEOUT_MS 5000
+
+/* What is being started; all of it is undone by launch_abort(). */
+struct launch {
+	struct contain child;
+	struct plan plan;
+	struct sandbox box;
+	int sock; /* our end */
+	int dpkg;
+	bool cgroup_made;
+};
+
+static bool is_folder(int dir, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
+static int make_plan(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
+		     struct err *err)
+{
+	struct plan_facts facts = {.top = src->top >= 0, .idmap = src->idmap && spec->id_base};
+	bool build_root = spec->profile == SANDBOX_BUILD_ROOT;
+
+	for (size_t i = 0; i < spec->nlayers; i++) {
+		facts.layer_root[i] = is_folder(src->layers[i], "root");
+		facts.layer_usr[i] = is_folder(src->layers[i], "usr");
+	}
+	/* apt must know what the host's /usr holds already. */
+	if (build_root && (!spec->base || strcmp(spec->base, "host") == 0))
+		l->dpkg = open("/var/lib/dpkg", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	facts.dpkg = l->dpkg >= 0;
+	if (src->top >= 0 && mnt_prepare_top(src->top, build_root, err) < 0)
+		return -1;
+	return plan_make(spec, &facts, &l->plan, err);
+}
+
+static int mount_source(const struct launch *l, const struct sandbox_sources *src, const struct plan_mount *m)
+{
+	switch (m->source) {
+	case PLAN_BASE_USR:
+		return src->base_usr;
+	case PLAN_SKELETON:
+		return src->skeleton;
+	case PLAN_LAYER:
+		return src->layers[m->index];
+	case PLAN_TOP:
+		return src->top;
+	case PLAN_DPKG:
+		return l->dpkg;
+	case PLAN_BIND:
+		return src->binds[m->index];
+	}
+	return -1;
+}
+
+/* Where the kernel shows our arguments and environment: pid 1 inside has a copy, to be wiped there. Same addresses. */
+static void find_title(struct contain *c)
+{
+	static char *start;
+	static size_t len;
+	cleanup_buf struct buf b = BUF_INIT;
+	unsigned long from[4] = {0};
+	const char *p;
+
+	if (!start && io_read_file(AT_FDCWD, "/proc/self/stat", 4096, &b) == 0 && b.data &&
+	    (p = strrchr(b.data, ')'))) {
+		/* proc(5): the state is field 3; arg_start, arg_end, env_start, env_end are 48 to 51. */
+		for (int field = 2; *p && field < 51; field++) {
+			p += strcspn(p, " ");
+			p += *p == ' ';
+			if (field + 1 >= 48)
+				from[field + 1 - 48] = strtoul(p, NULL, 10);
+		}
+		if (from[0] && from[1] >= from[0] && from[2] == from[1] && from[3] >= from[2]) {
+			start = (char *)from[0]; // NOLINT(performance-no-int-to-ptr): an address from the kernel
+			len = from[3] - from[0];
+		}
+	}
+	c->title = start;
+	c->title_len = len;
+}
+
+/* The child is born in the network namespace in which its parent is: we go there and come back. To come back is not
+ * optional: a spawner in an app's network would serve everybody from there. */
+static pid_t clone_into(struct launch *l, const struct sandbox_sources *src, struct clone_args *args, struct err *err)
+{
+	cleanup_close int home = -1;
+
+	if (src->netns >= 0) {
+		home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+		if (home < 0 || setns(src->netns, CLONE_NEWNET) < 0)
+			return err_set(err, errno, "enter the network namespace");
+	}
+	pid_t pid = (pid_t)syscall(SYS_clone3, args, sizeof *args);
+	int code = errno;
+	if (pid == 0) {
+		close(l->sock);
+		contain(&l->child);
+	}
+	if (home >= 0 && setns(home, CLONE_NEWNET) < 0)
+		abort();
+	return pid < 0 ? err_set(err, code, "clone3 with all namespaces") : pid;
+}
+
+static int launch_clone(struct launch *l, const struct sandbox_sources *src, struct err *err)
+{
+	struct clone_args args = {.flags = NAMESPACES | CLONE_PIDFD, .exit_signal = SIGCHLD};
+	int pidfd = -1;
+
+	args.pidfd = (__u64)(uintptr_t)&pidfd;
+	if (src->netns < 0)
+		args.flags |= CLONE_NEWNET;
+	if (l->box.cgroup.v2_dir >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (__u64)l->box.cgroup.v2_dir;
+	}
+	pid_t pid = clone_into(l, src, &args, err);
+	if (pid < 0)
+		return -1;
+	l->box.init = pid;
+	l->box.pidfd = pidfd;
+	return 0;
+}
+
+/* What only the parent may do for the child, which waits for it: ids, limits, and mounts with the child's ids. */
+static int launch_provide(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
+			  struct err *err)
+{
+	int mounts[PLAN_MAX_MOUNTS], n = 0, rc = 0;
+	char path[64];
+	cleanup_close int userns = -1;
+
+	if (user_write_maps(l->box.init, spec, err) < 0)
+		return -1;
+	if (l->cgroup_made && cgroup_host()->attach(&l->box.cgroup, l->box.init, err) < 0)
+		return -1;
+	snprintf(path, sizeof path, "/proc/%d/ns/user", l->box.init);
+	userns = open(path, O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof path, "/proc/%d/ns/net", l->box.init);
+	l->box.netns = open(path, O_RDONLY | O_CLOEXEC);
+	if (userns < 0 || l->box.netns < 0)
+		return err_set(err, errno, "namespaces of the new process");
+	for (; !l->child.rootless && n < (int)l->plan.nmounts && rc == 0; n++) {
+		const struct plan_mount *m = &l->plan.mounts[n];
+
+		mounts[n] = mnt_clone_for(m, mount_source(l, src, m), userns, err);
+		rc = mounts[n] < 0 ? -1 : 0;
+	}
+	/* At most FRAME_MAX_FDS in a frame; each says how many there are in all, rootless none. */
+	for (int sent = 0; rc == 0 && (sent == 0 || sent < n); sent += FRAME_MAX_FDS) {
+		int now = n - sent < FRAME_MAX_FDS ? n - sent : FRAME_MAX_FDS;
+
+		rc = frame_send(l->sock, 1, (uint32_t)n, NULL, 0, mounts + sent, now);
+		if (rc < 0)
+			err_set(err, -rc, "hand the mounts over");
+	}
+	for (int i = 0; i < n; i++)
+		if (mounts[i] >= 0)
+			close(mounts[i]);
+	return rc < 0 ? -1 : 0;
+}
+
+/* Child: receives what launch_provide() sends. */
+int sync_wait_parent(struct contain *c, struct err *err)
+{
+	int have = 0, want;
+
+	/* With the parent we die; set again after the uid change, which clears it. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	do {
+		struct frame f;
+		int rc = frame_recv(c->sock, &f);
+
+		if (rc <= 0)
+			return err_set(err, rc < 0 ? -rc : ECONNRESET, "the parent is gone");
+		want = (int)f.id;
+		for (int i = 0; i < f.nfds && have < PLAN_MAX_MOUNTS; i++)
+			c->mounts[have++] = frame_take_fd(&f, i);
+		frame_release(&f);
+	} while (have < want);
+	return 0;
+}
+
+int sync_parent_alive(struct contain *c, struct err *err)
+{
+	char byte;
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return err_set(err, errno, "parent-death signal");
+	/* It may have died before: then nobody holds the other end. */
+	ssize_t n = recv(c->sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return n < 0 && errno == EAGAIN ? 0 : err_set(err, ECONNRESET, "the parent is gone");
+}
+
+/* Success is the end of file: exec has closed the last copy. */
+static int launch_wait(struct launch *l, struct err *err)
+{
+	struct timeval limit = {.tv_sec = START_TIMEOUT_S};
+	struct err theirs;
+
+	setsockopt(l->sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	for (;;) {
+		ssize_t n = recv(l->sock, &theirs, sizeof theirs, 0);
+
+		if (n == 0)
+			return 0;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_set(err, errno == EAGAIN ? ETIMEDOUT : errno, "the sandbox does not answer");
+		theirs.msg[sizeof theirs.msg - 1] = '\0';
+		if (n != (ssize_t)sizeof theirs)
+			return err_set(err, EBADMSG, "the sandbox answers nonsense");
+		*err = theirs;
+		return -1;
+	}
+}
+
+static void launch_abort(struct launch *l)
+{
+	struct err ignored;
+
+	if (l->box.init > 0) {
+		kill(l->box.init, SIGKILL);
+		while (waitpid(l->box.init, NULL, __WALL) < 0 && errno == EINTR)
+			;
+	}
+	if (l->cgroup_made) {
+		cgroup_host()->kill(&l->box.cgroup, KILL_TIMEOUT_MS, &ignored);
+		cgroup_host()->remove(&l->box.cgroup, &ignored);
+	}
+	sandbox_release(&l->box);
+}
+
+static int launch(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src, struct err *err)
+{
+	cleanup_close int theirs = -1, status = -1;
+	int pair[2], pipes[2];
+
+	l->child.filter = seccomp_filter(err);
+	if (!l->child.filter || make_plan(l, spec, src, err) < 0)
+		return -1;
+	if (cgroup_host()->create(spec->name, &spec->limits, &l->box.cgroup, err) < 0)
+		return -1;
+	l->cgroup_made = l->child.cgroups = cgroup_host()->kind != CGROUP_NONE;
+	int rc = frame_pair(pair);
+	if (rc < 0)
+		return err_set(err, -rc, "socket pair");
+	l->sock = pair[0];
+	l->child.sock = theirs = pair[1];
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return err_set(err, errno, "status pipe");
+	l->box.status_pipe = pipes[0];
+	l->child.status = status = pipes[1];
+	find_title(&l->child);
+	if (launch_clone(l, src, err) < 0)
+		return -1;
+	close(steal_fd(&theirs));
+	close(steal_fd(&status));
+	if (launch_provide(l, spec, src, err) < 0) {
+		/* A child that failed meanwhile knows better why. */
+		struct err theirs_err;
+		shutdown(l->sock, SHUT_WR);
+		if (launch_wait(l, &theirs_err) < 0 && theirs_err.code != ECONNRESET)
+			*err = theirs_err;
+		return -1;
+	}
+	return launch_wait(l, err);
+}
+
+int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources *src, const int stdio[3],
+		  struct sandbox *out, struct err *err)
+{
+	struct launch *l = xcalloc(1, sizeof *l);
+	int rc = sandbox_spec_check(spec, err);
+
+	l->child = (struct contain){.spec = spec,
+				    .src = src,
+				    .plan = &l->plan,
+				    .stdio = stdio,
+				    .sock = -1,
+				    .root = -1,
+				    .rootless = spec->id_base == 0,
+				    .own_netns = src->netns < 0};
+	l->box = (struct sandbox){.pidfd = -1, .netns = -1, .status_pipe = -1, .cgroup.v2_dir = -1};
+	l->sock = l->dpkg = -1;
+	if (rc == 0)
+		rc = launch(l, spec, src, err);
+	if (l->sock >= 0)
+		close(l->sock);
+	if (l->dpkg >= 0)
+		close(l->dpkg);
+	if (rc == 0) {
+		*out = l->box;
+	} else {
+		launch_abort(l);
+		err_prefix(err, "start `%s`", spec->name);
+	}
+	free(l);
+	return rc;
+}
+
+void sandbox_release(struct sandbox *s)
+{
+	int *fds[] = {&s->pidfd, &s->netns, &s->status_pipe, &s->cgroup.v2_dir};
+
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+		if (*fds[i] >= 0)
+			close(steal_fd(fds[i]));
+}
