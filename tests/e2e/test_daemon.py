@@ -1,0 +1,151 @@
+"""Starting and ending: `make run`'s script, the command line, clear errors, install."""
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import threading
+
+import pytest
+
+from apps import static_files
+from harness import BUILD, ROOT, free_port, wait_for
+
+
+class Run:
+    """scripts/run in the background, as `make run` starts it."""
+
+    def __init__(self, port, state):
+        self.process = subprocess.Popen(["scripts/run", "--port", str(port), "--state", str(state)], cwd=ROOT,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        start_new_session=True, env={**os.environ, "SPACED_BUILD": os.path.relpath(BUILD, ROOT)})
+        self.lines = []
+        threading.Thread(target=lambda: self.lines.extend(iter(self.process.stdout.readline, "")), daemon=True).start()
+
+    @property
+    def text(self):
+        return "".join(self.lines)
+
+    def ready(self):
+        def up():
+            assert self.process.poll() is None, self.text
+            return "Ctrl-C stops it" in self.text
+        wait_for("scripts/run to be ready", up, 60)
+        return self
+
+    def interrupt(self):
+        """Ctrl-C on a terminal: the whole foreground group gets it."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(60)
+
+
+def test_make_run_twice(tmp_path):
+    import http.client
+    port, state = free_port(), tmp_path / "deep" / "state"
+
+    def hello():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/api/hello", headers={"Host": f"alice-hello.localhost:{port}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    first = Run(port, state)
+    try:
+        first.ready()
+        token = re.search(r"hf_\w{34}", first.text).group()
+        assert f"http://alice-hello.localhost:{port}/" in first.text
+        assert f"git push http://alice:{token}@localhost:{port}/spaces/alice/" in first.text
+        assert "remote:" in first.text, "the example was pushed"
+        kept = state / "alice.token"
+        assert kept.read_text().strip() == token and stat.S_IMODE(kept.stat().st_mode) == 0o600
+        assert hello()[0] == 200
+    finally:
+        assert first.interrupt() == 0, first.text
+    second = Run(port, state)
+    try:
+        second.ready()
+        assert token in second.text and "remote:" not in second.text, second.text
+        wait_for("the example", lambda: hello()[0] == 200, 20)
+    finally:
+        assert second.interrupt() == 0, second.text
+
+
+def test_state_below_a_private_home(tmp_path, start_spaced, repo):
+    """./var of a checkout in a home folder that only its owner may enter: what `make run` meets on Ubuntu."""
+    private = tmp_path / "home"
+    private.mkdir(mode=0o700)
+    daemon = start_spaced(state=private / "state")
+    daemon.push_ok(repo(files=static_files("private home")), "alice", "site")
+    assert daemon.get("alice", "site").text == "private home"
+
+
+def run(*args, **kw):
+    return subprocess.run([str(BUILD / "spaced"), *map(str, args)], capture_output=True, text=True, timeout=30, **kw)
+
+
+def test_help_names_every_option():
+    shown = run("--help")
+    assert shown.returncode == 0
+    config = run("--print-config")
+    assert config.returncode == 0
+    for key in re.findall(r"^#?\s*([a-z][a-z-]+) =", config.stdout, re.M):
+        assert f"--{key}" in shown.stdout, key
+    for option in ("--state", "--listen", "--domain", "--config", "--memory"):
+        assert option in shown.stdout
+    assert (ROOT / "VERSION").read_text().strip() in run("--version").stdout
+
+
+def test_config_file(tmp_path, start_spaced):
+    config = tmp_path / "spaced.conf"
+    config.write_text("# mine\nmemory = 64M\nlog-level = debug\n")
+    daemon = start_spaced(config=config)
+    assert daemon.healthy()
+    config.write_text("memmory = 64M\n")
+    bad = run("--config", config, "--state", tmp_path / "s")
+    assert bad.returncode != 0 and "memmory" in bad.stderr and "spaced.conf" in bad.stderr
+
+
+def test_errors_say_what_to_do(tmp_path, spaced):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        bad = run("--state", tmp_path / "a", "--listen", f"127.0.0.1:{port}")
+        assert bad.returncode != 0 and str(port) in bad.stderr
+    bad = run("--state", "/proc/nope", "--listen", f"127.0.0.1:{free_port()}")
+    assert bad.returncode != 0 and "/proc/nope" in bad.stderr
+    bad = run("--no-such-option")
+    assert bad.returncode == 2 and "--no-such-option" in bad.stderr
+    bad = run("--memory", "lots")
+    assert bad.returncode != 0 and "lots" in bad.stderr
+    bad = run("--state", spaced.state, "--listen", f"127.0.0.1:{free_port()}")
+    assert bad.returncode != 0 and "in use" in bad.stderr
+    nobody = subprocess.run([str(BUILD / "spacectl"), "--state", str(tmp_path / "none"), "status"], capture_output=True, text=True)
+    assert nobody.returncode == 1 and nobody.stderr
+
+
+def test_spacectl_is_for_those_who_may(spaced):
+    """Another user of the machine is refused by the socket."""
+    if os.getuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    other = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", str(BUILD / "spacectl"),
+                            "--state", str(spaced.state), "user", "add", "mallory"], capture_output=True, text=True)
+    assert other.returncode != 0
+    assert spaced.spacectl("token", "add", "mallory")[0] != 0
+
+
+def test_install_and_remove(tmp_path):
+    subprocess.run(["scripts/install", "--prefix", "/opt/spaced", "--destdir", str(tmp_path)], cwd=ROOT, check=True,
+                   capture_output=True)
+    unit = (tmp_path / "etc/systemd/system/spaced.service").read_text()
+    assert "ExecStart=/opt/spaced/bin/spaced" in unit and "@PREFIX@" not in unit
+    assert subprocess.run([tmp_path / "opt/spaced/bin/spaced", "--version"], capture_output=True).returncode == 0
+    config = tmp_path / "etc/spaced/spaced.conf"
+    config.write_text("# mine\n")
+    subprocess.run(["scripts/install", "--prefix", "/opt/spaced", "--destdir", str(tmp_path)], cwd=ROOT, check=True,
+                   capture_output=True)
+    assert config.read_text() == "# mine\n"
+    subprocess.run(["scripts/install", "--remove", "--prefix", "/opt/spaced", "--destdir", str(tmp_path)], cwd=ROOT, check=True,
+                   capture_output=True)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [config]
