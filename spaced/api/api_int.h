@@ -1,0 +1,138 @@
+/* What the files of api/ share: the call (one request, who makes it, on which Space), the table of routes, the shapes. */
+#ifndef SPACED_API_API_INT_H
+#define SPACED_API_API_INT_H
+
+#include <jansson.h>
+
+#include "spaced/api/api.h"
+#include "spaced/api/json.h"
+#include "spaced/api/limiter.h"
+#include "spaced/http/server.h"
+
+#define API_BODY_MAX (1024U * 1024) /* of a JSON request */
+#define API_VARS 3
+#define API_STREAMS_MAX 256 /* log followers at a time */
+
+struct api {
+	uv_loop_t *loop;
+	const struct config *config;
+	struct store *store;
+	struct spaces *spaces;
+	struct spawner *spawner;
+	char *repos; /* absolute path of STATE/repos */
+	uint64_t started;
+	struct limiter limiter;
+	struct stream *streams; /* open log followers */
+	unsigned nstreams;
+};
+
+/* Who may call a route. The SPACE_ ones have {owner}/{name} as their first variables and find the Space. */
+enum access {
+	ACCESS_OPEN,
+	ACCESS_USER,	    /* any token */
+	ACCESS_ADMIN,	    /* an admin's token, or root on the admin socket */
+	ACCESS_SPACE_READ,  /* public, or its owner, or an admin */
+	ACCESS_SPACE_WRITE, /* its owner or an admin */
+};
+
+struct call;
+struct route_row {
+	const char *method; /* GET answers HEAD too */
+	const char *pattern; /* ":x" stands for one segment */
+	enum access access;
+	void (*handle)(struct call *c);
+	bool body; /* a JSON object is read first: c->body, NULL when none was sent */
+};
+extern const struct route_row route_rows[]; /* ended by .method == NULL */
+/* Matches a raw path; variables are decoded into `vars` (malloc'd). */
+bool route_match(const char *pattern, struct str path, char *vars[API_VARS]);
+
+struct call {
+	struct api *a;
+	struct http_req *r;
+	const struct route_row *row;
+	struct user me; /* when `known`; without id: root on the admin socket */
+	bool known;
+	bool basic; /* by HTTP Basic, which browsers send by themselves */
+	struct space space; /* of the SPACE_ routes */
+	char *vars[API_VARS];
+	json_t *body;
+	struct stream *stream; /* of a log follower */
+};
+
+/* Answers. Each call is answered exactly once. */
+void call_json(struct call *c, int status, json_t *j); /* takes j */
+void call_text(struct call *c, int status, const char *type, struct str body);
+void call_error(struct call *c, int status, const char *code, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5))); /* a page where people look, JSON elsewhere */
+void call_fail(struct call *c, const struct err *err); /* the status from err->code */
+void call_no_space(struct call *c); /* missing and private alike: 401 to strangers, 404 to users */
+bool call_may_read(const struct call *c, const struct space *sp);
+bool call_may_write(const struct call *c, const struct space *sp);
+bool call_wants_html(const struct call *c);
+/* scheme://host that the client used, or the configured one (admin socket). malloc'd. */
+char *call_endpoint(const struct call *c);
+bool call_flag(struct call *c, const char *key); /* "1", "true", "True", "" in the query */
+bool call_query(struct call *c, const char *key, struct buf *out); /* replaces what `out` holds */
+
+/* The Space as the Hub would show it; `full`: with the tip's sha and, for its owner, what runs. */
+json_t *call_space_json(struct call *c, const struct space *sp, bool full);
+json_t *call_runtime_json(struct call *c, const struct space *sp);
+
+/* A new Space of `owner` with its repository: name rule, limit per user, store, git, route. */
+int api_space_create(struct api *a, const struct user *owner, const char *name, bool secret, const char *sdk,
+		     struct space *out, struct err *err);
+/* The checks of the same, without making it. */
+int api_space_can_create(struct api *a, const struct user *owner, const char *name, struct err *err);
+
+/* auth.c: who is behind c->r; answers by itself and returns false when that is refused. */
+bool call_authenticate(struct call *c);
+
+/* Handlers, by file. */
+void spaces_list_get(struct call *c);
+void space_get(struct call *c);
+void space_revision_get(struct call *c);
+void space_runtime_get(struct call *c);
+void space_host_get(struct call *c);
+void space_restart(struct call *c);
+void space_pause(struct call *c);
+void whoami_get(struct call *c);
+void hardware_get(struct call *c);
+void harnesses_get(struct call *c);
+void health_get(struct call *c);
+
+void repo_create(struct call *c);
+void repo_delete(struct call *c);
+
+void builds_get(struct call *c);
+void build_get(struct call *c);
+void build_cancel(struct call *c);
+void build_any_get(struct call *c);
+void build_any_cancel(struct call *c);
+void builds_all_get(struct call *c);
+void releases_get(struct call *c);
+void events_get(struct call *c);
+
+void logs_get(struct call *c);
+void logs_close_all(struct api *a);
+void logs_stream_free(struct stream *s); /* with its request */
+
+void admin_users_get(struct call *c);
+void admin_user_add(struct call *c);
+void admin_user_remove(struct call *c);
+void admin_tokens_get(struct call *c);
+void admin_tokens_all_get(struct call *c);
+void admin_token_add(struct call *c);
+void admin_token_remove(struct call *c);
+void admin_status_get(struct call *c);
+void admin_events_get(struct call *c);
+
+void page_first(struct call *c);
+void page_space(struct call *c);
+void page_spaces_redirect(struct call *c);
+void page_asset(struct call *c);
+/* A whole small page of our style; `body` is HTML. */
+void page_send(struct call *c, int status, const char *title, const char *body);
+void html_escape(struct buf *out, const char *s);
+
+#endif

@@ -1,0 +1,320 @@
+/* Spaces as the Hub shows them: list, info, runtime, restart, pause; and the small fixed answers clients expect. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "spaced/api/api_int.h"
+#include "spaced/http/url.h"
+
+#define LIST_PAGE_MAX 1000 /* the Hub's */
+#define EXPAND_MAX 32
+
+/* ---- shapes ---- */
+
+/* The commit that serves, into `out`. */
+static const char *serving_commit(struct api *a, const struct space *sp, char out[41])
+{
+	struct space_live live;
+	struct release rel;
+	struct err err = ERR_INIT;
+
+	if (spaces_live(a->spaces, sp->id, &live) && *live.commit) {
+		memcpy(out, live.commit, 41);
+		return out;
+	}
+	if (!*sp->release_id || store_release_by_id(a->store, sp->release_id, &rel, &err) < 0)
+		return NULL;
+	memcpy(out, rel.commit, 41);
+	release_release(&rel);
+	return out;
+}
+
+static const char *tip(struct api *a, const struct space *sp, const char *branch, char out[41])
+{
+	cleanup_free char *repo = xasprintf("%s.git", sp->id);
+	struct err err = ERR_INIT;
+
+	return git_repo_branch(a->repos, repo, branch, out, &err) == 0 ? out : NULL;
+}
+
+static struct space_view view_of(struct call *c)
+{
+	return (struct space_view){.public_url = c->a->config->public_url, .domain = c->a->config->domain};
+}
+
+json_t *call_runtime_json(struct call *c, const struct space *sp)
+{
+	struct space_view v = view_of(c);
+	char commit[41];
+
+	v.serving = serving_commit(c->a, sp, commit);
+	return json_runtime(sp, &v);
+}
+
+json_t *call_space_json(struct call *c, const struct space *sp, bool full)
+{
+	struct space_view v = view_of(c);
+	char commit[41], sha[41];
+	struct space_live live;
+
+	v.serving = serving_commit(c->a, sp, commit);
+	if (full)
+		v.sha = tip(c->a, sp, sp->default_branch, sha);
+	json_t *j = json_space(sp, &v);
+	if (!full || !call_may_write(c, sp))
+		return j;
+	json_t *own = json_pack("{s:s, s:i, s:i, s:s}", "defaultBranch", sp->default_branch, "slot", (int)sp->slot,
+				"generation", (int)sp->generation, "release", sp->release_id);
+	if (spaces_live(c->a->spaces, sp->id, &live))
+		json_object_set_new(own, "live", json_live(&live));
+	json_object_set_new(j, "spaced", own);
+	return j;
+}
+
+/* Fields named by expand=, expand[]= (repeated) and by commas; answers 400 by itself. */
+static bool expand(struct call *c, json_t *j)
+{
+	struct str rest = http_query(c->r), key, value;
+	char *fields[EXPAND_MAX];
+	const char *bad = NULL;
+	size_t n = 0;
+	bool ok = true;
+
+	while (n < EXPAND_MAX && url_query_next(&rest, &key, &value)) {
+		struct buf v = BUF_INIT;
+		if (!str_eq(key, "expand") && !str_eq(key, "expand[]") && !str_ieq(key, "expand%5B%5D"))
+			continue;
+		if (url_decode(value, true, &v))
+			fields[n++] = buf_steal(&v, NULL);
+		else
+			buf_release(&v);
+	}
+	if (n && !json_space_expand(j, (const char *const *)fields, n, &bad)) {
+		call_error(c, 400, NULL, "\"expand\" must be one of [%s]", json_space_fields);
+		ok = false;
+	}
+	while (n)
+		free(fields[--n]);
+	return ok;
+}
+
+static void answer_space(struct call *c)
+{
+	json_t *j = call_space_json(c, &c->space, true);
+
+	if (expand(c, j))
+		call_json(c, 200, j);
+	else
+		json_decref(j);
+}
+
+/* ---- handlers ---- */
+
+void space_get(struct call *c)
+{
+	answer_space(c);
+}
+
+/* HEAD, the default branch, another branch, or a full commit id. */
+void space_revision_get(struct call *c)
+{
+	const char *rev = c->vars[2], *branch = strcmp(rev, "HEAD") != 0 ? rev : c->space.default_branch;
+	char sha[41];
+
+	if (!strncmp(branch, "refs/heads/", 11))
+		branch += 11;
+	if (tip(c->a, &c->space, branch, sha)) {
+		json_t *j = call_space_json(c, &c->space, true);
+		json_object_set_new(j, "sha", json_string(sha));
+		if (expand(c, j))
+			call_json(c, 200, j);
+		else
+			json_decref(j);
+		return;
+	}
+	/* A Space to which nothing was pushed has no commit, but its info is there. */
+	if (!strcmp(branch, c->space.default_branch)) {
+		answer_space(c);
+		return;
+	}
+	const char *head = tip(c->a, &c->space, c->space.default_branch, sha);
+	if (head && strlen(rev) >= 5 && !strncmp(head, rev, strlen(rev)))
+		answer_space(c);
+	else
+		call_error(c, 404, "RevisionNotFound", "Invalid rev id: %s", rev);
+}
+
+void space_runtime_get(struct call *c)
+{
+	call_json(c, 200, call_runtime_json(c, &c->space));
+}
+
+void space_host_get(struct call *c)
+{
+	struct space_view v = view_of(c);
+	cleanup_free char *url = json_app_url(&v, c->space.label);
+
+	call_json(c, 200, json_pack("{s:s, s:s}", "host", url, "subdomain", c->space.label));
+}
+
+/* The stage has changed with the call: read it again. */
+static void answer_changed(struct call *c)
+{
+	struct err err = ERR_INIT;
+	struct space now;
+
+	if (store_space_by_id(c->a->store, c->space.id, &now, &err) < 0) {
+		call_fail(c, &err);
+		return;
+	}
+	call_json(c, 200, call_runtime_json(c, &now));
+	space_release(&now);
+}
+
+static void note(struct call *c, const char *kind, const char *text)
+{
+	struct err err = ERR_INIT;
+
+	/* For people; what was asked for has been done either way. */
+	store_event_add(c->a->store, c->space.id, c->me.id, kind, text, &err);
+}
+
+void space_restart(struct call *c)
+{
+	struct err err = ERR_INIT;
+	bool factory = call_flag(c, "factory");
+
+	if (spaces_restart(c->a->spaces, c->space.id, factory, &err) < 0) {
+		call_fail(c, &err);
+		return;
+	}
+	note(c, "restart", factory ? "factory rebuild asked for" : "restart asked for");
+	answer_changed(c);
+}
+
+void space_pause(struct call *c)
+{
+	struct err err = ERR_INIT;
+
+	if (spaces_pause(c->a->spaces, c->space.id, &err) < 0) {
+		call_fail(c, &err);
+		return;
+	}
+	note(c, "pause", "pause asked for");
+	answer_changed(c);
+}
+
+/* ---- list ---- */
+
+/* Link: <the same query with cursor=last>; rel="next" (hub-api §3: absolute, one space, double quotes). */
+static void link_next(struct call *c, const char *last)
+{
+	cleanup_buf struct buf link = BUF_INIT;
+	cleanup_free char *endpoint = call_endpoint(c);
+	struct str rest = http_query(c->r), key, value;
+
+	buf_addf(&link, "<%s/api/spaces?", endpoint);
+	while (url_query_next(&rest, &key, &value)) {
+		cleanup_buf struct buf k = BUF_INIT, v = BUF_INIT;
+		if (str_eq(key, "cursor") || !url_decode(key, true, &k) || !url_decode(value, true, &v))
+			continue;
+		url_encode(k.data ? k.data : "", k.len, false, &link);
+		buf_addc(&link, '=');
+		url_encode(v.data ? v.data : "", v.len, false, &link);
+		buf_addc(&link, '&');
+	}
+	buf_addf(&link, "cursor=%s>; rel=\"next\"", last);
+	http_set_header(c->r, "Link", "%s", link.data);
+}
+
+static size_t page_size(struct call *c)
+{
+	cleanup_buf struct buf v = BUF_INIT;
+	unsigned long n;
+	char *end;
+
+	if (!call_query(c, "limit", &v))
+		return LIST_PAGE_MAX;
+	n = strtoul(v.data, &end, 10);
+	if (*end || !n || v.data[0] == '-')
+		return LIST_PAGE_MAX;
+	return n < LIST_PAGE_MAX ? n : LIST_PAGE_MAX;
+}
+
+void spaces_list_get(struct call *c)
+{
+	cleanup_buf struct buf author = BUF_INIT, search = BUF_INIT, cursor = BUF_INIT;
+	size_t limit = page_size(c), n = 0;
+	struct space_filter f = {.viewer_id = !c->known ? NULL : c->me.admin ? "*" : c->me.id, .limit = limit + 1};
+	bool full = call_flag(c, "full"), ok = true;
+	struct err err = ERR_INIT;
+	struct user owner = {0};
+	struct space *list = NULL;
+	json_t *out = json_array();
+
+	if (call_query(c, "search", &search))
+		f.search = search.data;
+	if (call_query(c, "cursor", &cursor))
+		f.after_id = cursor.data;
+	if (call_query(c, "author", &author)) {
+		/* Nobody of that name: no Spaces. */
+		if (store_user_by_name(c->a->store, author.data, &owner, &err) < 0)
+			f.owner_id = "-";
+		else
+			f.owner_id = owner.id;
+	}
+	if (store_space_list(c->a->store, &f, &list, &n, &err) < 0) {
+		call_fail(c, &err);
+		ok = false;
+	}
+	if (ok && n > limit)
+		link_next(c, list[limit - 1].id);
+	for (size_t i = 0; i < n && i < limit && ok; i++) {
+		if (list[i].stage == STAGE_DELETING)
+			continue;
+		json_t *j = call_space_json(c, &list[i], full);
+		json_array_append_new(out, j);
+		ok = expand(c, j);
+	}
+	for (size_t i = 0; i < n; i++)
+		space_release(&list[i]);
+	free(list);
+	user_release(&owner);
+	if (ok)
+		call_json(c, 200, out);
+	else
+		json_decref(out);
+}
+
+/* ---- small fixed answers ---- */
+
+void whoami_get(struct call *c)
+{
+	cleanup_free char *endpoint = call_endpoint(c);
+
+	call_json(c, 200, json_whoami(&c->me, endpoint));
+}
+
+/* Nearly each Python process that uses huggingface_hub asks (hub-api §1.10). */
+void harnesses_get(struct call *c)
+{
+	call_json(c, 200, json_pack("{s:[], s:{}}", "standardEnvVars", "harnesses"));
+}
+
+void health_get(struct call *c)
+{
+	call_text(c, 200, "text/plain; charset=utf-8", STR("ok\n"));
+}
+
+/* One kind of hardware: a share of this machine. */
+void hardware_get(struct call *c)
+{
+	const struct config *config = c->a->config;
+	cleanup_free char *cpu = xasprintf("%.3g vCPU", config->cpu_milli / 1000.0);
+	cleanup_free char *ram = xasprintf("%.3g GB", (double)config->memory / (1U << 30));
+	json_t *row =
+	    json_pack("{s:s, s:s, s:s, s:s, s:n, s:i, s:i, s:s}", "name", "cpu-basic", "prettyName", "CPU Basic", "cpu",
+		      cpu, "ram", ram, "accelerator", "unitCostMicroUSD", 0, "unitCostUSD", 0, "unitLabel", "minute");
+
+	call_json(c, 200, json_pack("[o]", row));
+}
