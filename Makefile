@@ -42,7 +42,8 @@ SPACED_SRC := $(filter-out $(CLI_SRC),$(wildcard spaced/*.c spaced/*/*.c))
 CMD_SRC := sandbox/cmd/sandbox.c proxy/cmd/proxy.c
 SPACED_SRC := $(filter-out spaced/cmd/%,$(SPACED_SRC))
 ASSETS := $(sort $(wildcard schema/*.sql web/*.html web/*.css web/*.js web/*.svg))
-objs = $(patsubst %.c,$(B)/%.o,$(1))
+# Objects have a folder of their own: build/proxy is a program and proxy/ a source folder.
+objs = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 PROGRAMS := $(B)/spaced $(B)/spacectl $(B)/sandbox $(B)/proxy
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
@@ -62,7 +63,7 @@ help:
 	@echo 'make bench       measured ratios             make fuzz [SECONDS=60]'
 	@echo 'make install     [PREFIX=/usr/local DESTDIR=]'
 
-$(B)/%.o: %.c
+$(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	@$(if $(V),,echo '  CC    $<')
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -87,18 +88,18 @@ $(B)/spaced.a: $(call objs,$(SPACED_SRC)) $(B)/assets.o
 	@$(if $(V),,echo '  AR    $@')
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-link = @$(if $(V),,echo '  LD    $@'); $(CC) $(CFLAGS) $(LDFLAGS) -o $@
-$(B)/spaced: $(B)/spaced/cmd/spaced.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
+link = @mkdir -p $(@D); $(if $(V),,echo '  LD    $@'); $(CC) $(CFLAGS) $(LDFLAGS) -o $@
+$(B)/spaced: $(B)/obj/spaced/cmd/spaced.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox))
 $(B)/spacectl: $(call objs,$(CLI_SRC)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_spacectl))
-$(B)/sandbox: $(B)/sandbox/cmd/sandbox.o $(B)/sandbox.a $(B)/base.a
+$(B)/sandbox: $(B)/obj/sandbox/cmd/sandbox.o $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
-$(B)/proxy: $(B)/proxy/cmd/proxy.o $(B)/proxy.a $(B)/base.a
+$(B)/proxy: $(B)/obj/proxy/cmd/proxy.o $(B)/proxy.a $(B)/base.a
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_proxy) $(PKGS_base))
 
 # Unit tests may look inside: each links every library.
-$(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
+$(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox) cmocka)
 
 deps:
