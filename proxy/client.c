@@ -1,0 +1,308 @@
+/* Client connections: accepting, finding heads, one request at a time, keeping alive, closing without losing the last
+ * response. Requests themselves: exchange.c. */
+#include <errno.h>
+#include <netinet/in.h>
+
+#include "proxy/worker.h"
+
+/* Closes once all is written. With unread input a close would be a reset that can destroy the response on its way, so
+ * then only the sending side ends, and input is read and dropped for a moment (RFC 9112 9.6). */
+static void goodbye_now(struct client *c)
+{
+	if (c->lingering && !c->conn.eof) {
+		conn_shutdown(&c->conn);
+		buf_release(&c->conn.in);
+		deadline_set(&c->conn, DL_LINGER);
+		conn_read_start(&c->conn);
+		return;
+	}
+	peer_leave(c);
+	c->conn.w->nclients--;
+	conn_close(&c->conn, false);
+}
+
+static void goodbye(struct client *c, bool linger)
+{
+	if (c->goodbye)
+		return;
+	c->goodbye = true;
+	c->lingering = linger;
+	conn_read_stop(&c->conn);
+	if (c->conn.pending)
+		deadline_set(&c->conn, DL_STALL);
+	else
+		goodbye_now(c);
+}
+
+static void drop(struct client *c, bool reset)
+{
+	if (c->conn.closing)
+		return;
+	if (c->x)
+		exchange_abort(c->x);
+	peer_leave(c);
+	c->conn.w->nclients--;
+	conn_close(&c->conn, reset);
+}
+
+/* An answer outside any exchange: the request could not be read. */
+static void refuse(struct client *c, int status, const char *text)
+{
+	struct worker *w = c->conn.w;
+	struct page page = {.status = status, .title = page_reason(status), .text = text};
+	struct page_reader to = {.minor = 1, .request_id = "", .date = worker_date(w)};
+
+	buf_clear(&w->out);
+	page_write(&page, &to, &w->out);
+	uv_buf_t b = uv_buf_init(w->out.data, (unsigned)w->out.len);
+	if (conn_write(&c->conn, &b, 1) < 0)
+		drop(c, false);
+	else
+		goodbye(c, true);
+}
+
+/* One head, when it is whole. Returns the bytes used; 0: more is needed. */
+static size_t take_head(struct client *c, char *p, size_t n, size_t seen)
+{
+	struct worker *w = c->conn.w;
+	ssize_t end = http1_head_end(p, n, seen);
+	bool hopeless = n > w->limits.head_bytes || !((p[0] >= 'A' && p[0] <= 'Z') || p[0] == '\r');
+
+	if (end == -EBADMSG) {
+		refuse(c, 400, "a bare line feed");
+		return n;
+	}
+	if (end == 0 && !hopeless)
+		return 0;
+	size_t used = end ? (size_t)end : n;
+	int status = http1_parse_request(p, used, &w->req_limits, &w->req);
+	if (status) {
+		refuse(c, status, w->req.why);
+		return n;
+	}
+	exchange_start(c);
+	return used;
+}
+
+static size_t consume(struct client *c, char *p, size_t n)
+{
+	size_t at = 0;
+
+	while (at < n && !c->conn.closing) {
+		size_t used;
+		if (c->goodbye)
+			return n;
+		if (!c->x && c->conn.pending)
+			break; /* the response before is still on its way: pipelining has depth 1 */
+		if (!c->x)
+			used = take_head(c, p + at, n - at, at ? 0 : c->conn.seen);
+		else if (c->x->tunnel || !c->x->req_done)
+			used = relay_request(c->x, p + at, n - at);
+		else
+			break;
+		at += used;
+		if (used)
+			c->conn.seen = 0;
+		else
+			break;
+	}
+	return at;
+}
+
+/* After input was consumed as far as it goes: read on or not, and until when. */
+static void settle(struct client *c)
+{
+	struct exchange *x = c->x;
+	size_t waiting = c->conn.in.len;
+
+	if (c->conn.closing || c->goodbye)
+		return;
+	if (waiting == 0)
+		buf_release(&c->conn.in);
+	if (x) {
+		if (x->u && x->u->connected && !x->head_sent && !x->waiting)
+			exchange_send_head(x);
+		/* A request that is complete is read on, to see the client go; the first byte too many stops it. */
+		if (c->conn.closing || c->goodbye || c->x != x)
+			return;
+		if (waiting)
+			conn_read_stop(&c->conn);
+		else
+			conn_read_start(&c->conn);
+		return;
+	}
+	if (waiting && c->conn.pending) {
+		conn_read_stop(&c->conn);
+		return;
+	}
+	c->conn.seen = waiting;
+	if (c->conn.eof) {
+		goodbye(c, false);
+		return;
+	}
+	if (waiting && c->conn.timed.kind != DL_HEAD)
+		deadline_set(&c->conn, DL_HEAD);
+	conn_read_start(&c->conn);
+}
+
+static void feed(struct client *c, char *p, size_t n)
+{
+	struct buf *in = &c->conn.in;
+
+	c->feeding = true;
+	if (in->len == 0) {
+		size_t used = consume(c, p, n);
+		if (used < n && !c->conn.closing)
+			buf_add(in, p + used, n - used);
+	} else {
+		buf_add(in, p, n);
+		size_t used = consume(c, in->data, in->len);
+		if (in->len) /* goodbye may have emptied it */
+			buf_consume(in, used);
+	}
+	c->feeding = false;
+	settle(c);
+}
+
+void client_resume(struct client *c)
+{
+	if (!c->feeding && !c->conn.closing && !c->goodbye)
+		feed(c, NULL, 0);
+}
+
+static void client_eof(struct client *c, bool error)
+{
+	struct exchange *x = c->x;
+
+	if (c->goodbye) {
+		c->lingering = false;
+		if (error || c->conn.pending == 0)
+			drop(c, false);
+		return;
+	}
+	if (!x) {
+		goodbye(c, false);
+		return;
+	}
+	if (x->tunnel && !error) {
+		relay_tunnel_eof(x, &c->conn);
+		return;
+	}
+	/* A client may close its sending side and wait for the response (RFC 9112 9.6); one that reads events for ever
+	 * or awaits a WebSocket has no reason to, so there it has left. */
+	x->keep_alive = false;
+	if (error || !x->req_done || x->event_stream || x->websocket)
+		drop(c, false);
+}
+
+void client_input(struct client *c, char *p, ssize_t n)
+{
+	if (n < 0)
+		client_eof(c, n != UV_EOF);
+	else if (!c->goodbye)
+		feed(c, p, (size_t)n);
+}
+
+void client_drained(struct client *c)
+{
+	struct exchange *x = c->x;
+
+	if (c->goodbye) {
+		goodbye_now(c);
+		return;
+	}
+	if (x && x->u && x->u->connected) {
+		if (x->res_head && !x->event_stream && !x->tunnel)
+			deadline_set(&c->conn, DL_STALL);
+		conn_read_start(&x->u->conn);
+	}
+	client_resume(c);
+}
+
+void client_failed(struct client *c)
+{
+	drop(c, false);
+}
+
+void client_cut(struct client *c, bool reset)
+{
+	drop(c, reset);
+}
+
+void client_timeout(struct client *c, enum deadline kind)
+{
+	struct exchange *x = c->x;
+
+	if (kind == DL_HEAD && c->conn.in.len > 2)
+		refuse(c, 408, "The head of the request did not arrive in time.");
+	else if (!x || x->res_head)
+		drop(c, x && x->out_body == HTTP1_UNTIL_CLOSE);
+	else if (kind == DL_CONNECT)
+		exchange_error(x, 504, "The app did not accept the connection in time",
+			       "It may be overloaded or stuck. Try again in a moment.");
+	else if (kind == DL_STALL && !(x->u && x->u->conn.pending))
+		exchange_error(x, 408, "The body of the request did not arrive in time", NULL);
+	else
+		exchange_error(x, 504, "The app did not answer in time", "It may be overloaded or stuck.");
+}
+
+void client_next(struct client *c, bool keep, bool linger)
+{
+	c->x = NULL;
+	if (!keep || c->conn.eof || c->conn.w->draining) {
+		goodbye(c, linger);
+		return;
+	}
+	deadline_set(&c->conn, DL_IDLE);
+	client_resume(c);
+}
+
+void client_close_idle(struct worker *w)
+{
+	struct timed *list = &w->deadlines[DL_IDLE];
+
+	while (list->next != list)
+		drop((struct client *)((char *)list->next - offsetof(struct conn, timed)), false);
+}
+
+static void remember_address(struct client *c, const struct sockaddr_storage *sa)
+{
+	const struct sockaddr_in6 *in6 = (const void *)sa;
+
+	if (sa->ss_family == AF_INET)
+		uv_ip4_name((const void *)sa, c->addr, sizeof c->addr);
+	else
+		uv_ip6_name(in6, c->addr, sizeof c->addr);
+	if (strncmp(c->addr, "::ffff:", 7) == 0 && strchr(c->addr, '.'))
+		memmove(c->addr, c->addr + 7, strlen(c->addr + 7) + 1);
+	c->addr_len = (uint8_t)strlen(c->addr);
+}
+
+void client_accept(uv_stream_t *server, int status)
+{
+	struct listener *l = (struct listener *)server;
+	struct worker *w = l->w;
+	struct sockaddr_storage sa;
+	int len = sizeof sa;
+
+	if (status < 0)
+		return;
+	struct client *c = xcalloc(1, sizeof *c);
+	c->conn.w = w;
+	c->conn.is_client = true;
+	c->port = l->port;
+	uv_tcp_init(&w->loop, &c->conn.tcp);
+	w->nclients++;
+	if (uv_accept(server, &c->conn.stream) < 0 ||
+	    uv_tcp_getpeername(&c->conn.tcp, (struct sockaddr *)&sa, &len) < 0 || w->nclients > w->limits.connections) {
+		drop(c, false);
+		return;
+	}
+	remember_address(c, &sa);
+	if (!peer_enter(c, (struct sockaddr *)&sa)) {
+		refuse(c, 429, "Too many connections from this address.");
+		return;
+	}
+	deadline_set(&c->conn, DL_HEAD);
+	conn_read_start(&c->conn);
+}

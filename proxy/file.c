@@ -1,0 +1,68 @@
+/* The routes file of the stand-alone program: "HOST ADDR:PORT" per line, "*.HOST" for a wildcard, "unix:PATH" for a unix
+ * socket, # for a comment. Read at start and on SIGHUP; a file with a mistake changes nothing. */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "proxy/worker.h"
+
+#define FILE_MAX (16U * 1024 * 1024)
+
+static bool read_line(struct route *r, char *line)
+{
+	char *save = NULL;
+	char *host = strtok_r(line, " \t\r", &save);
+	char *address = strtok_r(NULL, " \t\r", &save);
+
+	if (!address || strtok_r(NULL, " \t\r", &save))
+		return false;
+	const char *name = strncmp(host, "*.", 2) == 0 ? host + 2 : host;
+	char folded[ROUTE_HOST_MAX + 1];
+	if (!route_canonical_host(STRZ(name), folded) || strlen(folded) + 2 > ROUTE_HOST_MAX)
+		return false;
+	memset(r, 0, sizeof *r);
+	snprintf(r->host, sizeof r->host, "%s%.*s", name == host ? "" : "*.", ROUTE_HOST_MAX - 2, folded);
+	r->kind = strncmp(address, "unix:", 5) == 0 ? ROUTE_UNIX : ROUTE_TCP;
+	if (r->kind == ROUTE_UNIX)
+		address += 5;
+	if (strlen(address) >= sizeof r->address || !strchr(address, r->kind == ROUTE_UNIX ? '/' : ':'))
+		return false;
+	memcpy(r->address, address, strlen(address) + 1);
+	memcpy(r->space, r->host, strnlen(r->host, sizeof r->space - 1));
+	return true;
+}
+
+int routes_file_load(struct worker *w, const char *path)
+{
+	cleanup_buf struct buf text = BUF_INIT;
+	struct route_table *t = route_table_new();
+	unsigned number = 0;
+	int r = io_read_file(AT_FDCWD, path, FILE_MAX, &text);
+
+	if (r < 0) {
+		log_error("read %s: %s", path, strerror(-r));
+		route_table_free(t);
+		return r;
+	}
+	for (char *at = text.data, *next; at && *at; at = next) {
+		struct route route;
+		next = strchr(at, '\n');
+		if (next)
+			*next++ = '\0';
+		number++;
+		at[strcspn(at, "#")] = '\0';
+		if (at[strspn(at, " \t\r")] == '\0')
+			continue;
+		if (!read_line(&route, at)) {
+			log_error("%s:%u: expected HOST ADDR:PORT", path, number);
+			route_table_free(t);
+			return -EINVAL;
+		}
+		route_table_set(t, &route);
+	}
+	route_table_free(w->routes);
+	w->routes = t;
+	log_info("%zu routes from %s", route_table_size(t), path);
+	return 0;
+}

@@ -1,0 +1,144 @@
+/* Bounds on time and on connections per client: the deadline lists, run once per tick, and the count per address. */
+#include <netinet/in.h>
+
+#include "proxy/worker.h"
+
+#define LINGER_MS 3000
+/* Below the 5 s after which uvicorn and node close an idle connection: a request must not meet their close. */
+#define POOL_IDLE_MS 4000
+
+static uint32_t or_default(uint32_t v, uint32_t def)
+{
+	return v ? v : def;
+}
+
+void limits_init(struct worker *w, const struct proxy_limits *limits)
+{
+	struct proxy_limits *l = &w->limits;
+
+	*l = *limits;
+	l->head_bytes = or_default(l->head_bytes, 32768);
+	l->fields = or_default(l->fields, 100);
+	l->url_bytes = or_default(l->url_bytes, 8192);
+	l->head_ms = or_default(l->head_ms, 10000);
+	l->idle_ms = or_default(l->idle_ms, 60000);
+	l->connect_ms = or_default(l->connect_ms, 5000);
+	l->response_ms = or_default(l->response_ms, 300000);
+	l->stall_ms = or_default(l->stall_ms, 300000);
+	l->connections = or_default(l->connections, 16384);
+	l->per_space = or_default(l->per_space, 2048);
+	w->req_limits = (struct http1_limits){l->head_bytes, l->fields, l->url_bytes};
+	w->res_limits = (struct http1_limits){65536, HTTP1_FIELDS_MAX, 0};
+	w->deadline_ms[DL_HEAD] = l->head_ms;
+	w->deadline_ms[DL_IDLE] = l->idle_ms;
+	w->deadline_ms[DL_CONNECT] = l->connect_ms;
+	w->deadline_ms[DL_RESPONSE] = l->response_ms;
+	w->deadline_ms[DL_STALL] = l->stall_ms;
+	w->deadline_ms[DL_LINGER] = LINGER_MS;
+	w->deadline_ms[DL_POOL] = POOL_IDLE_MS;
+	for (int i = 0; i < DL_KINDS; i++)
+		w->deadlines[i].prev = w->deadlines[i].next = &w->deadlines[i];
+}
+
+void deadline_clear(struct conn *c)
+{
+	struct timed *t = &c->timed;
+
+	if (t->kind == DL_NONE)
+		return;
+	t->prev->next = t->next;
+	t->next->prev = t->prev;
+	t->kind = DL_NONE;
+}
+
+void deadline_set(struct conn *c, enum deadline kind)
+{
+	struct timed *t = &c->timed;
+	struct timed *list = &c->w->deadlines[kind];
+
+	deadline_clear(c);
+	if (kind == DL_NONE || c->closing)
+		return;
+	t->kind = kind;
+	t->at = uv_now(&c->w->loop) + c->w->deadline_ms[kind];
+	t->prev = list->prev;
+	t->next = list;
+	list->prev->next = t;
+	list->prev = t;
+}
+
+void deadline_tick(struct worker *w)
+{
+	uint64_t now = uv_now(&w->loop);
+
+	for (int kind = DL_NONE + 1; kind < DL_KINDS; kind++) {
+		struct timed *list = &w->deadlines[kind];
+		/* Whoever is called leaves the list or moves to its end, behind `now`. */
+		while (list->next != list && list->next->at <= now) {
+			struct conn *c = (struct conn *)((char *)list->next - offsetof(struct conn, timed));
+			deadline_clear(c);
+			if (c->is_client)
+				client_timeout((struct client *)c, (enum deadline)kind);
+			else
+				upstream_close((struct upstream *)c);
+		}
+	}
+}
+
+struct peer {
+	UT_hash_handle hh;
+	struct in6_addr address; /* IPv4 mapped; of IPv6 the /64, which one customer owns whole */
+	uint32_t connections;
+};
+
+static bool peer_key(const struct sockaddr *sa, struct in6_addr *key)
+{
+	memset(key, 0, sizeof *key);
+	if (sa->sa_family == AF_INET) {
+		const struct sockaddr_in *in = (const void *)sa;
+		key->s6_addr[10] = key->s6_addr[11] = 0xff;
+		memcpy(&key->s6_addr[12], &in->sin_addr, 4);
+		return (ntohl(in->sin_addr.s_addr) >> 24) == 127;
+	}
+	const struct sockaddr_in6 *in6 = (const void *)sa;
+	if (IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr))
+		return true;
+	memcpy(key, &in6->sin6_addr, IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) ? 16 : 8);
+	return false;
+}
+
+bool peer_enter(struct client *c, const struct sockaddr *sa)
+{
+	struct worker *w = c->conn.w;
+	uint32_t limit = w->limits.per_client;
+	struct in6_addr key;
+	struct peer *p;
+
+	/* A proxy before ours on this machine would be one client: loopback counts only when the limit was set. */
+	if (peer_key(sa, &key) && limit == 0)
+		return true;
+	HASH_FIND(hh, w->peers, &key, sizeof key, p);
+	if (p && p->connections >= (limit ? limit : 1024))
+		return false;
+	if (!p) {
+		p = xcalloc(1, sizeof *p);
+		p->address = key;
+		HASH_ADD(hh, w->peers, address, sizeof p->address, p);
+	}
+	p->connections++;
+	c->peer = p;
+	return true;
+}
+
+void peer_leave(struct client *c)
+{
+	struct peer *p = c->peer;
+
+	if (!p)
+		return;
+	c->peer = NULL;
+	if (--p->connections == 0) {
+		HASH_DEL(c->conn.w->peers, p);
+		free(p);
+	}
+}

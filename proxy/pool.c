@@ -1,0 +1,194 @@
+/* Which upstream connection an exchange gets: an idle one of the same address or the same generation of the same app, a
+ * new one, or a place in the line for a socket from the spawner. */
+#include <errno.h>
+
+#include <utlist.h>
+
+#include "proxy/worker.h"
+
+#define IDLE_MAX 512
+#define BATCH 4
+
+struct pool *pool_of(struct worker *w, const struct target *t)
+{
+	char key[256];
+	struct pool *p;
+
+	int n = t->kind == ROUTE_APP ? snprintf(key, sizeof key, "%s\n%u\n%u", t->instance, t->generation, t->port)
+				     : snprintf(key, sizeof key, "%d\n%s", t->kind, t->address);
+	HASH_FIND(hh, w->pools, key, (size_t)n, p);
+	if (p)
+		return p;
+	p = xcalloc(1, sizeof *p);
+	p->key = xstrndup(key, (size_t)n);
+	p->kind = t->kind;
+	p->generation = t->generation;
+	p->port = t->port;
+	memcpy(p->instance, t->instance, strnlen(t->instance, sizeof p->instance - 1));
+	memcpy(p->address, t->address, strnlen(t->address, sizeof p->address - 1));
+	HASH_ADD_KEYPTR(hh, w->pools, p->key, (size_t)n, p);
+	return p;
+}
+
+static int ask_for_sockets(struct worker *w, struct pool *p)
+{
+	size_t have = (size_t)p->nspare + p->opens;
+	size_t want = p->nwaiting + 1;
+
+	if (have >= want)
+		return 0;
+	want -= have;
+	if (want < BATCH)
+		want = BATCH;
+	if (want > FRAME_MAX_FDS)
+		want = FRAME_MAX_FDS;
+	if (want > sizeof p->spare / sizeof *p->spare - (size_t)p->nspare)
+		want = sizeof p->spare / sizeof *p->spare - (size_t)p->nspare;
+	return want ? spawn_open(w, p, (uint32_t)want) : 0;
+}
+
+static int acquire_app(struct worker *w, struct pool *p, struct exchange *x)
+{
+	if (p->nspare) {
+		int fd = p->spare[--p->nspare];
+		ask_for_sockets(w, p); /* the next one ahead of time; a failure shows when it is needed */
+		return upstream_connect(p, x, fd);
+	}
+	x->waiting = true;
+	DL_APPEND(p->waiting, x);
+	p->nwaiting++;
+	int r = ask_for_sockets(w, p);
+	if (r < 0)
+		pool_cancel(x);
+	return r;
+}
+
+int pool_acquire(struct pool *p, struct exchange *x, bool fresh)
+{
+	struct upstream *u = p->idle;
+
+	if (u && !fresh) {
+		pool_remove_idle(u);
+		deadline_clear(&u->conn);
+		u->reused = true;
+		upstream_attach(u, x);
+		exchange_ready(x);
+		return 0;
+	}
+	if (p->kind == ROUTE_APP)
+		return acquire_app(x->c->conn.w, p, x);
+	return upstream_connect(p, x, -1);
+}
+
+void pool_cancel(struct exchange *x)
+{
+	x->waiting = false;
+	DL_DELETE(x->pool->waiting, x);
+	x->pool->nwaiting--;
+}
+
+void pool_opened(struct pool *p, struct frame *f, size_t asked, int error)
+{
+	p->opens -= asked;
+	for (int i = 0; f && i < f->nfds; i++) {
+		int fd = frame_take_fd(f, i);
+		struct exchange *x = p->waiting;
+		if (x) {
+			pool_cancel(x);
+			int r = upstream_connect(p, x, fd);
+			if (r < 0)
+				exchange_upstream_lost(x, r);
+		} else if (p->nspare < (int)(sizeof p->spare / sizeof *p->spare) && !p->draining) {
+			p->spare[p->nspare++] = fd;
+		} else {
+			close(fd);
+		}
+	}
+	/* Without a socket they would wait until their deadline: what fails now fails for all. */
+	while (error < 0 && p->waiting) {
+		struct exchange *x = p->waiting;
+		pool_cancel(x);
+		if (error == -ENOTCONN)
+			exchange_error(x, 503, "This app cannot be reached for a moment",
+				       "A part of the server is being restarted. Try again in a few seconds.");
+		else
+			exchange_upstream_lost(x, error);
+	}
+	if (p->waiting && p->opens == 0) {
+		struct worker *w = p->waiting->c->conn.w;
+		int r = ask_for_sockets(w, p);
+		if (r < 0)
+			pool_opened(p, NULL, 0, r);
+	}
+}
+
+void pool_put_back(struct upstream *u)
+{
+	struct pool *p = u->pool;
+
+	if (p->draining || p->nidle >= IDLE_MAX || u->conn.w->draining) {
+		conn_close(&u->conn, false);
+		return;
+	}
+	buf_release(&u->conn.in);
+	u->conn.seen = 0;
+	DL_PREPEND(p->idle, u);
+	p->nidle++;
+	deadline_set(&u->conn, DL_POOL);
+	conn_read_start(&u->conn); /* an app that closes is noticed before the next request */
+}
+
+void pool_remove_idle(struct upstream *u)
+{
+	DL_DELETE(u->pool->idle, u);
+	u->pool->nidle--;
+}
+
+static void close_idle(struct pool *p)
+{
+	while (p->idle)
+		upstream_close(p->idle);
+	while (p->nspare)
+		close(p->spare[--p->nspare]);
+}
+
+void pool_leave(struct pool *p)
+{
+	p->busy--;
+}
+
+void pool_drain(struct worker *w, const char *instance, uint32_t generation)
+{
+	struct pool *p, *next;
+	bool known = false;
+
+	HASH_ITER(hh, w->pools, p, next)
+	{
+		if (p->kind != ROUTE_APP || p->generation != generation || strcmp(p->instance, instance) != 0)
+			continue;
+		p->draining = known = true;
+		close_idle(p);
+	}
+	if (!known)
+		control_say_idle(w, instance, generation);
+}
+
+/* Drained ones are announced, unused ones forgotten. Upstreams that are still closing do not look at their pool. */
+void pool_sweep(struct worker *w)
+{
+	struct pool *p, *next;
+
+	HASH_ITER(hh, w->pools, p, next)
+	{
+		if (p->nidle == 0 && p->busy == 0)
+			while (p->nspare)
+				close(p->spare[--p->nspare]);
+		if (p->busy || p->nidle || p->opens)
+			continue;
+		HASH_DEL(w->pools, p);
+		if (p->draining)
+			control_say_idle(w, p->instance, p->generation);
+		free(p->key);
+		free(p);
+	}
+}

@@ -1,0 +1,156 @@
+/* The main of a proxy process: one loop, its listeners, channels, signals and its end. See proxy.h. */
+#include "proxy/proxy.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "proxy/worker.h"
+
+#define TICK_MS 250
+#define DRAIN_MS 10000
+#define BACKLOG 4096
+
+void worker_listen(struct worker *w)
+{
+	if (w->listening || w->draining)
+		return;
+	w->listening = true;
+	for (size_t i = 0; i < w->nlisteners; i++) {
+		int r = uv_listen((uv_stream_t *)&w->listeners[i].tcp, BACKLOG, client_accept);
+		if (r < 0)
+			log_error("listen: %s", uv_strerror(r));
+	}
+}
+
+void worker_drain(struct worker *w)
+{
+	if (w->draining)
+		return;
+	w->draining = true;
+	w->drain_until = uv_now(&w->loop) + DRAIN_MS;
+	for (size_t i = 0; i < w->nlisteners; i++)
+		uv_close((uv_handle_t *)&w->listeners[i].tcp, NULL);
+	client_close_idle(w);
+	if (w->nclients == 0)
+		uv_stop(&w->loop);
+}
+
+static void on_tick(uv_timer_t *t)
+{
+	struct worker *w = t->data;
+
+	deadline_tick(w);
+	pool_sweep(w);
+	activity_report(w);
+	if (w->draining && (w->nclients == 0 || uv_now(&w->loop) >= w->drain_until))
+		uv_stop(&w->loop);
+}
+
+static void on_end_signal(uv_signal_t *s, int signum)
+{
+	worker_drain(s->data);
+}
+
+static void on_hangup(uv_signal_t *s, int signum)
+{
+	struct worker *w = s->data;
+
+	if (w->routes_file)
+		routes_file_load(w, w->routes_file);
+}
+
+static int open_listeners(struct worker *w, const struct proxy_config *config)
+{
+	w->listeners = xcalloc(config->nlisteners, sizeof *w->listeners);
+	w->nlisteners = config->nlisteners;
+	for (size_t i = 0; i < config->nlisteners; i++) {
+		struct listener *l = &w->listeners[i];
+		struct sockaddr_storage sa;
+		int len = sizeof sa, on = 1;
+		l->w = w;
+		uv_tcp_init(&w->loop, &l->tcp);
+		int r = uv_tcp_open(&l->tcp, config->listeners[i]);
+		if (r == 0)
+			r = uv_tcp_getsockname(&l->tcp, (struct sockaddr *)&sa, &len);
+		if (r < 0)
+			return r;
+		/* sin_port and sin6_port lie at the same place. Accepted sockets inherit the option. */
+		l->port = ntohs(((struct sockaddr_in *)&sa)->sin_port);
+		setsockopt(config->listeners[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	}
+	return 0;
+}
+
+static void watch_signal(struct worker *w, uv_signal_t *s, int signum, uv_signal_cb cb)
+{
+	uv_signal_init(&w->loop, s);
+	s->data = w;
+	uv_signal_start(s, cb, signum);
+}
+
+static int worker_init(struct worker *w, const struct proxy_config *config)
+{
+	int r = uv_loop_init(&w->loop);
+
+	if (r < 0)
+		return r;
+	w->loop.data = w;
+	limits_init(w, &config->limits);
+	w->routes = route_table_new();
+	io_random_hex(w->id_prefix, 8);
+	signal(SIGPIPE, SIG_IGN);
+	watch_signal(w, &w->sigterm, SIGTERM, on_end_signal);
+	watch_signal(w, &w->sigint, SIGINT, on_end_signal);
+	watch_signal(w, &w->sighup, SIGHUP, on_hangup);
+	uv_timer_init(&w->loop, &w->tick);
+	w->tick.data = w;
+	uv_timer_start(&w->tick, on_tick, TICK_MS, TICK_MS);
+	if ((r = open_listeners(w, config)) < 0)
+		return r;
+	if (config->parent >= 0)
+		parent_channel_attach(w, config->parent);
+	if (config->spawner >= 0)
+		spawn_attach(w, config->spawner);
+	if (config->control >= 0)
+		control_channel_attach(w, config->control);
+	w->routes_file = config->routes_file;
+	if (w->routes_file) {
+		if ((r = routes_file_load(w, w->routes_file)) < 0)
+			return r;
+		worker_listen(w);
+	}
+	return 0;
+}
+
+static void raise_file_limit(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+		lim.rlim_cur = lim.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &lim);
+	}
+}
+
+/* The process ends right after: what the worker still holds goes with it, but its sockets are closed in order. */
+int proxy_main(const struct proxy_config *config)
+{
+	static struct worker w;
+
+	raise_file_limit();
+	int r = worker_init(&w, config);
+	if (r < 0) {
+		log_error("the proxy cannot start: %s", strerror(-r));
+		return 1;
+	}
+	uv_run(&w.loop, UV_RUN_DEFAULT);
+	activity_report(&w);
+	if (w.nclients)
+		log_warn("%zu connections cut off at the end", w.nclients);
+	return 0;
+}

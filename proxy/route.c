@@ -1,0 +1,307 @@
+/* See route.h: routes on the wire, the folding of host names, and the table that each request asks once. */
+#include "proxy/route.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+
+#define uthash_fatal(msg) abort()
+#include <uthash.h>
+
+#define TITLE_MAX 1024
+#define TEXT_MAX (64U * 1024)
+#define HEADERS_MAX (8U * 1024)
+
+void route_release(struct route *r)
+{
+	free(r->page_title);
+	free(r->page_text);
+	free(r->headers);
+	memset(r, 0, sizeof *r);
+}
+
+void route_encode(const struct route *r, struct buf *b)
+{
+	put_str(b, r->host);
+	put_u8(b, (uint8_t)r->kind);
+	put_str(b, r->instance);
+	put_u32(b, r->generation);
+	put_u32(b, r->port);
+	put_str(b, r->address);
+	put_str(b, r->site);
+	put_str(b, r->space);
+	put_u32(b, r->page_status);
+	put_u8(b, r->page_refresh);
+	put_str(b, r->page_title);
+	put_str(b, r->page_text);
+	put_str(b, r->headers);
+}
+
+/* "Name: value\r\n" any number of times: these bytes go into responses as they are. */
+static bool header_lines_ok(const char *s)
+{
+	while (s && *s) {
+		size_t name = strcspn(s, ":\r\n");
+		if (name == 0 || s[name] != ':')
+			return false;
+		for (size_t i = 0; i < name; i++)
+			if (!(s[i] == '-' || (s[i] >= '0' && s[i] <= '9') || (s[i] >= 'A' && s[i] <= 'Z') ||
+			      (s[i] >= 'a' && s[i] <= 'z')))
+				return false;
+		size_t line = name + strcspn(s + name, "\r\n");
+		for (size_t i = name; i < line; i++)
+			if (((unsigned char)s[i] < 0x20 && s[i] != '\t') || s[i] == 0x7f)
+				return false;
+		if (s[line] != '\r' || s[line + 1] != '\n')
+			return false;
+		s += line + 2;
+	}
+	return true;
+}
+
+/* Host names in the table are canonical already; a wildcard is "*." before one. */
+static bool table_host_ok(const char *host)
+{
+	char folded[ROUTE_HOST_MAX + 1];
+	const char *name = strncmp(host, "*.", 2) == 0 ? host + 2 : host;
+	size_t n = strlen(name);
+
+	return n && name[n - 1] != '.' && route_canonical_host((struct str){name, n}, folded) &&
+	       strcmp(folded, name) == 0;
+}
+
+int route_decode(struct reader *rd, struct route *r)
+{
+	memset(r, 0, sizeof *r);
+	get_str(rd, r->host, sizeof r->host);
+	r->kind = get_u8(rd);
+	get_str(rd, r->instance, sizeof r->instance);
+	r->generation = get_u32(rd);
+	uint32_t port = get_u32(rd);
+	get_str(rd, r->address, sizeof r->address);
+	get_str(rd, r->site, sizeof r->site);
+	get_str(rd, r->space, sizeof r->space);
+	uint32_t status = get_u32(rd);
+	r->page_refresh = get_u8(rd) != 0;
+	r->page_title = get_strdup(rd, TITLE_MAX);
+	r->page_text = get_strdup(rd, TEXT_MAX);
+	r->headers = get_strdup(rd, HEADERS_MAX);
+	r->port = (uint16_t)port;
+	r->page_status = (uint16_t)status;
+
+	bool ok = !rd->bad && r->kind >= ROUTE_APP && r->kind <= ROUTE_PAGE && port <= 65535 &&
+		  table_host_ok(r->host) && header_lines_ok(r->headers);
+	if (ok && r->kind == ROUTE_APP)
+		ok = r->instance[0] && port;
+	if (ok && (r->kind == ROUTE_UNIX || r->kind == ROUTE_TCP))
+		ok = r->address[0] != '\0';
+	if (ok && r->kind == ROUTE_PAGE)
+		ok = status >= 200 && status <= 599;
+	if (!ok) {
+		route_release(r);
+		return -EBADMSG;
+	}
+	return 0;
+}
+
+static bool fold_ipv6(struct str host, size_t close, char out[ROUTE_HOST_MAX + 1])
+{
+	char text[INET6_ADDRSTRLEN + 1];
+	struct in6_addr a;
+
+	if (close < 3 || close - 1 >= sizeof text)
+		return false;
+	memcpy(text, host.p + 1, close - 1);
+	text[close - 1] = '\0';
+	if (inet_pton(AF_INET6, text, &a) != 1)
+		return false;
+	out[0] = '[';
+	inet_ntop(AF_INET6, &a, out + 1, INET6_ADDRSTRLEN);
+	size_t n = strlen(out);
+	out[n] = ']';
+	out[n + 1] = '\0';
+	return true;
+}
+
+static bool port_ok(struct str host, size_t at)
+{
+	unsigned port = 0;
+
+	if (at == host.n)
+		return true;
+	if (host.p[at] != ':' || host.n - at > 6)
+		return false;
+	for (size_t i = at + 1; i < host.n; i++) {
+		if (host.p[i] < '0' || host.p[i] > '9')
+			return false;
+		port = port * 10 + (unsigned)(host.p[i] - '0');
+	}
+	return port <= 65535;
+}
+
+bool route_canonical_host(struct str host, char out[ROUTE_HOST_MAX + 1])
+{
+	size_t n = 0, label = 0;
+
+	out[0] = '\0';
+	if (host.n == 0)
+		return false;
+	if (host.p[0] == '[') {
+		const char *close = memchr(host.p, ']', host.n);
+		return close && fold_ipv6(host, (size_t)(close - host.p), out) &&
+		       port_ok(host, (size_t)(close - host.p) + 1);
+	}
+	size_t i = 0;
+	for (; i < host.n && host.p[i] != ':'; i++) {
+		char c = host.p[i];
+		if (c >= 'A' && c <= 'Z')
+			c = (char)(c | 0x20);
+		if (c == '.') {
+			if (label == 0)
+				return false;
+			label = 0;
+		} else if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_') {
+			if (++label > 63)
+				return false;
+		} else {
+			return false;
+		}
+		/* One more than fits: the trailing dot of a longest name. */
+		if (n > ROUTE_HOST_MAX || (n == ROUTE_HOST_MAX && c != '.'))
+			return false;
+		if (n < ROUTE_HOST_MAX)
+			out[n] = c;
+		n++;
+	}
+	if (n && label == 0)
+		n--; /* one trailing dot: the root */
+	out[n <= ROUTE_HOST_MAX ? n : 0] = '\0';
+	if (n == 0 || n > ROUTE_HOST_MAX || !port_ok(host, i)) {
+		out[0] = '\0';
+		return false;
+	}
+	return true;
+}
+
+/* The table: one entry per host, pointing at a counted target. */
+
+struct entry {
+	struct target *target;
+	UT_hash_handle hh; /* key: target->host */
+};
+
+struct route_table {
+	struct entry *entries;
+	size_t wildcards; /* while 0 an unknown host costs one probe */
+};
+
+struct target *target_ref(const struct target *t)
+{
+	struct target *mine = (struct target *)(uintptr_t)t;
+	mine->refs++;
+	return mine;
+}
+
+void target_unref(struct target *t)
+{
+	if (t && --t->refs == 0)
+		free(t);
+}
+
+/* One allocation: the struct, then its strings. */
+static struct target *target_new(const struct route *r)
+{
+	const char *from[] = {r->host,	r->instance,   r->address,   r->site,
+			      r->space, r->page_title, r->page_text, r->headers};
+	size_t len[sizeof from / sizeof *from];
+	size_t total = 1;
+
+	for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
+		len[i] = from[i] ? strlen(from[i]) : 0;
+		total += len[i] ? len[i] + 1 : 0;
+	}
+	struct target *t = xmalloc(sizeof *t + total);
+	*t = (struct target){.kind = r->kind,
+			     .generation = r->generation,
+			     .refs = 1,
+			     .port = r->port,
+			     .page_status = r->page_status,
+			     .page_refresh = r->page_refresh};
+	const char **to[] = {&t->host,	&t->instance,	&t->address,   &t->site,
+			     &t->space, &t->page_title, &t->page_text, &t->headers};
+	char *at = (char *)(t + 1);
+	*at++ = '\0'; /* what all absent strings point at */
+	for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
+		*to[i] = len[i] ? at : (char *)(t + 1);
+		if (!len[i])
+			continue;
+		memcpy(at, from[i], len[i] + 1);
+		at += len[i] + 1;
+	}
+	return t;
+}
+
+struct route_table *route_table_new(void)
+{
+	return xcalloc(1, sizeof(struct route_table));
+}
+
+void route_table_free(struct route_table *t)
+{
+	struct entry *e, *next;
+
+	if (!t)
+		return;
+	HASH_ITER(hh, t->entries, e, next)
+	{
+		HASH_DELETE(hh, t->entries, e);
+		target_unref(e->target);
+		free(e);
+	}
+	free(t);
+}
+
+size_t route_table_size(const struct route_table *t)
+{
+	return HASH_COUNT(t->entries);
+}
+
+void route_table_remove(struct route_table *t, const char *host)
+{
+	struct entry *e;
+
+	HASH_FIND(hh, t->entries, host, strlen(host), e);
+	if (!e)
+		return;
+	HASH_DELETE(hh, t->entries, e);
+	t->wildcards -= e->target->host[0] == '*';
+	target_unref(e->target);
+	free(e);
+}
+
+void route_table_set(struct route_table *t, const struct route *r)
+{
+	route_table_remove(t, r->host);
+	struct entry *e = xcalloc(1, sizeof *e);
+	e->target = target_new(r);
+	t->wildcards += r->host[0] == '*';
+	HASH_ADD_KEYPTR(hh, t->entries, e->target->host, strlen(e->target->host), e);
+}
+
+const struct target *route_lookup(const struct route_table *t, struct str host)
+{
+	char key[ROUTE_HOST_MAX + 3];
+	char *name = key + 1; /* room for the '*' of a wildcard */
+	struct entry *e;
+
+	if (!route_canonical_host(host, name))
+		return NULL;
+	size_t n = strlen(name);
+	HASH_FIND(hh, t->entries, name, n, e);
+	for (char *dot = name; !e && t->wildcards && (dot = strchr(dot, '.')) != NULL; dot++) {
+		char saved = dot[-1];
+		dot[-1] = '*';
+		HASH_FIND(hh, t->entries, dot - 1, strlen(dot - 1), e);
+		dot[-1] = saved;
+	}
+	return e ? e->target : NULL;
+}

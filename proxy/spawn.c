@@ -1,0 +1,77 @@
+/* The spawner's channel: sockets made inside the network namespace of an app, in small batches (SPAWN_OPEN). */
+#include <errno.h>
+
+#include "proxy/worker.h"
+#include "sandbox/spawner.h"
+
+struct open_call {
+	UT_hash_handle hh;
+	uint32_t id;
+	uint32_t n;
+	struct pool *pool; /* lives on while pool->opens is not 0 */
+};
+
+static void answer(struct worker *w, struct open_call *call, struct frame *f, int error)
+{
+	struct pool *p = call->pool;
+	uint32_t n = call->n;
+
+	HASH_DEL(w->open_calls, call);
+	free(call);
+	pool_opened(p, f, n, error);
+}
+
+static void on_frame(void *ctx, struct frame *f)
+{
+	struct worker *w = ctx;
+	struct open_call *call;
+	uint32_t id = f->id;
+
+	HASH_FIND(hh, w->open_calls, &id, sizeof id, call);
+	if (!call)
+		return;
+	if (f->type == SPAWN_OK && f->nfds > 0) {
+		answer(w, call, f, 0);
+		return;
+	}
+	struct reader r = reader_of(f->payload, f->len);
+	uint32_t code = get_u32(&r);
+	answer(w, call, NULL, r.bad || code == 0 || code > 4095 ? -EPROTO : -(int)code);
+}
+
+static void on_end(void *ctx, int err)
+{
+	struct worker *w = ctx;
+	struct open_call *call, *next;
+
+	channel_close(w->spawner);
+	w->spawner = NULL;
+	HASH_ITER(hh, w->open_calls, call, next)
+	answer(w, call, NULL, -ENOTCONN);
+}
+
+void spawn_attach(struct worker *w, int fd)
+{
+	if (w->spawner)
+		on_end(w, 0);
+	w->spawner = channel_open(&w->loop, fd, on_frame, on_end, w);
+}
+
+int spawn_open(struct worker *w, struct pool *p, uint32_t n)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	if (!w->spawner)
+		return -ENOTCONN;
+	put_str(&b, p->instance);
+	put_u32(&b, n);
+	uint32_t id = ++w->open_ids ? w->open_ids : ++w->open_ids;
+	channel_send(w->spawner, SPAWN_OPEN, id, b.data, b.len, NULL, 0);
+	struct open_call *call = xcalloc(1, sizeof *call);
+	call->id = id;
+	call->n = n;
+	call->pool = p;
+	p->opens += n;
+	HASH_ADD(hh, w->open_calls, id, sizeof call->id, call);
+	return 0;
+}

@@ -1,0 +1,242 @@
+/* The inside of one proxy process: a worker (one loop) with its clients, exchanges (one request and its response) and
+ * upstream connections. Private to proxy/. Single-threaded; functions return 0 or negative errno.
+ *
+ *   client --(client.c: heads)--> exchange --(pool.c, upstream.c)--> upstream
+ *          <---------------- relay.c: bodies both ways ------------->
+ *
+ * Memory: a client or upstream that is idle holds its struct and nothing else. All reads go into one block of the worker;
+ * only a block whose bytes could not be written at once stays attached to that write, and then the other side is not read
+ * until it has gone: at most one block per direction. */
+#ifndef PROXY_WORKER_H
+#define PROXY_WORKER_H
+
+#include <uv.h>
+
+#include <uthash.h>
+
+#include "base/buf.h"
+#include "base/channel.h"
+#include "proxy/errpage.h"
+#include "proxy/http1.h"
+#include "proxy/proxy.h"
+#include "proxy/route.h"
+
+#define BLOCK_SIZE 65536
+
+/* Deadlines are lists in order of arrival, one per kind, since all of a kind wait equally long: O(1) to set and move. */
+enum deadline { DL_NONE, DL_HEAD, DL_IDLE, DL_CONNECT, DL_RESPONSE, DL_STALL, DL_LINGER, DL_POOL, DL_KINDS };
+struct timed {
+	struct timed *prev, *next;
+	uint64_t at;
+	enum deadline kind;
+};
+
+struct block {
+	struct block *next;
+	char data[BLOCK_SIZE];
+};
+
+/* What clients and upstreams have in common. */
+struct conn {
+	union {
+		uv_handle_t handle;
+		uv_stream_t stream;
+		uv_tcp_t tcp;
+		uv_pipe_t pipe;
+	};
+	struct timed timed;
+	struct worker *w;
+	struct buf in; /* bytes that wait: a head in pieces, or what cannot be used yet */
+	size_t seen;   /* of `in`: looked at for the end of the head */
+	size_t pending; /* bytes accepted by conn_write and not yet with the kernel */
+	bool is_client, reading, eof, shut, closing;
+};
+
+struct listener {
+	uv_tcp_t tcp;
+	struct worker *w;
+	uint16_t port;
+};
+
+struct client {
+	struct conn conn;
+	struct exchange *x; /* the request under way, or NULL */
+	struct peer *peer;  /* its address in the per-client count, or NULL */
+	uint16_t port;	    /* it came in on */
+	uint8_t addr_len;
+	bool feeding, lingering, goodbye; /* goodbye: close when all is written */
+	char addr[46];
+};
+
+struct upstream {
+	struct conn conn;
+	struct pool *pool;
+	struct exchange *x; /* NULL: idle in the pool */
+	struct upstream *prev, *next; /* idle list */
+	uv_connect_t connect;
+	bool connected, reused;
+};
+
+struct exchange {
+	struct client *c;
+	struct upstream *u;
+	struct exchange *prev, *next; /* in pool->waiting */
+	struct target *target;
+	struct pool *pool;
+	struct space *space;
+	struct buf head; /* to the app; kept until the first byte of the response */
+	enum http1_method method;
+	enum http1_body req_body, res_body, out_body;
+	uint64_t req_left, res_left;
+	uint64_t body_since, body_bytes, blocked_since; /* minimum rate of a request body */
+	uint8_t minor, interim;
+	enum page_format format;
+	bool waiting, head_sent, expect_continue, websocket, keep_alive;
+	bool req_done, upload_broken, res_head, res_done, reusable, tunnel, event_stream, retried;
+	char request_id[HTTP1_REQUEST_ID_MAX + 1];
+	struct http1_chunked *req_chunked, *res_chunked;
+};
+
+/* Connections to one upstream address, or one generation of one app: never shared between apps. */
+struct pool {
+	UT_hash_handle hh;
+	char *key;
+	enum route_kind kind;
+	char instance[81], address[108];
+	uint32_t generation;
+	uint16_t port;
+	struct upstream *idle; /* the last one used first */
+	struct exchange *waiting; /* for a socket from the spawner */
+	size_t nidle, busy, nwaiting, opens; /* busy: exchanges; opens: sockets asked for */
+	int spare[16];
+	int nspare;
+	bool draining;
+};
+
+struct space { /* counters since the last PROXY_ACTIVITY; open: now */
+	UT_hash_handle hh;
+	uint64_t requests, bytes_in, bytes_out;
+	uint32_t open, errors, reported_open;
+	char name[];
+};
+
+struct worker {
+	uv_loop_t loop;
+	struct proxy_limits limits;
+	struct http1_limits req_limits, res_limits;
+	struct route_table *routes, *next_routes; /* next: between PROXY_RESET and PROXY_COMMIT */
+	struct listener *listeners;
+	size_t nlisteners, nclients, nexchanges;
+	bool listening, draining;
+	uint64_t drain_until, activity_at;
+	struct block *block, *free_blocks;
+	size_t nfree_blocks;
+	struct exchange *free_exchanges;
+	struct http1_request req; /* scratch: judged and written within one call */
+	struct http1_response res;
+	struct buf out;
+	struct pool *pools;
+	struct space *spaces;
+	struct peer *peers;
+	struct timed deadlines[DL_KINDS];
+	uint32_t deadline_ms[DL_KINDS];
+	uv_timer_t tick;
+	uv_signal_t sigterm, sigint, sighup;
+	struct channel *control, *parent, *spawner;
+	struct open_call *open_calls;
+	uint32_t open_ids;
+	const char *routes_file;
+	char id_prefix[17];
+	uint64_t ids, date_at;
+	char date[40];
+};
+
+/* limits.c: deadlines, connections per client address. */
+void limits_init(struct worker *w, const struct proxy_limits *limits);
+void deadline_set(struct conn *c, enum deadline kind);
+void deadline_clear(struct conn *c);
+void deadline_tick(struct worker *w);
+/* Counts a new connection; false: there are too many from its address. */
+bool peer_enter(struct client *c, const struct sockaddr *sa);
+void peer_leave(struct client *c);
+
+/* conn.c: reading into blocks, writing with the rest kept. */
+void conn_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf);
+void conn_read_start(struct conn *c);
+void conn_read_stop(struct conn *c);
+/* Writes now what the kernel takes and keeps the rest (c->pending). `bufs` is used up. 0 or negative errno. */
+int conn_write(struct conn *c, uv_buf_t *bufs, unsigned n);
+/* Ends the sending direction once all is written. */
+void conn_shutdown(struct conn *c);
+void conn_close(struct conn *c, bool reset);
+
+/* client.c */
+void client_accept(uv_stream_t *server, int status);
+void client_input(struct client *c, char *p, ssize_t n); /* n < 0: end or error */
+void client_resume(struct client *c);	 /* something that blocked its input has changed */
+void client_drained(struct client *c);	 /* all pending bytes are with the kernel */
+void client_failed(struct client *c);	 /* its connection broke */
+void client_cut(struct client *c, bool reset); /* ends it in the middle of a response */
+void client_timeout(struct client *c, enum deadline kind);
+void client_next(struct client *c, bool keep, bool linger); /* its exchange is over */
+void client_close_idle(struct worker *w);
+
+/* exchange.c */
+void exchange_start(struct client *c); /* w->req was parsed and accepted */
+void exchange_ready(struct exchange *x); /* x->u is connected */
+void exchange_send_head(struct exchange *x);
+void exchange_page(struct exchange *x, const struct page *page); /* answers by itself, ends the exchange */
+void exchange_error(struct exchange *x, int status, const char *title, const char *text);
+void exchange_upstream_lost(struct exchange *x, int error); /* could not connect, or closed before its time */
+void exchange_abort(struct exchange *x); /* the client is gone */
+void exchange_done(struct exchange *x);	 /* the response is complete */
+const char *worker_date(struct worker *w);
+
+/* relay.c: returns bytes used; less than n: blocked or over. The exchange may be gone afterwards. */
+size_t relay_request(struct exchange *x, char *p, size_t n);
+void relay_response_bytes(struct upstream *u, char *p, size_t n);
+void relay_response_eof(struct exchange *x);
+void relay_tunnel_eof(struct exchange *x, struct conn *from);
+
+/* upstream.c */
+int upstream_connect(struct pool *p, struct exchange *x, int fd); /* fd: from the spawner, or -1 */
+void upstream_attach(struct upstream *u, struct exchange *x);
+void upstream_close(struct upstream *u);
+void upstream_input(struct upstream *u, char *p, ssize_t n);
+void upstream_drained(struct upstream *u);
+void upstream_broken(struct upstream *u); /* a write to it failed */
+
+/* pool.c */
+struct pool *pool_of(struct worker *w, const struct target *t);
+/* Gives the exchange an idle connection or starts to make one; `fresh`: not an idle one. 0 or negative errno. */
+int pool_acquire(struct pool *p, struct exchange *x, bool fresh);
+void pool_cancel(struct exchange *x); /* it waits no more for a socket */
+void pool_put_back(struct upstream *u);
+void pool_remove_idle(struct upstream *u);
+void pool_leave(struct pool *p); /* one exchange less */
+void pool_drain(struct worker *w, const char *instance, uint32_t generation);
+void pool_sweep(struct worker *w);
+void pool_opened(struct pool *p, struct frame *f, size_t asked, int error);
+
+/* spawn.c */
+void spawn_attach(struct worker *w, int fd);
+int spawn_open(struct worker *w, struct pool *p, uint32_t n); /* -ENOTCONN: no spawner now */
+
+/* control.c */
+void control_channel_attach(struct worker *w, int fd);
+void parent_channel_attach(struct worker *w, int fd);
+void control_say_idle(struct worker *w, const char *instance, uint32_t generation);
+
+/* activity.c */
+struct space *space_of(struct worker *w, const char *name); /* NULL for "" */
+void activity_report(struct worker *w);
+void activity_forget(struct worker *w); /* a new control: everything is said again */
+
+/* file.c */
+int routes_file_load(struct worker *w, const char *path);
+
+/* proxy.c */
+void worker_listen(struct worker *w);
+void worker_drain(struct worker *w);
+
+#endif
