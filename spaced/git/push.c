@@ -32,7 +32,7 @@ struct push {
 	uint64_t body_bytes;
 	bool body_ended, child_gone, results_ended, timed_out;
 	bool settled, reported, finished;
-	bool has_head, report, side_band, quiet;
+	bool has_head, report, side_band;
 	char *options[RECEIVE_MAX_OPTIONS];
 	size_t noptions;
 	struct ref_update *updates;
@@ -89,7 +89,7 @@ static void send_band(struct push *p, int band, const char *text, size_t n)
 
 static bool can_print(const struct push *p)
 {
-	return p->req && p->reported && !p->finished && p->side_band && !p->quiet;
+	return p->req && p->reported && !p->finished && p->side_band;
 }
 
 static void print_filtered(struct push *p, const char *text, size_t n)
@@ -157,8 +157,7 @@ void push_finish(struct push *p)
 	if (p->req && p->side_band) {
 		cleanup_buf struct buf b = BUF_INIT, tail = BUF_INIT;
 		text_filter_end(&p->filter, &tail);
-		if (!p->quiet)
-			pkt_band(&b, 2, tail.data, tail.len);
+		pkt_band(&b, 2, tail.data, tail.len);
 		pkt_flush(&b);
 		http_write(p->req, b.data, b.len);
 	}
@@ -273,7 +272,6 @@ static bool take_head(struct push *p, struct reader *r)
 	p->has_head = true;
 	p->report = get_u8(r);
 	p->side_band = get_u8(r);
-	p->quiet = get_u8(r);
 	uint32_t n = get_u32(r);
 	for (uint32_t i = 0; i < n && n <= RECEIVE_MAX_OPTIONS; i++) {
 		char *option = get_strdup(r, RECEIVE_MAX_OPTION_BYTES);

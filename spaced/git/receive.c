@@ -105,7 +105,6 @@ static int take_capability(struct receive *r, struct str cap, struct err *err)
 	    {"report-status-v2", offsetof(struct receive, report)}, /* v2 adds lines only for rewritten refs */
 	    {"side-band-64k", offsetof(struct receive, side_band)},
 	    {"atomic", offsetof(struct receive, atomic)},
-	    {"quiet", offsetof(struct receive, quiet)},
 	    {"push-options", offsetof(struct receive, push_options)},
 	};
 

@@ -15,7 +15,8 @@
 #define RECEIVE_MAX_OPTIONS 32
 #define RECEIVE_MAX_OPTION_BYTES 1024
 
-/* What we advertise; SPACED_VERSION is not a secret. */
+/* What we advertise. `quiet` is taken and means nothing, as in git: a client without a terminal always sends it, and the
+ * lines of the deployment are meant for it too. */
 #define RECEIVE_CAPABILITIES                                                                                           \
 	"report-status report-status-v2 delete-refs quiet atomic ofs-delta side-band-64k push-options "                \
 	"object-format=sha1 agent=spaced/" SPACED_VERSION
@@ -38,7 +39,7 @@ struct receive {
 	size_t nshallow;
 	char *options[RECEIVE_MAX_OPTIONS];
 	size_t noptions;
-	bool report, side_band, atomic, quiet, push_options;
+	bool report, side_band, atomic, push_options;
 };
 
 void receive_init(struct receive *r, uint32_t max_refs, uint32_t max_ref_bytes);

@@ -12,7 +12,7 @@
 
 /* Frames that the unpack role sends on its descriptor 3. */
 enum unpack_frame {
-	UNPACK_HEAD = 1, /* u8 report, u8 side_band, u8 quiet, u32 n, n strings: push options */
+	UNPACK_HEAD = 1, /* u8 report, u8 side_band, u32 n, n strings: push options */
 	UNPACK_REF,	 /* str name, str old, str new, u8 forced, str error ("": moved) */
 	UNPACK_END,	 /* str "ok" or why nothing was taken */
 };

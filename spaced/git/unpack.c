@@ -58,7 +58,6 @@ static void tell_head(struct unpack *u)
 	u->told_head = true;
 	put_u8(&b, u->receive.report);
 	put_u8(&b, u->receive.side_band);
-	put_u8(&b, u->receive.quiet);
 	put_u32(&b, (uint32_t)u->receive.noptions);
 	for (size_t i = 0; i < u->receive.noptions; i++)
 		put_str(&b, u->receive.options[i]);
