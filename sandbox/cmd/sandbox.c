@@ -1,0 +1,559 @@
+/* `sandbox run`: one command inside the walls, for a person at a terminal or a script. Hands on stdin, stdout, stderr
+ * and the exit status; needs neither daemon nor configuration. Everything is made for this one run and removed after. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "sandbox/egress.h"
+#include "sandbox/netns.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/skeleton.h"
+
+#define GRACE_MS 5000
+#define EXIT_CANNOT 125 /* as env(1) and timeout(1) have it */
+#define MIB (1024ULL * 1024)
+#define SLOTS 4096
+#define FIRST_ID 0x50000000U /* ranges of `sandbox run`; the daemon's are elsewhere (spaced/config.h) */
+
+static const char usage[] =
+    "usage: sandbox run [OPTION]... -- COMMAND [ARGUMENT]...\n"
+    "       sandbox probe\n"
+    "\n"
+    "Runs COMMAND in a sandbox of its own: the host's /usr read-only, an empty system around it, nothing else.\n"
+    "\n"
+    "  --ro-bind SRC DST    show the host's SRC at DST, read-only\n"
+    "  --bind SRC DST       the same, writable; ids on disk are ids inside\n"
+    "  --memory SIZE        limit of memory and swap, as 512M, 2G\n"
+    "  --cpus N             processors, as 1.5\n"
+    "  --pids N             processes and threads\n"
+    "  --disk SIZE          writable layer (in memory); default 256M\n"
+    "  --egress POLICY      none (loopback only, the default) or internet (no private or link-local address)\n"
+    "  --timeout TIME       as 60s, 5m, 1h: then SIGTERM, and SIGKILL five seconds later\n"
+    "  --env NAME=VALUE     nothing is inherited; PATH, HOME, LANG and TERM have defaults\n"
+    "  --cwd FOLDER         working folder inside; default /app\n"
+    "  --uid N              user inside; default 1000\n"
+    "  --rootless           as if an ordinary user had started it: only the caller's own id is mapped\n"
+    "  --help\n"
+    "\n"
+    "sandbox probe prints what this host gives.\n"
+    "Exit status: the command's; 128+N when signal N ended it; 125 when the sandbox cannot be made.\n";
+
+struct options {
+	struct sandbox_spec spec;
+	size_t nenv;
+	bool rootless;
+};
+
+/* What is made for one run, and has to go with it. */
+struct run {
+	struct sandbox box;
+	struct sandbox_sources src;
+	struct egress egress;
+	char *state, *egress_lock;
+	int slot; /* locked: our number for ids and addresses */
+	uint32_t number;
+	bool connected;
+};
+
+struct outcome {
+	int status; /* as of wait(2) */
+	bool timeout;
+};
+
+__attribute__((format(printf, 1, 2))) _Noreturn static void die(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("sandbox: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	exit(EXIT_CANNOT);
+}
+
+/* -- options ------------------------------------------------------------------------------------------------------ */
+
+/* "1.5" with one of `units` behind it; their factors are in the same order. */
+static double number(const char *what, const char *text, const char *units, const double *factors)
+{
+	char *end;
+	double v = strtod(text, &end);
+	const char *unit = *end ? strchr(units, *end) : NULL;
+
+	if (end == text || !(v > 0) || v > 1e15 || (*end && (!unit || end[1])))
+		die("%s: `%s` is not understood", what, text);
+	return unit ? v * factors[unit - units] : v;
+}
+
+static uint64_t bytes(const char *what, const char *text)
+{
+	static const double factors[] = {
+	    1024, 1024, 1024.0 * 1024, 1024.0 * 1024, 1024.0 * 1024 * 1024, 1024.0 * 1024 * 1024};
+
+	return (uint64_t)number(what, text, "kKmMgG", factors);
+}
+
+static uint32_t count(const char *what, const char *text)
+{
+	double v = number(what, text, "", NULL);
+
+	if (v > 4e6 || v != (double)(uint32_t)v)
+		die("%s: `%s` is not a number of things", what, text);
+	return (uint32_t)v;
+}
+
+static void add_bind(struct options *o, const char *src, const char *dst, bool write)
+{
+	struct sandbox_spec *s = &o->spec;
+	cleanup_free char *real = src ? realpath(src, NULL) : NULL;
+
+	if (!src || !dst)
+		die("--%s wants SRC and DST", write ? "bind" : "ro-bind");
+	if (!real)
+		die("--%s: `%s`: %s", write ? "bind" : "ro-bind", src, strerror(errno));
+	if (s->nbinds == SANDBOX_MAX_BINDS)
+		die("more than %d binds", SANDBOX_MAX_BINDS);
+	s->binds[s->nbinds++] =
+	    (struct sandbox_bind){.source = steal_ptr(&real), .target = xstrdup(dst), .write = write};
+}
+
+static void add_env(struct options *o, const char *name, const char *value)
+{
+	struct sandbox_spec *s = &o->spec;
+
+	s->env = xreallocarray(s->env, o->nenv + 2, sizeof *s->env);
+	s->env[o->nenv++] = value ? xasprintf("%s=%s", name, value) : xstrdup(name);
+	s->env[o->nenv] = NULL;
+}
+
+static bool has_env(const struct options *o, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < o->nenv; i++)
+		if (strncmp(o->spec.env[i], name, n) == 0 && o->spec.env[i][n] == '=')
+			return true;
+	return false;
+}
+
+static void default_env(struct options *o)
+{
+	const char *term = getenv("TERM");
+	const struct {
+		const char *name, *value;
+	} table[] = {
+	    {"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+	    {"HOME", "/home/user"},
+	    {"LANG", "C.UTF-8"},
+	    {"TERM", term ? term : "dumb"},
+	};
+
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+		if (!has_env(o, table[i].name))
+			add_env(o, table[i].name, table[i].value);
+}
+
+enum {
+	OPT_RO_BIND = 256,
+	OPT_BIND,
+	OPT_MEMORY,
+	OPT_CPUS,
+	OPT_PIDS,
+	OPT_DISK,
+	OPT_EGRESS,
+	OPT_TIMEOUT,
+	OPT_ENV,
+	OPT_CWD,
+	OPT_UID,
+	OPT_ROOTLESS,
+	OPT_HELP
+};
+
+static const struct option longopts[] = {
+    {"ro-bind", required_argument, NULL, OPT_RO_BIND},
+    {"bind", required_argument, NULL, OPT_BIND},
+    {"memory", required_argument, NULL, OPT_MEMORY},
+    {"cpus", required_argument, NULL, OPT_CPUS},
+    {"pids", required_argument, NULL, OPT_PIDS},
+    {"disk", required_argument, NULL, OPT_DISK},
+    {"egress", required_argument, NULL, OPT_EGRESS},
+    {"timeout", required_argument, NULL, OPT_TIMEOUT},
+    {"env", required_argument, NULL, OPT_ENV},
+    {"cwd", required_argument, NULL, OPT_CWD},
+    {"uid", required_argument, NULL, OPT_UID},
+    {"rootless", no_argument, NULL, OPT_ROOTLESS},
+    {"help", no_argument, NULL, OPT_HELP},
+    {NULL, 0, NULL, 0},
+};
+
+static void set_egress(struct sandbox_spec *s, const char *policy)
+{
+	if (strcmp(policy, "internet") == 0)
+		s->egress = EGRESS_INTERNET;
+	else if (strcmp(policy, "none") != 0)
+		die("--egress: `%s` is neither none nor internet", policy);
+}
+
+static void one_option(struct options *o, int opt, char **argv)
+{
+	static const double seconds[] = {1, 60, 3600};
+	struct sandbox_spec *s = &o->spec;
+	double v;
+
+	switch (opt) {
+	case OPT_RO_BIND:
+	case OPT_BIND:
+		add_bind(o, optarg, argv[optind], opt == OPT_BIND);
+		optind++;
+		break;
+	case OPT_MEMORY:
+		s->limits.memory = bytes("--memory", optarg);
+		break;
+	case OPT_CPUS:
+		v = number("--cpus", optarg, "", NULL);
+		if (v < 0.01 || v > 4096)
+			die("--cpus: `%s` is not between 0.01 and 4096", optarg);
+		s->limits.cpu_milli = (uint32_t)(v * 1000);
+		break;
+	case OPT_PIDS:
+		s->limits.pids = count("--pids", optarg);
+		break;
+	case OPT_DISK:
+		s->top_bytes = bytes("--disk", optarg);
+		break;
+	case OPT_EGRESS:
+		set_egress(s, optarg);
+		break;
+	case OPT_TIMEOUT:
+		v = number("--timeout", optarg, "smh", seconds);
+		if (v < 1 || v > 1e7)
+			die("--timeout: `%s` is out of bounds", optarg);
+		s->limits.timeout_s = (uint32_t)v;
+		break;
+	case OPT_ENV:
+		if (!strchr(optarg, '=') || *optarg == '=')
+			die("--env: `%s` is not NAME=VALUE", optarg);
+		add_env(o, optarg, NULL);
+		break;
+	case OPT_CWD:
+		free(s->cwd);
+		s->cwd = xstrdup(optarg);
+		break;
+	case OPT_UID:
+		s->uid = s->gid = strcmp(optarg, "0") == 0 ? 0 : count("--uid", optarg);
+		break;
+	case OPT_ROOTLESS:
+		o->rootless = true;
+		break;
+	case OPT_HELP:
+		fputs(usage, stdout);
+		exit(0);
+	default:
+		fputs("sandbox: try --help\n", stderr);
+		exit(EXIT_CANNOT);
+	}
+}
+
+/* Copies all strings: pid 1 inside wipes the memory of our arguments. */
+static void parse(struct options *o, int argc, char **argv)
+{
+	struct sandbox_spec *s = &o->spec;
+	int opt;
+
+	s->uid = s->gid = 1000;
+	while ((opt = getopt_long(argc, argv, "+", longopts, NULL)) != -1)
+		one_option(o, opt, argv);
+	if (optind >= argc)
+		die("no command; try --help");
+	o->rootless |= geteuid() != 0;
+	s->argv = xcalloc((size_t)(argc - optind) + 1, sizeof *s->argv);
+	for (int i = optind; i < argc; i++)
+		s->argv[i - optind] = xstrdup(argv[i]);
+	if (!s->cwd)
+		s->cwd = xstrdup("/app");
+	default_env(o);
+	snprintf(s->name, sizeof s->name, "run-%d", getpid());
+	s->hostname = xstrdup("sandbox");
+}
+
+/* -- what the sandbox stands on ----------------------------------------------------------------------------------- */
+
+static int open_or_die(const char *path)
+{
+	int fd = open(path, O_PATH | O_CLOEXEC);
+
+	if (fd < 0)
+		die("open `%s`: %s", path, strerror(errno));
+	return fd;
+}
+
+static char *state_folder(void)
+{
+	const char *home = getenv("XDG_CACHE_HOME");
+	char *path;
+
+	if (geteuid() == 0)
+		path = xstrdup("/var/cache/spaced-sandbox");
+	else if (home && *home == '/')
+		path = xasprintf("%s/spaced-sandbox", home);
+	else
+		path = xasprintf("%s/.cache/spaced-sandbox", getenv("HOME") ? getenv("HOME") : "/nonexistent");
+	char *slash = strrchr(path, '/');
+	*slash = '\0';
+	io_mkdir(AT_FDCWD, path, 0700);
+	*slash = '/';
+	int rc = io_mkdir(AT_FDCWD, path, 0700);
+	if (rc < 0)
+		die("make `%s`: %s", path, strerror(-rc));
+	return path;
+}
+
+/* The system around the command is copied from the host once, and again when the host has changed. */
+static int skeleton_of_host(const char *state)
+{
+	cleanup_close int dir = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	char name[SKELETON_NAME], making[64];
+	struct err err = ERR_INIT;
+
+	skeleton_name(name);
+	int fd = dir < 0 ? -1 : openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0 || dir < 0)
+		return dir < 0 ? open_or_die(state) : fd;
+	snprintf(making, sizeof making, "making-%d", getpid());
+	io_remove_tree(dir, making);
+	if (mkdirat(dir, making, 0755) < 0)
+		die("make `%s/%s`: %s", state, making, strerror(errno));
+	cleanup_close int to = openat(dir, making, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (to < 0 || fchmod(to, 0755) < 0 || skeleton_build(to, &err) < 0) {
+		io_remove_tree(dir, making);
+		die("%s", err.msg);
+	}
+	/* Somebody else may have been quicker: theirs is as good. */
+	if (renameat(dir, making, dir, name) < 0)
+		io_remove_tree(dir, making);
+	fd = openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		die("open `%s/%s`: %s", state, name, strerror(errno));
+	return fd;
+}
+
+/* A number that no other run has: the lock goes with our process. */
+static void take_slot(struct run *r)
+{
+	cleanup_free char *folder = xasprintf("%s/slots", r->state);
+
+	io_mkdir(AT_FDCWD, folder, 0700);
+	for (r->number = 0; r->number < SLOTS; r->number++) {
+		cleanup_free char *path = xasprintf("%s/%u", folder, r->number);
+
+		r->slot = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (r->slot < 0)
+			die("open `%s`: %s", path, strerror(errno));
+		if (flock(r->slot, LOCK_EX | LOCK_NB) == 0)
+			return;
+		close(r->slot);
+	}
+	die("more than %d sandboxes at once", SLOTS);
+}
+
+static void connect_out(struct run *r, const struct options *o)
+{
+	struct err err = ERR_INIT;
+
+	if (o->rootless)
+		die("--egress internet needs root (veth and nftables)");
+	r->egress_lock = xasprintf("%s/egress.lock", r->state);
+	egress_init(&r->egress, r->state, r->egress_lock);
+	r->src.netns = netns_make(&err);
+	if (r->src.netns < 0 || egress_ensure(&r->egress, &err) < 0 || egress_detach(&r->egress, r->number, &err) < 0 ||
+	    egress_attach(&r->egress, r->number, r->src.netns, &err) < 0)
+		die("%s", err.msg);
+	r->connected = true;
+}
+
+static void prepare(struct run *r, struct options *o)
+{
+	struct sandbox_spec *s = &o->spec;
+
+	r->src = (struct sandbox_sources){.top = -1, .netns = -1, .idmap = !o->rootless};
+	r->state = state_folder();
+	r->src.base_usr = open_or_die("/usr");
+	r->src.skeleton = skeleton_of_host(r->state);
+	for (size_t i = 0; i < s->nbinds; i++)
+		r->src.binds[i] = open_or_die(s->binds[i].source);
+	r->slot = -1;
+	if (!o->rootless) {
+		take_slot(r);
+		s->id_base = FIRST_ID + r->number * SANDBOX_IDS;
+	}
+	if (s->egress == EGRESS_INTERNET)
+		connect_out(r, o);
+}
+
+/* -- the run ------------------------------------------------------------------------------------------------------ */
+
+static void send_signal(const struct run *r, int sig)
+{
+	syscall(SYS_pidfd_send_signal, r->box.pidfd, sig, NULL, 0);
+}
+
+static void kill_all(struct run *r)
+{
+	struct err err;
+
+	send_signal(r, SIGKILL);
+	cgroup_host()->kill(&r->box.cgroup, GRACE_MS, &err);
+}
+
+static int read_status(struct run *r)
+{
+	int status = 0;
+
+	/* Nothing in it: pid 1 itself was killed. */
+	if (io_read_full(r->box.status_pipe, &status, sizeof status) < 0)
+		return SIGKILL;
+	return status;
+}
+
+static int left_ms(uint64_t until)
+{
+	uint64_t now = io_now_ms();
+
+	return until == 0 ? -1 : until <= now ? 0 : until - now > 1U << 30 ? 1 << 30 : (int)(until - now);
+}
+
+static struct outcome wait_end(struct run *r, const struct sandbox_spec *s, int signals)
+{
+	struct outcome out = {0};
+	uint64_t until = s->limits.timeout_s ? io_now_ms() + s->limits.timeout_s * 1000ULL : 0;
+	int asked = 0;
+
+	for (;;) {
+		struct pollfd p[2] = {{.fd = r->box.status_pipe, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+		struct signalfd_siginfo si;
+
+		if (poll(p, 2, left_ms(until)) < 0 && errno != EINTR)
+			die("poll: %s", strerror(errno));
+		if (p[0].revents) {
+			out.status = read_status(r);
+			return out;
+		}
+		if (p[1].revents && read(signals, &si, sizeof si) == (ssize_t)sizeof si) {
+			/* The third Ctrl-C is meant. */
+			if (si.ssi_signo == SIGINT && ++asked == 3)
+				kill_all(r);
+			else
+				send_signal(r, (int)si.ssi_signo);
+		}
+		if (until && left_ms(until) == 0) {
+			if (out.timeout)
+				kill_all(r);
+			else
+				send_signal(r, SIGTERM);
+			until = out.timeout ? 0 : io_now_ms() + GRACE_MS;
+			out.timeout = true;
+		}
+	}
+}
+
+static int report(struct run *r, const struct sandbox_spec *s, const struct outcome *out)
+{
+	struct cgroup_stats stats = {0};
+	struct err err;
+	int status = WIFEXITED(out->status) ? WEXITSTATUS(out->status) : 128 + WTERMSIG(out->status);
+
+	cgroup_host()->stats(&r->box.cgroup, &stats, &err);
+	if (out->timeout)
+		fprintf(stderr, "sandbox: stopped: it ran for %u s\n", s->limits.timeout_s);
+	else if (stats.oom_kills && status == 128 + SIGKILL)
+		fprintf(stderr, "sandbox: killed: used all %llu MiB of memory\n",
+			(unsigned long long)(s->limits.memory / MIB));
+	else if (stats.oom_kills)
+		fprintf(stderr, "sandbox: a process of it was killed: the limit is %llu MiB of memory\n",
+			(unsigned long long)(s->limits.memory / MIB));
+	else if (!WIFEXITED(out->status))
+		fprintf(stderr, "sandbox: ended by signal %d (%s)\n", WTERMSIG(out->status),
+			strsignal(WTERMSIG(out->status)));
+	return status;
+}
+
+static void clean_up(struct run *r)
+{
+	struct err err = ERR_INIT;
+
+	kill_all(r);
+	while (waitpid(r->box.init, NULL, 0) < 0 && errno == EINTR)
+		;
+	if (cgroup_host()->remove(&r->box.cgroup, &err) < 0)
+		fprintf(stderr, "sandbox: %s\n", err.msg);
+	if (r->connected && egress_detach(&r->egress, r->number, &err) < 0)
+		fprintf(stderr, "sandbox: %s\n", err.msg);
+	sandbox_release(&r->box);
+}
+
+static int run_command(int argc, char **argv)
+{
+	struct options o = {0};
+	struct run r = {0};
+	struct err err = ERR_INIT;
+	const int stdio[3] = {0, 1, 2};
+	sigset_t set;
+
+	parse(&o, argc, argv);
+	if (o.rootless && geteuid() == 0)
+		setenv("SPACED_FORCE", "cgroup_none", 1);
+	prepare(&r, &o);
+	sigemptyset(&set);
+	for (size_t i = 0; i < 6; i++)
+		sigaddset(&set, (int[]){SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2}[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	cleanup_close int signals = signalfd(-1, &set, SFD_CLOEXEC);
+	if (signals < 0)
+		die("signalfd: %s", strerror(errno));
+	if (sandbox_start(&o.spec, &r.src, stdio, &r.box, &err) < 0) {
+		struct err ignored;
+
+		if (r.connected)
+			egress_detach(&r.egress, r.number, &ignored);
+		die("%s", err.msg);
+	}
+	struct outcome out = wait_end(&r, &o.spec, signals);
+	int status = report(&r, &o.spec, &out);
+	clean_up(&r);
+	return status;
+}
+
+static int probe(void)
+{
+	struct sandbox_host h;
+
+	sandbox_probe(&h);
+	printf("kernel %s\nroot %d\nuser_namespaces %d\nidmapped_mounts %d\noverlay_in_userns %d\nloop_devices %d\n"
+	       "landlock_abi %d\ncgroup %s\negress %d\n",
+	       h.kernel, h.root, h.user_namespaces, h.idmapped_mounts, h.overlay_in_userns, h.loop_devices,
+	       h.landlock_abi, cgroup_host()->label, h.egress);
+	return h.user_namespaces && h.overlay_in_userns ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	log_init("sandbox", LOG_LEVEL_WARN);
+	if (argc >= 2 && strcmp(argv[1], "run") == 0)
+		return run_command(argc - 1, argv + 1);
+	if (argc == 2 && strcmp(argv[1], "probe") == 0)
+		return probe();
+	bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
+	fputs(usage, help ? stdout : stderr);
+	return help ? 0 : EXIT_CANNOT;
+}
