@@ -14,6 +14,7 @@ static int hex(char c)
 bool url_decode(struct str s, bool plus, struct buf *out)
 {
 	buf_reserve(out, s.n);
+	out->data[out->len] = '\0'; /* also when nothing is added */
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
 		if (c == '%') {
