@@ -7,6 +7,8 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "sandbox/contain.h"
@@ -311,25 +313,41 @@ int mnt_build(struct contain *c, struct err *err)
 	return 0;
 }
 
-/* pivot_root(2), "pivot_root(".", ".")": no folder is needed for the old root. Leaving through the descriptor of the
- * old root makes the umount hit it and not the new one. */
+/* Nothing above "/", and it is what we have built: whoever gets this wrong leaves the host one ".." away. */
+static int verify_root(const struct stat *want, struct err *err)
+{
+	struct statx root, up;
+
+	if (statx(AT_FDCWD, "/", 0, STATX_INO | STATX_MNT_ID, &root) < 0 ||
+	    statx(AT_FDCWD, "/..", 0, STATX_INO | STATX_MNT_ID, &up) < 0)
+		return err_set(err, errno, "look at the new root");
+	if (root.stx_ino != want->st_ino || makedev(root.stx_dev_major, root.stx_dev_minor) != want->st_dev)
+		return err_set(err, EXDEV, "the root is not the one that was built");
+	if (up.stx_mnt_id != root.stx_mnt_id || up.stx_ino != root.stx_ino)
+		return err_set(err, EXDEV, "there is something above the root");
+	return 0;
+}
+
+/* pivot_root(2), "pivot_root(".", ".")": no folder is needed for the old root, which ends up on top of the new one,
+ * with the staging folder on top of it. A umount of "." takes the topmost, so two of them take both; the working
+ * folder in the old root makes them hit it and not the new one. */
 int mnt_enter(struct contain *c, struct err *err)
 {
 	cleanup_close int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct stat now, want;
+	struct stat want;
 
 	if (old < 0 || fstat(c->root, &want) < 0 || fchdir(c->root) < 0)
 		return err_set(err, errno, "enter the new root");
 	if (syscall(SYS_pivot_root, ".", ".") < 0)
 		return err_set(err, errno, "pivot_root");
 	if (fchdir(old) < 0 || umount2(".", MNT_DETACH) < 0)
+		return err_set(err, errno, "leave the staging folder");
+	if (umount2(".", MNT_DETACH) < 0)
 		return err_set(err, errno, "leave the old root");
-	if (chdir("/") < 0 || stat("/", &now) < 0)
+	if (chdir("/") < 0)
 		return err_set(err, errno, "enter the new root");
-	if (now.st_dev != want.st_dev || now.st_ino != want.st_ino)
-		return err_set(err, EXDEV, "the root is not the one that was built");
 	close(c->root);
 	c->root = -1;
 	umask(022);
-	return 0;
+	return verify_root(&want, err);
 }
