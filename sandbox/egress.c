@@ -19,8 +19,8 @@
 #include "sandbox/rtnl.h"
 
 /* Not the Internet: IANA's special-purpose registry (RFC 6890) and multicast, without the documentation ranges. */
-#define FORBIDDEN                                                                                        \
-	"0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, " \
+#define FORBIDDEN                                                                                                      \
+	"0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, "           \
 	"198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4"
 
 static uint64_t hash(const char *p, size_t n)
@@ -68,7 +68,8 @@ size_t egress_resolvers(const char *resolv_conf, uint32_t out[4])
 static size_t host_resolvers(uint32_t out[4])
 {
 	static const char *const files[] = {"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf",
-					    "/run/NetworkManager/no-stub-resolv.conf", "/run/resolvconf/interface/original"};
+					    "/run/NetworkManager/no-stub-resolv.conf",
+					    "/run/resolvconf/interface/original"};
 	size_t n = 0;
 
 	for (size_t i = 0; i < sizeof files / sizeof *files && n == 0; i++) {
@@ -117,8 +118,9 @@ void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool gua
 {
 	cleanup_free char *links = xasprintf("\"" EGRESS_PREFIX "%s*\"", tag);
 	/* What DNS translation has made, and nothing else, may go to a private address or to the host. */
-	static const char dns[] = "ct status dnat ct original ip daddr " EGRESS_DNS " meta l4proto { tcp, udp } th dport 53 "
-				  "accept\n";
+	static const char dns[] =
+	    "ct status dnat ct original ip daddr " EGRESS_DNS " meta l4proto { tcp, udp } th dport 53 "
+	    "accept\n";
 
 	buf_adds(out, "chain dns { type nat hook prerouting priority dstnat; policy accept;\n");
 	dns_rules(links, resolvers, n, out);
@@ -143,7 +145,8 @@ void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool gua
  * rules_present() knows that these very rules are there. */
 static void rules_text(const char *tag, const char *chains, uint64_t version, struct buf *out)
 {
-	buf_addf(out, "add table ip spaced_%s\ndelete table ip spaced_%s\ntable ip spaced_%s {\nchain v%016llx { }\n%s}\n",
+	buf_addf(out,
+		 "add table ip spaced_%s\ndelete table ip spaced_%s\ntable ip spaced_%s {\nchain v%016llx { }\n%s}\n",
 		 tag, tag, tag, (unsigned long long)version, chains);
 	/* Links have no IPv6; should somebody turn it on, it still leads nowhere. */
 	buf_addf(out,
@@ -225,7 +228,8 @@ static int pass_foreign_forward(struct err *err)
 		if (strcmp(p, "\t}") == 0 && dropping && !passed)
 			buf_addf(&cmd,
 				 "insert rule %s %s %s iifname \"" EGRESS_PREFIX "*\" accept comment \"spaced\"\n"
-				 "insert rule %s %s %s oifname \"" EGRESS_PREFIX "*\" ct state established,related accept "
+				 "insert rule %s %s %s oifname \"" EGRESS_PREFIX
+				 "*\" ct state established,related accept "
 				 "comment \"spaced\"\n",
 				 family, table, chain, family, table, chain);
 	}
@@ -310,9 +314,9 @@ struct plan {
 	const struct egress *e;
 	uint32_t own[MAX_OWN]; /* ifindexes of our links: their routes do not count */
 	size_t nown;
-	uint32_t out;	  /* ifindex of the default route */
+	uint32_t out; /* ifindex of the default route */
 	uint32_t out_mtu;
-	uint32_t at;	  /* the /30 in question */
+	uint32_t at; /* the /30 in question */
 	bool taken;
 };
 
@@ -359,7 +363,8 @@ static void plan_route(void *ctx, const struct rtnl_route *r)
 static int choose_net(struct rtnl *nl, struct plan *p, uint32_t n, struct err *err)
 {
 	for (unsigned k = 0; k < 64 + 200; k++) {
-		uint32_t block = k < 64 ? 0x64400000U + (((k + 32) % 64) << 16) : 0x0a000000U + ((254 - (k - 64)) << 16);
+		uint32_t block =
+		    k < 64 ? 0x64400000U + (((k + 32) % 64) << 16) : 0x0a000000U + ((254 - (k - 64)) << 16);
 		uint32_t dns[4];
 		size_t ndns = host_resolvers(dns);
 		p->at = block + n * 4;
@@ -379,11 +384,11 @@ static int host_side(struct rtnl *nl, const char *name, uint32_t addr, struct er
 	static const struct {
 		const char *path, *value;
 	} settings[] = {
-		{"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "1"},
-		{"/proc/sys/net/ipv4/conf/%s/rp_filter", "1"}, /* nobody sends with another's address */
-		{"/proc/sys/net/ipv4/conf/%s/accept_redirects", "0"},
-		{"/proc/sys/net/ipv4/conf/%s/send_redirects", "0"},
-		{"/proc/sys/net/ipv4/conf/%s/route_localnet", "1"}, /* a resolver on loopback; all else is rejected */
+	    {"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "1"},
+	    {"/proc/sys/net/ipv4/conf/%s/rp_filter", "1"}, /* nobody sends with another's address */
+	    {"/proc/sys/net/ipv4/conf/%s/accept_redirects", "0"},
+	    {"/proc/sys/net/ipv4/conf/%s/send_redirects", "0"},
+	    {"/proc/sys/net/ipv4/conf/%s/route_localnet", "1"}, /* a resolver on loopback; all else is rejected */
 	};
 	uint32_t dns[4];
 	bool stub = host_resolvers(dns) > 0 && dns[0] >> 24 == 127;

@@ -163,7 +163,11 @@ bool netns_pool_refilled(struct netns_pool *p)
 			close(fd);
 		return true;
 	}
+	return false;
+}
+
+void netns_pool_refill_end(struct netns_pool *p)
+{
 	close(p->refill);
 	p->refill = -1;
-	return false;
 }

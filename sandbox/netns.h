@@ -31,7 +31,8 @@ void netns_pool_release(struct netns_pool *p);
 int netns_pool_take(struct netns_pool *p);
 /* Forks a child that makes what is missing, when something is and none is at work. */
 int netns_pool_refill(struct netns_pool *p, struct err *err);
-/* Takes one over from the child; false when it is through (p->refill has been closed). */
+/* Takes one over from the child; false when it is through: then call netns_pool_refill_end. */
 bool netns_pool_refilled(struct netns_pool *p);
+void netns_pool_refill_end(struct netns_pool *p);
 
 #endif

@@ -18,7 +18,7 @@
 #include "sandbox/spec.h"
 #include "sandbox/worker.h"
 
-#define NEW ".new-"	   /* prefix while being made */
+#define NEW ".new-"	     /* prefix while being made */
 #define TEMPLATE ".template" /* what mkfs puts into a new volume */
 #define MNT ".mnt"
 
@@ -60,7 +60,8 @@ int volumes_open(const char *state, struct volumes *v, struct err *err)
 		goto fail;
 	}
 	if (mkdir_err(v->dirfd, MNT, 0700, err) < 0 || mkdir_err(v->dirfd, TEMPLATE, 0755, err) < 0 ||
-	    mkdir_err(v->dirfd, TEMPLATE "/root", 0755, err) < 0 || mkdir_err(v->dirfd, TEMPLATE "/work", 0700, err) < 0)
+	    mkdir_err(v->dirfd, TEMPLATE "/root", 0755, err) < 0 ||
+	    mkdir_err(v->dirfd, TEMPLATE "/work", 0700, err) < 0)
 		goto fail;
 	remove_unfinished(v->dirfd);
 	return 0;
@@ -101,9 +102,25 @@ static int make_image(const struct volumes *v, const char *file, uint64_t bytes,
 	cleanup_free char *template = xasprintf("%s/" TEMPLATE, v->dir);
 	cleanup_close int fd = openat(v->dirfd, file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	/* No journal: a volume is either flushed and then only read, or scratch. An inode per 8 KiB: node_modules. */
-	const char *const argv[] = {"mkfs.ext4",     "-q", "-F",   "-b", "4096", "-I", "256", "-i",	"8192",
-				    "-m",	     "0",  "-O",   "^has_journal,^resize_inode", "-E",
-				    "lazy_itable_init=1,nodiscard,root_owner=0:0",	   "-d", template, path, NULL};
+	const char *const argv[] = {"mkfs.ext4",
+				    "-q",
+				    "-F",
+				    "-b",
+				    "4096",
+				    "-I",
+				    "256",
+				    "-i",
+				    "8192",
+				    "-m",
+				    "0",
+				    "-O",
+				    "^has_journal,^resize_inode",
+				    "-E",
+				    "lazy_itable_init=1,nodiscard,root_owner=0:0",
+				    "-d",
+				    template,
+				    path,
+				    NULL};
 
 	if (fd < 0)
 		return err_set(err, errno, "create %s", path);

@@ -1,0 +1,637 @@
+/* See instance.h: starting a sandbox, following its monitor, ending it. */
+#include "sandbox/instance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/sandbox.h"
+
+#define FREEZE_MS 2000
+#define KILL_MS 10000
+#define TIMEOUT_GRACE_MS 5000
+#define LINGER_MS 5000 /* the main process has ended: so long for init to follow */
+#define RESPAWNS 20
+
+void waiting_add(struct waiting **list, struct frame *f)
+{
+	struct waiting *w = xcalloc(1, sizeof *w);
+
+	w->frame = *f;
+	*f = (struct frame){0};
+	while (*list)
+		list = &(*list)->next;
+	*list = w;
+}
+
+struct instance *instance_find(struct spawn *s, const char *name)
+{
+	struct instance *i;
+
+	HASH_FIND_STR(s->instances, name, i);
+	return i;
+}
+
+/* -- start: in the child that becomes the monitor -------------------------------------------------------------------- */
+
+struct start {
+	struct instance *i;
+	struct sandbox_spec spec;
+	struct sandbox_sources src;
+	int stdio[2]; /* stdin, stdout or -1 */
+	int log_pipe[2];
+	int netns;
+	int channel;
+};
+
+static int open_volume(struct spawn *s, const char *name, int *fd, struct err *err)
+{
+	*fd = volume_mount(&s->volumes, name, err);
+	return *fd < 0 ? -1 : 0;
+}
+
+static int open_sources(struct start *st, struct err *err)
+{
+	struct spawn *s = st->i->s;
+	const struct sandbox_spec *spec = &st->spec;
+	struct sandbox_sources *src = &st->src;
+	int base = volume_mount(&s->volumes, s->skeleton, err);
+
+	if (base < 0)
+		return -1;
+	src->idmap = spec->id_base != 0;
+	src->skeleton = openat(base, "root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	src->base_usr = open("/usr", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (src->skeleton < 0 || src->base_usr < 0)
+		return err_set(err, errno, "open the base");
+	for (size_t k = 0; k < spec->nlayers; k++)
+		if (open_volume(s, spec->layers[k], &src->layers[k], err) < 0)
+			return -1;
+	src->top = -1;
+	if (spec->top && open_volume(s, spec->top, &src->top, err) < 0)
+		return -1;
+	for (size_t k = 0; k < spec->nbinds; k++)
+		if (open_volume(s, spec->binds[k].volume, &src->binds[k], err) < 0)
+			return -1;
+	return 0;
+}
+
+static int ensure_in_worker(void *arg, struct buf *result, struct err *err)
+{
+	return egress_ensure(arg, err);
+}
+
+static int open_network(struct start *st, struct err *err)
+{
+	struct instance *i = st->i;
+
+	if (st->netns < 0)
+		st->netns = netns_make(err);
+	if (st->netns < 0)
+		return -1;
+	st->src.netns = st->netns;
+	if (i->info.egress == NO_EGRESS)
+		return 0;
+	/* in a child of its own, for libnftables' memory */
+	if (worker_run(ensure_in_worker, &i->s->egress, NULL, err) < 0)
+		return -1;
+	return egress_attach(&i->s->egress, i->info.egress, st->netns, err);
+}
+
+static int start_sandbox(struct start *st, struct monitor *m, struct err *err)
+{
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int stdio[3] = {st->stdio[0] >= 0 ? st->stdio[0] : null, st->stdio[1] >= 0 ? st->stdio[1] : st->log_pipe[1],
+			st->log_pipe[1]};
+	struct sandbox box;
+
+	if (sandbox_start(&st->spec, &st->src, stdio, &box, err) < 0)
+		return -1;
+	m->init = box.init;
+	m->fds[MONITOR_PIDFD] = box.pidfd;
+	m->fds[MONITOR_NETNS] = box.netns;
+	m->fds[MONITOR_STATUS] = box.status_pipe;
+	return 0;
+}
+
+_Noreturn static void start_child(struct start *st)
+{
+	struct instance *i = st->i;
+	struct err err = ERR_INIT;
+	struct monitor m = {.log_budget = i->info.log_budget, .channel = st->channel, .host_mnt = i->s->host_mnt};
+
+	memcpy(m.fds, i->fds, sizeof m.fds);
+	signal(SIGCHLD, SIG_DFL);
+	if (open_sources(st, &err) == 0 && open_network(st, &err) == 0 && start_sandbox(st, &m, &err) == 0)
+		monitor_main(&m);
+	cleanup_buf struct buf b = BUF_INIT;
+	put_u32(&b, (uint32_t)(err.code ? err.code : EIO));
+	put_str(&b, err.msg);
+	frame_send(st->channel, MONITOR_FAILED, 0, b.data, b.len, NULL, 0);
+	_exit(1);
+}
+
+/* -- start: in the spawner --------------------------------------------------------------------------------------------- */
+
+static int add_use(struct spawn *s, struct instance_info *info, const char *name, bool write, bool alone,
+		   struct err *err)
+{
+	bool skeleton = strcmp(name, s->skeleton) == 0;
+
+	if (!skeleton && strncmp(name, SKELETON_PREFIX, strlen(SKELETON_PREFIX)) == 0)
+		return err_set(err, EPERM, "volume %s", name);
+	if (!volume_exists(&s->volumes, name))
+		return err_set(err, ENOENT, "volume %s", name);
+	if (spawn_volume_under_work(s, name) || (alone && spawn_volume_used(s, name, false)))
+		return err_set(err, EBUSY, "volume %s", name);
+	snprintf(info->uses[info->nuses].name, sizeof info->uses[0].name, "%s", name);
+	info->uses[info->nuses++].write = write;
+	return 0;
+}
+
+static int plan_uses(struct spawn *s, const struct sandbox_spec *spec, struct instance_info *info, struct err *err)
+{
+	if (add_use(s, info, s->skeleton, false, false, err) < 0)
+		return -1;
+	for (size_t k = 0; k < spec->nlayers; k++)
+		if (add_use(s, info, spec->layers[k], false, false, err) < 0)
+			return -1;
+	if (spec->top && add_use(s, info, spec->top, true, true, err) < 0)
+		return -1;
+	for (size_t k = 0; k < spec->nbinds; k++) {
+		if (spec->binds[k].source || !spec->binds[k].volume)
+			return err_set(err, EPERM, "a bind of a host path: only volumes are given to Spaces");
+		if (add_use(s, info, spec->binds[k].volume, spec->binds[k].write, false, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static uint32_t free_egress(struct spawn *s)
+{
+	for (uint32_t n = 0; n < EGRESS_MAX; n++) {
+		bool taken = false;
+		struct instance *i, *tmp;
+		HASH_ITER(hh, s->instances, i, tmp)
+		taken |= i->state != EXITED && i->info.egress == n;
+		if (!taken)
+			return n;
+	}
+	return NO_EGRESS;
+}
+
+static int plan_info(struct spawn *s, const struct sandbox_spec *spec, struct instance_info *info, struct err *err)
+{
+	*info = (struct instance_info){.build = spec->profile != SANDBOX_APP,
+				       .started_wall = io_wall_ms(),
+				       .started = io_now_ms(),
+				       .memory = spec->limits.memory,
+				       .timeout_s = spec->limits.timeout_s,
+				       .log_budget = spec->limits.log_bytes ? spec->limits.log_bytes : 64ULL << 20,
+				       .egress = NO_EGRESS};
+	snprintf(info->name, sizeof info->name, "%s", spec->name);
+	if (instance_find(s, spec->name))
+		return err_set(err, EEXIST, "sandbox %s", spec->name);
+	if (spec->base && strcmp(spec->base, "host") != 0)
+		return err_set(err, ENOENT, "base %s", spec->base);
+	if (spec->egress == EGRESS_INTERNET) {
+		info->egress = free_egress(s);
+		if (info->egress == NO_EGRESS)
+			return err_set(err, EADDRNOTAVAIL, "too many sandboxes with egress");
+	}
+	return plan_uses(s, spec, info, err);
+}
+
+static int fork_start(struct start *st, struct err *err)
+{
+	int sv[2];
+	int r = frame_pair(sv);
+
+	if (r < 0)
+		return err_set(err, -r, "socket pair");
+	st->channel = sv[1];
+	pid_t pid = fork();
+	if (pid == 0)
+		start_child(st);
+	int e = errno;
+	close(sv[1]);
+	if (pid < 0) {
+		close(sv[0]);
+		return err_set(err, e, "fork");
+	}
+	instance_follow(st->i, sv[0]);
+	return 0;
+}
+
+int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2],
+		   struct err *err)
+{
+	struct instance_info info;
+	struct start st = {.stdio = {stdio[0], stdio[1]}, .netns = -1, .log_pipe = {-1, -1}};
+
+	if (plan_info(s, spec, &info, err) < 0)
+		return -1;
+	struct instance *i = instance_new(s, &info);
+	st.i = i;
+	st.spec = *spec;
+	i->fds[MONITOR_LOG] = fcntl(log, F_DUPFD_CLOEXEC, 3);
+	if (instance_listen(i, err) < 0 || info_write(i->dir, &info, err) < 0)
+		goto fail;
+	if (i->fds[MONITOR_LOG] < 0 || pipe2(st.log_pipe, O_CLOEXEC) < 0) {
+		err_set(err, errno, "log of %s", info.name);
+		goto fail;
+	}
+	i->fds[MONITOR_LOG_PIPE] = st.log_pipe[0];
+	st.netns = netns_pool_take(&s->pool);
+	int r = fork_start(&st, err);
+	close(st.log_pipe[1]);
+	if (st.netns >= 0)
+		close(st.netns);
+	spawn_pool(s);
+	if (r < 0)
+		goto fail;
+	i->start_id = id;
+	return 0;
+fail:
+	instance_remove(i);
+	return -1;
+}
+
+/* -- the monitor says something ---------------------------------------------------------------------------------------- */
+
+static void on_state(struct instance *i, struct frame *f)
+{
+	struct reader r = reader_of(f->payload, f->len);
+	uint32_t init = get_u32(&r);
+
+	if (!get_ok(&r) || f->nfds != MONITOR_NFDS)
+		return;
+	for (int k = 0; k < MONITOR_NFDS; k++) {
+		if (i->fds[k] >= 0)
+			close(i->fds[k]);
+		i->fds[k] = frame_take_fd(f, k);
+	}
+	i->init = (pid_t)init;
+	if (i->state != STARTING)
+		return;
+	i->state = RUNNING;
+	for (uint32_t k = 0; k < i->info.nuses; k++)
+		spawn_note_mounted(i->s, i->info.uses[k].name);
+	if (i->info.timeout_s)
+		i->timeout_at = i->info.started + i->info.timeout_s * 1000ULL;
+	if (i->start_id)
+		spawn_ok(i->s, i->start_id, NULL);
+	i->start_id = 0;
+	if (i->stop_early)
+		instance_stop(i, i->stop_grace);
+}
+
+static void start_failed(struct instance *i, const struct err *err)
+{
+	log_info("start of %s failed: %s", i->info.name, err->msg);
+	if (i->start_id)
+		spawn_error(i->s, i->start_id, err);
+	i->start_id = 0;
+	i->lost = true; /* nothing to report: it never ran */
+	instance_end(i);
+}
+
+static void on_failed(struct instance *i, struct frame *f)
+{
+	struct reader r = reader_of(f->payload, f->len);
+	struct err err = ERR_INIT;
+
+	err.code = (int)get_u32(&r);
+	get_str(&r, err.msg, sizeof err.msg);
+	if (!get_ok(&r))
+		err_set(&err, EPROTO, "the monitor makes no sense");
+	if (i->state == STARTING)
+		start_failed(i, &err);
+	else
+		log_warn("monitor of %s: %s", i->info.name, err.msg);
+}
+
+static bool has_exited(struct instance *i)
+{
+	struct monitor_record r;
+	return i->fds[MONITOR_RECORD] >= 0 && monitor_read_record(i->fds[MONITOR_RECORD], &r) && r.exited;
+}
+
+/* A monitor was killed: another takes its place with the same descriptors; the sandbox does not notice. */
+static void respawn(struct instance *i)
+{
+	int sv[2];
+
+	if (++i->respawns > RESPAWNS || frame_pair(sv) < 0)
+		goto lost;
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct monitor m = {
+		    .init = i->init, .log_budget = i->info.log_budget, .channel = sv[1], .host_mnt = i->s->host_mnt};
+		memcpy(m.fds, i->fds, sizeof m.fds);
+		monitor_main(&m);
+	}
+	close(sv[1]);
+	if (pid < 0) {
+		close(sv[0]);
+		goto lost;
+	}
+	log_warn("monitor of %s died, replaced", i->info.name);
+	instance_follow(i, sv[0]);
+	return;
+lost:
+	log_error("monitor of %s cannot be replaced: stopping the sandbox", i->info.name);
+	pidfd_send_signal(i->fds[MONITOR_PIDFD], SIGKILL, NULL, 0);
+	instance_end(i);
+}
+
+static void monitor_gone(struct instance *i)
+{
+	struct err err = ERR_INIT;
+
+	spawn_unwatch(i->s, &i->monitor);
+	close(i->monitor.fd);
+	i->monitor.fd = -1;
+	if (i->state == STARTING) {
+		err_set(&err, ECHILD, "start of %s: the monitor died", i->info.name);
+		start_failed(i, &err);
+	} else if (i->state == RUNNING && has_exited(i)) {
+		instance_end(i);
+	} else if (i->state == RUNNING) {
+		respawn(i);
+	}
+}
+
+static void monitor_ready(struct source *src, uint32_t events)
+{
+	struct instance *i = container_of(src, struct instance, monitor);
+	struct frame f;
+	int r = frame_recv(src->fd, &f);
+
+	if (r == -EAGAIN)
+		return;
+	if (r <= 0) {
+		monitor_gone(i);
+		return;
+	}
+	if (f.type == MONITOR_STATE)
+		on_state(i, &f);
+	else if (f.type == MONITOR_FAILED)
+		on_failed(i, &f);
+	else if (f.type == MONITOR_MAIN_EXITED && i->kill_at == 0)
+		i->kill_at = io_now_ms() + LINGER_MS;
+	else if (f.type == MONITOR_EXITED && i->state == RUNNING)
+		instance_end(i);
+	frame_release(&f);
+}
+
+void instance_follow(struct instance *i, int channel)
+{
+	if (i->monitor.fd >= 0) {
+		spawn_unwatch(i->s, &i->monitor);
+		close(i->monitor.fd);
+	}
+	i->monitor = (struct source){.fd = channel, .ready = monitor_ready};
+	io_set_nonblock(channel, true);
+	if (spawn_watch(i->s, &i->monitor, EPOLLIN) < 0)
+		log_error("watch the monitor of %s: %m", i->info.name);
+}
+
+/* -- end ----------------------------------------------------------------------------------------------------------------- */
+
+struct cleaning {
+	char name[SANDBOX_NAME_MAX + 1];
+	struct egress egress;
+	uint32_t number;
+};
+
+/* In a worker: nothing of it is left on the host. Result: {u64 oom kills}. */
+static int clean(void *arg, struct buf *result, struct err *err)
+{
+	struct cleaning *c = arg;
+	const struct cgroup_ops *ops = cgroup_host();
+	struct cgroup cg;
+	struct cgroup_stats stats = {0};
+	int r = 0;
+
+	if (ops->open(c->name, &cg, err) == 0) {
+		ops->stats(&cg, &stats, NULL);
+		r = ops->kill(&cg, KILL_MS, err);
+		if (r == 0)
+			r = ops->remove(&cg, err);
+	}
+	put_u64(result, stats.oom_kills);
+	if (c->number != NO_EGRESS && egress_detach(&c->egress, c->number, r == 0 ? err : NULL) < 0)
+		r = -1;
+	return r;
+}
+
+static void describe(struct instance *i, uint64_t oom_kills)
+{
+	struct sandbox_exit *e = &i->exit;
+	struct monitor_record rec;
+	bool known = i->fds[MONITOR_RECORD] >= 0 && monitor_read_record(i->fds[MONITOR_RECORD], &rec);
+	unsigned long long mib = i->info.memory >> 20;
+
+	*e = (struct sandbox_exit){.status = known && rec.exited ? (int)rec.status : 128 + SIGKILL,
+				   .stopped = i->stopped,
+				   .timeout = i->timed_out,
+				   .log_dropped = known ? rec.dropped : 0};
+	/* An app may have lost a child to the limit long ago and end today for another reason: only a killed main
+	 * process counts. A build fails *because* its compiler was killed. */
+	e->oom =
+	    oom_kills && !e->stopped && !e->timeout && (e->status == 128 + SIGKILL || (i->info.build && e->status));
+	if (e->timeout)
+		snprintf(e->reason, sizeof e->reason, "timeout");
+	else if (e->oom)
+		snprintf(e->reason, sizeof e->reason, "killed: used %llu MiB of %llu MiB", mib, mib);
+	else if (e->stopped)
+		snprintf(e->reason, sizeof e->reason, "stopped");
+	else if (!known || !rec.exited)
+		snprintf(e->reason, sizeof e->reason, "lost: its supervision was killed");
+	else if (e->status > 128)
+		snprintf(e->reason, sizeof e->reason, "killed by signal %d (%s)", e->status - 128,
+			 sigdescr_np(e->status - 128) ? sigdescr_np(e->status - 128) : "unknown");
+	else
+		snprintf(e->reason, sizeof e->reason, "exit code %d", e->status);
+}
+
+static void answer_stops(struct instance *i)
+{
+	for (size_t k = 0; k < i->nstops; k++)
+		spawn_ok(i->s, i->stops[k], NULL);
+	free(i->stops);
+	i->stops = NULL;
+	i->nstops = 0;
+}
+
+static void cleaned(struct spawn *s, void *ctx, struct buf *result, const struct err *err)
+{
+	struct instance *i = ctx;
+	struct reader r = reader_of(result->data, result->len);
+	uint64_t oom_kills = get_u64(&r);
+	cleanup_buf struct buf event = BUF_INIT;
+
+	if (err)
+		log_error("clean-up of %s: %s", i->info.name, err->msg);
+	describe(i, get_ok(&r) ? oom_kills : 0);
+	for (int k = 0; k < MONITOR_NFDS; k++) {
+		if (i->fds[k] >= 0)
+			close(i->fds[k]);
+		i->fds[k] = -1;
+	}
+	i->state = EXITED;
+	answer_stops(i);
+	spawn_again(s, &i->waiting);
+	if (i->init == 0 && i->lost) { /* never ran, and the caller knows */
+		instance_remove(i);
+		return;
+	}
+	ended_write(i);
+	put_str(&event, i->info.name);
+	sandbox_exit_encode(&i->exit, &event);
+	spawn_event(s, SPAWN_EXITED, &event);
+}
+
+void instance_end(struct instance *i)
+{
+	struct cleaning c = {.egress = i->s->egress, .number = i->info.egress};
+	struct err err = ERR_INIT;
+	cleanup_buf struct buf none = BUF_INIT;
+
+	i->state = ENDING;
+	i->kill_at = i->timeout_at = 0;
+	if (i->monitor.fd >= 0) {
+		spawn_unwatch(i->s, &i->monitor);
+		close(i->monitor.fd);
+		i->monitor.fd = -1;
+	}
+	snprintf(c.name, sizeof c.name, "%s", i->info.name);
+	if (spawn_job(i->s, clean, &c, cleaned, i, NULL, &err) < 0)
+		cleaned(i->s, i, &none, &err);
+}
+
+/* -- verbs ----------------------------------------------------------------------------------------------------------------- */
+
+static int with_group(struct instance *i, int (*fn)(const struct cgroup *cg, struct err *err), struct err *err)
+{
+	struct cgroup cg;
+
+	if (cgroup_host()->open(i->info.name, &cg, err) < 0)
+		return -1;
+	int r = fn(&cg, err);
+	if (cg.v2_dir >= 0)
+		close(cg.v2_dir);
+	return r;
+}
+
+int instance_thaw(struct instance *i, struct err *err)
+{
+	return with_group(i, cgroup_host()->thaw, err);
+}
+
+static void kill_now(struct instance *i)
+{
+	instance_thaw(i, NULL); /* on v1 a frozen process does not die (battery I1) */
+	if (i->fds[MONITOR_PIDFD] >= 0)
+		pidfd_send_signal(i->fds[MONITOR_PIDFD], SIGKILL, NULL, 0); /* with init all inside end */
+	i->kill_at = 0;
+}
+
+static void terminate(struct instance *i, uint32_t grace_ms)
+{
+	if (grace_ms == 0) {
+		kill_now(i);
+		return;
+	}
+	uint64_t at = io_now_ms() + grace_ms;
+	instance_thaw(i, NULL);
+	pidfd_send_signal(i->fds[MONITOR_PIDFD], SIGTERM, NULL, 0);
+	if (i->kill_at == 0 || at < i->kill_at)
+		i->kill_at = at;
+}
+
+void instance_stop(struct instance *i, uint32_t grace_ms)
+{
+	if (!i->timed_out)
+		i->stopped = true;
+	if (i->state == STARTING) {
+		i->stop_early = true;
+		i->stop_grace = grace_ms;
+	} else if (i->state == RUNNING) {
+		terminate(i, grace_ms);
+	}
+}
+
+uint64_t instance_timers(struct instance *i, uint64_t now)
+{
+	if (i->state != RUNNING)
+		return 0;
+	if (i->timeout_at && now >= i->timeout_at) {
+		i->timeout_at = 0;
+		i->timed_out = !i->stopped;
+		terminate(i, TIMEOUT_GRACE_MS);
+	}
+	if (i->kill_at && now >= i->kill_at)
+		kill_now(i);
+	if (i->kill_at && i->timeout_at)
+		return i->kill_at < i->timeout_at ? i->kill_at : i->timeout_at;
+	return i->kill_at ? i->kill_at : i->timeout_at;
+}
+
+struct freezing {
+	struct instance *i;
+	uint32_t id;
+	char name[SANDBOX_NAME_MAX + 1];
+};
+
+static int freeze_group(const struct cgroup *cg, struct err *err)
+{
+	return cgroup_host()->freeze(cg, FREEZE_MS, err);
+}
+
+static int freeze(void *arg, struct buf *result, struct err *err)
+{
+	struct freezing *f = arg;
+	return with_group(f->i, freeze_group, err);
+}
+
+static void frozen(struct spawn *s, void *ctx, struct buf *result, const struct err *err)
+{
+	cleanup_free struct freezing *f = ctx;
+	struct instance *i = instance_find(s, f->name);
+
+	if (err)
+		spawn_error(s, f->id, err);
+	else
+		spawn_ok(s, f->id, NULL);
+	if (i) {
+		i->busy = false;
+		spawn_again(s, &i->waiting);
+	}
+}
+
+int instance_freeze(struct instance *i, uint32_t id, struct err *err)
+{
+	struct freezing *f = xcalloc(1, sizeof *f);
+
+	*f = (struct freezing){.i = i, .id = id};
+	snprintf(f->name, sizeof f->name, "%s", i->info.name);
+	if (spawn_job(i->s, freeze, f, frozen, f, NULL, err) < 0) {
+		free(f);
+		return -1;
+	}
+	i->busy = true;
+	return 0;
+}

@@ -1,0 +1,149 @@
+/* Inside the spawner: its state, and the life of one sandbox as the spawner sees it (starting, adopting, freezing, ending).
+ * Shared by spawner.c (loop, channels, verbs), instance.c and adopt.c; of no interest to others. */
+#ifndef SANDBOX_INSTANCE_H
+#define SANDBOX_INSTANCE_H
+
+#include <uthash.h>
+
+#include "base/frame.h"
+#include "sandbox/egress.h"
+#include "sandbox/monitor.h"
+#include "sandbox/netns.h"
+#include "sandbox/skeleton.h"
+#include "sandbox/spawner.h"
+#include "sandbox/volume.h"
+#include "sandbox/worker.h"
+
+#define container_of(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
+#define NO_EGRESS UINT32_MAX
+#define MAX_USES (SANDBOX_MAX_LAYERS + SANDBOX_MAX_BINDS + 2)
+
+/* Something the loop waits for. */
+struct source {
+	int fd; /* -1: not watched */
+	void (*ready)(struct source *src, uint32_t events);
+};
+
+struct spawn;
+/* Work in a child process (worker.h). `err` is NULL on success. */
+typedef void (*job_done)(struct spawn *s, void *ctx, struct buf *result, const struct err *err);
+struct job {
+	struct source src;
+	struct spawn *s;
+	struct job *next;
+	struct buf raw;
+	job_done done;
+	void *ctx;
+	const char *volumes[2]; /* names under work; live as long as `ctx` */
+};
+
+/* What STATE/sandboxes/NAME/info says: all that a later spawner must know. No environment: it holds secrets. */
+struct instance_info {
+	char name[SANDBOX_NAME_MAX + 1];
+	bool build;
+	uint64_t started_wall, started; /* ms; the latter CLOCK_MONOTONIC */
+	uint64_t memory;
+	uint32_t timeout_s;
+	uint64_t log_budget;
+	uint32_t egress; /* number of its link, or NO_EGRESS */
+	struct {
+		char name[SANDBOX_NAME_MAX + 1];
+		bool write;
+	} uses[MAX_USES];
+	uint32_t nuses;
+};
+
+enum instance_state { STARTING, RUNNING, ENDING, EXITED };
+
+struct instance {
+	UT_hash_handle hh;
+	struct spawn *s;
+	struct instance_info info;
+	enum instance_state state;
+	int fds[MONITOR_NFDS];
+	int dir; /* STATE/sandboxes/NAME */
+	pid_t init;
+	struct source monitor;
+	unsigned respawns;
+	uint32_t start_id; /* request that waits for the start, or 0 */
+	uint32_t *stops;   /* requests that wait for the end */
+	size_t nstops;
+	uint64_t kill_at, timeout_at; /* CLOCK_MONOTONIC ms; 0: never */
+	bool stopped, timed_out, lost;
+	bool stop_early; /* asked to stop while starting */
+	uint32_t stop_grace;
+	bool busy; /* a job freezes it */
+	struct waiting *waiting;
+	struct sandbox_exit exit;
+};
+
+/* A request put aside until its time comes. */
+struct waiting {
+	struct waiting *next;
+	struct frame frame;
+};
+void waiting_add(struct waiting **list, struct frame *f); /* takes the frame over */
+
+struct spawn {
+	char *state;
+	int epfd;
+	struct link *control;
+	bool done;
+	struct volumes volumes;
+	int sandboxes; /* STATE/sandboxes */
+	int host_mnt;
+	struct egress egress;
+	char *egress_lock;
+	struct netns_pool pool;
+	struct source pool_src;
+	struct instance *instances;
+	struct job *jobs;
+	char skeleton[SKELETON_NAME]; /* "" while there is none */
+	bool skeleton_job;
+	uint64_t skeleton_checked;
+	struct waiting *starts; /* wait for the skeleton */
+	struct {
+		char name[SANDBOX_NAME_MAX + 1];
+		uint64_t idle_since; /* 0: in use */
+	} *mounted;
+	size_t nmounted;
+	uint64_t tick; /* next housekeeping */
+};
+
+/* spawner.c */
+int spawn_watch(struct spawn *s, struct source *src, uint32_t events);
+void spawn_unwatch(struct spawn *s, struct source *src);
+int spawn_job(struct spawn *s, worker_fn fn, void *arg, job_done done, void *ctx, struct job **out, struct err *err);
+void spawn_ok(struct spawn *s, uint32_t id, const struct buf *payload); /* payload may be NULL */
+void spawn_error(struct spawn *s, uint32_t id, const struct err *err);
+void spawn_event(struct spawn *s, uint32_t type, const struct buf *payload);
+void spawn_again(struct spawn *s, struct waiting **list); /* handles them now */
+void spawn_pool(struct spawn *s);
+/* True while any sandbox that is not gone uses the volume (for writing). */
+bool spawn_volume_used(struct spawn *s, const char *name, bool write);
+bool spawn_volume_under_work(struct spawn *s, const char *name);
+void spawn_note_mounted(struct spawn *s, const char *name);
+
+/* instance.c */
+struct instance *instance_find(struct spawn *s, const char *name);
+/* Takes over `spec` and the stdin/stdout descriptors (-1: none) and the log; answers request `id` later. */
+int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2], struct err *err);
+void instance_stop(struct instance *i, uint32_t grace_ms);
+int instance_thaw(struct instance *i, struct err *err);
+int instance_freeze(struct instance *i, uint32_t id, struct err *err);
+/* Deals with what is due; returns the time of what is due next, 0: nothing. */
+uint64_t instance_timers(struct instance *i, uint64_t now);
+void instance_remove(struct instance *i); /* from memory and disk */
+void instance_free(struct instance *i);	  /* from memory: the sandbox goes on */
+
+/* adopt.c: what is on disk */
+struct instance *instance_new(struct spawn *s, const struct instance_info *info);
+int info_write(int dir, const struct instance_info *info, struct err *err);
+void ended_write(struct instance *i);
+void instance_adopt_all(struct spawn *s);
+/* Follows the monitor at the other end of `channel`. */
+void instance_follow(struct instance *i, int channel);
+int instance_listen(struct instance *i, struct err *err);
+void instance_end(struct instance *i);
+
+#endif
