@@ -6,8 +6,8 @@
 
 #include "base/buf.h"
 
-/* Appends `s` decoded (then `out->data` is a string, also when empty); `plus`: '+' is a space (queries and forms, never paths). False on a broken escape or a NUL; then
- * `out` has an unspecified tail. */
+/* Appends `s` decoded; `out->data` is a string afterwards, also when nothing was added. `plus`: '+' is a space (queries
+ * and forms, never paths). False on a broken escape or a NUL; then `out` has an unspecified tail. */
 bool url_decode(struct str s, bool plus, struct buf *out);
 /* Appends `s` with everything but unreserved characters (and '/' when `slash`) escaped. */
 void url_encode(const char *s, size_t n, bool slash, struct buf *out);
