@@ -71,6 +71,7 @@ static int open_sources(struct start *st, struct err *err)
 	if (base < 0)
 		return -1;
 	src->idmap = spec->id_base != 0;
+	src->outlives = true;
 	src->skeleton = openat(base, "root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	src->base_usr = open("/usr", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (src->skeleton < 0 || src->base_usr < 0)

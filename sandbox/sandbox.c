@@ -209,7 +209,7 @@ int sync_parent_alive(struct contain *c, struct err *err)
 {
 	char byte;
 
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+	if (prctl(PR_SET_PDEATHSIG, c->src->outlives ? 0 : SIGKILL, 0, 0, 0) < 0)
 		return err_set(err, errno, "parent-death signal");
 	/* It may have died before: then nobody holds the other end. */
 	ssize_t n = recv(c->sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT);

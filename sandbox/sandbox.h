@@ -31,6 +31,7 @@ struct sandbox_sources {
 	int binds[SANDBOX_MAX_BINDS];
 	int netns;		       /* prepared network namespace with lo up; -1: make one */
 	bool idmap;		       /* layers, top and binds are to be idmapped onto the range */
+	bool outlives;		       /* goes on when the caller dies (spawner: a monitor is replaced); else dies with it */
 };
 
 /* A running sandbox. Descriptors owned; closed by sandbox_release(). */
