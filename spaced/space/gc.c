@@ -1,0 +1,322 @@
+/* Removes what nothing refers to any more: old releases beyond keep_releases, their volumes and sites, layers that no
+ * release uses and nobody asked for lately, leftovers of interrupted builds, old logs. In small slices: never more than a
+ * few milliseconds of the loop. What is removed wrongly could not be made again, so whatever is not understood stays. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "spaced/space/internal.h"
+#include "spaced/static/static.h"
+
+#define SOON_MS 2000
+#define EVERY_MS (3600 * 1000)
+#define SLICE 16
+#define SLICE_MS 5
+#define LAYER_IDLE_MS (24ULL * 3600 * 1000)
+#define BUILD_LOGS 20 /* per Space */
+#define RUN_LOGS 5
+#define YOUNG_S 3600
+
+struct name {
+	char key[SANDBOX_NAME_MAX + 1];
+	UT_hash_handle hh;
+};
+
+struct gc {
+	struct spaces *s;
+	uv_timer_t timer;
+	bool running;
+	char (*spaces)[STORE_ID]; /* still to be looked at */
+	size_t nspaces, at;
+	struct name *keep; /* volumes, sites, logs that are referred to */
+};
+
+static void keep(struct gc *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void keep(struct gc *g, const char *fmt, ...)
+{
+	struct name *n = xcalloc(1, sizeof *n);
+	struct name *old;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(n->key, sizeof n->key, fmt, ap);
+	va_end(ap);
+	HASH_FIND_STR(g->keep, n->key, old);
+	if (old)
+		free(n);
+	else
+		HASH_ADD_STR(g->keep, key, n);
+}
+
+static bool kept(const struct gc *g, const char *key)
+{
+	struct name *n;
+
+	HASH_FIND_STR(g->keep, key, n);
+	return n != NULL;
+}
+
+static void forget_all(struct gc *g)
+{
+	struct name *n, *tmp;
+
+	HASH_ITER(hh, g->keep, n, tmp)
+	{
+		HASH_DEL(g->keep, n);
+		free(n);
+	}
+	free(g->spaces);
+	g->spaces = NULL;
+	g->nspaces = g->at = 0;
+	g->running = false;
+}
+
+/* ---- mark ---- */
+
+static bool in_use(struct gc *g, const char *space_id, const char *release_id)
+{
+	const struct unit *u = unit_find(g->s, space_id);
+
+	if (!u)
+		return false;
+	if ((u->serving && strcmp(u->serving->release_id, release_id) == 0) ||
+	    (u->starting && strcmp(u->starting->release_id, release_id) == 0) ||
+	    ((u->start_at || u->missing) && strcmp(u->start_release, release_id) == 0))
+		return true;
+	for (const struct instance *in = u->old; in; in = in->next)
+		if (strcmp(in->release_id, release_id) == 0)
+			return true;
+	return false;
+}
+
+static void keep_release(struct gc *g, const struct release *r)
+{
+	struct run_plan plan = {0};
+	struct err err = ERR_INIT;
+
+	if (run_plan_parse(r->recipe, &plan, &err) == 0) {
+		for (size_t i = 0; i < plan.nlayers; i++)
+			keep(g, "%s", plan.layers[i]);
+		if (plan.site)
+			keep(g, "%s", plan.site);
+	}
+	run_plan_release(&plan);
+}
+
+void gc_keep(struct spaces *s, const struct release *r)
+{
+	if (s->gc->running)
+		keep_release(s->gc, r);
+}
+
+static void mark_releases(struct gc *g, const struct space *sp)
+{
+	struct release *list = NULL;
+	struct err err = ERR_INIT;
+	size_t n = 0;
+
+	if (store_release_list(g->s->store, sp->id, &list, &n, &err) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		/* how many are newer */
+		size_t rank = 0;
+		for (size_t k = 0; k < n; k++)
+			rank += list[k].created > list[i].created;
+		bool want = rank < g->s->config->keep_releases || strcmp(list[i].id, sp->release_id) == 0 ||
+			    in_use(g, sp->id, list[i].id);
+		if (want || store_release_remove(g->s->store, list[i].id, &err) < 0)
+			keep_release(g, &list[i]);
+	}
+	for (size_t i = 0; i < n; i++)
+		release_release(&list[i]);
+	free(list);
+}
+
+static void mark_logs(struct gc *g, const struct space *sp)
+{
+	struct build *list = NULL;
+	struct err err = ERR_INIT;
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < RUN_LOGS && i < sp->generation; i++)
+		keep(g, "run-%s-%u.log", sp->id, sp->generation - i);
+	if (store_build_list(g->s->store, sp->id, BUILD_LOGS, &list, &n, &err) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		keep(g, "build-%s.log", list[i].id);
+		if (list[i].state == BUILD_QUEUED || list[i].state == BUILD_RUNNING)
+			keep(g, "%s", list[i].id); /* its site */
+		build_release(&list[i]);
+	}
+	free(list);
+}
+
+/* ---- sweep ---- */
+
+static void sweep_layers(struct gc *g)
+{
+	struct layer *list = NULL;
+	struct err err = ERR_INIT;
+	size_t n = 0;
+	uint64_t now = io_wall_ms();
+
+	if (store_layer_list(g->s->store, &list, &n, &err) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		bool recent = list[i].used + LAYER_IDLE_MS > now;
+		if (kept(g, list[i].volume) || recent || builder_uses_volume(g->s->builder, list[i].volume) ||
+		    store_layer_remove(g->s->store, list[i].key, &err) < 0)
+			keep(g, "%s", list[i].volume);
+		layer_release(&list[i]);
+	}
+	free(list);
+}
+
+static bool ours(const char *volume)
+{
+	static const char *const prefixes[] = {"src-", "deps-", "pkgs-", "node-", "top-", "tmp-"};
+
+	for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+		if (strncmp(volume, prefixes[i], strlen(prefixes[i])) == 0)
+			return true;
+	return false;
+}
+
+/* top-{space id}-{generation} of an instance that is still known. */
+static bool top_in_use(struct gc *g, const char *volume)
+{
+	cleanup_free char *name = xasprintf("app-%s", volume + 4);
+
+	return strncmp(volume, "top-", 4) == 0 && instance_find(g->s, name);
+}
+
+static void sweep_files(struct gc *g, const char *folder, bool trees)
+{
+	cleanup_free char *path = xasprintf("%s/%s", g->s->config->state, folder);
+	cleanup_dir DIR *d = opendir(path);
+	struct dirent *e;
+	unsigned removed = 0;
+
+	while (d && removed < SLICE && (e = readdir(d)) != NULL) {
+		struct err err = ERR_INIT;
+		struct stat st;
+		/* what is young may have come while we looked */
+		if (e->d_name[0] == '.' || kept(g, e->d_name) ||
+		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_mtime + YOUNG_S > time(NULL))
+			continue;
+		if (trees) {
+			/* a site being filled belongs to a build of ours */
+			if (strlen(e->d_name) != STORE_ID - 1 || builder_active(g->s->builder, e->d_name))
+				continue;
+			if (site_remove(g->s->config, e->d_name, &err) < 0)
+				log_warn("gc: %s", err.msg);
+		} else {
+			unlinkat(dirfd(d), e->d_name, 0);
+		}
+		removed++;
+	}
+}
+
+static void on_volumes(void *ctx, const struct place_volume *v, size_t n, const struct err *err)
+{
+	struct gc *g = ctx;
+
+	if (!g->running)
+		return;
+	if (!err && !g->s->ending) {
+		sweep_layers(g);
+		for (size_t i = 0; i < n; i++)
+			if (ours(v[i].name) && !kept(g, v[i].name) && !top_in_use(g, v[i].name) &&
+			    !builder_uses_volume(g->s->builder, v[i].name))
+				place_volume_remove(g->s->place, v[i].name, NULL, NULL);
+		sweep_files(g, STATE_SITES, true);
+		sweep_files(g, STATE_LOGS, false);
+	}
+	forget_all(g);
+}
+
+static void on_timer(uv_timer_t *t);
+
+static bool begin(struct gc *g)
+{
+	const struct space_filter all = {.viewer_id = "*"};
+	struct space *list = NULL;
+	struct err err = ERR_INIT;
+
+	if (store_space_list(g->s->store, &all, &list, &g->nspaces, &err) < 0)
+		return false;
+	g->spaces = xcalloc(g->nspaces, sizeof *g->spaces);
+	for (size_t i = 0; i < g->nspaces; i++) {
+		memcpy(g->spaces[i], list[i].id, STORE_ID);
+		space_release(&list[i]);
+	}
+	free(list);
+	g->running = true;
+	return true;
+}
+
+static void slice(struct gc *g)
+{
+	for (unsigned i = 0; i < SLICE && g->at < g->nspaces; i++, g->at++) {
+		struct space sp = {0};
+		struct err err = ERR_INIT;
+		if (store_space_by_id(g->s->store, g->spaces[g->at], &sp, &err) == 0) {
+			mark_releases(g, &sp);
+			mark_logs(g, &sp);
+		}
+		space_release(&sp);
+	}
+}
+
+static void on_timer(uv_timer_t *t)
+{
+	struct gc *g = t->data;
+
+	if (g->s->ending)
+		return;
+	if (!g->running && !begin(g)) {
+		uv_timer_start(&g->timer, on_timer, EVERY_MS, 0);
+		return;
+	}
+	slice(g);
+	if (g->at < g->nspaces) {
+		uv_timer_start(&g->timer, on_timer, SLICE_MS, 0);
+		return;
+	}
+	uv_timer_start(&g->timer, on_timer, EVERY_MS, 0);
+	place_volumes(g->s->place, on_volumes, g);
+}
+
+void gc_soon(struct spaces *s)
+{
+	struct gc *g = s->gc;
+
+	if (!g->running && !s->ending)
+		uv_timer_start(&g->timer, on_timer, SOON_MS, 0);
+}
+
+void gc_new(struct spaces *s)
+{
+	struct gc *g = xcalloc(1, sizeof *g);
+
+	g->s = s;
+	uv_timer_init(s->loop, &g->timer);
+	g->timer.data = g;
+	s->gc = g;
+}
+
+static void closed(uv_handle_t *h)
+{
+	free(h->data);
+}
+
+void gc_free(struct spaces *s)
+{
+	forget_all(s->gc);
+	uv_close((uv_handle_t *)&s->gc->timer, closed);
+}

@@ -1,0 +1,141 @@
+/* What the files of space/ share. Only lifecycle.c changes stages; the others tell it what happened. */
+#ifndef SPACED_SPACE_INTERNAL_H
+#define SPACED_SPACE_INTERNAL_H
+
+#include <uthash.h>
+
+#include "spaced/build/build.h"
+#include "spaced/space/health.h"
+#include "spaced/space/place.h"
+#include "spaced/space/space.h"
+#include "spaced/space/stage.h"
+
+#define TICK_MS 250
+#define DRAIN_MS 30000 /* patience with requests in flight to an old instance */
+#define STOP_GRACE_MS 10000
+#define STARTS_MAX 4 /* at the same time, after a restart of the machine */
+
+/* What a release says about its start; parsed from release.recipe. */
+struct run_plan {
+	char *kind;
+	char *layers[SANDBOX_MAX_LAYERS]; /* topmost first */
+	size_t nlayers;
+	char **argv;
+	char *cwd, *headers, *site, *title;
+	uint16_t port;
+	uint32_t timeout_s; /* 0: the configuration's */
+};
+int run_plan_parse(const char *recipe, struct run_plan *out, struct err *err);
+void run_plan_release(struct run_plan *p);
+
+enum instance_state { INST_STARTING, INST_SERVING, INST_DRAINING, INST_STOPPING };
+struct instance {
+	struct unit *unit;
+	struct instance *next; /* in unit->old */
+	char name[SANDBOX_NAME_MAX + 1];
+	uint32_t generation;
+	char release_id[STORE_ID];
+	char build_id[STORE_ID]; /* its log gets the report; "" for a plain restart */
+	char commit[41];
+	uint16_t port;
+	char *headers;
+	enum instance_state state;
+	bool again;	   /* a restart after a crash */
+	bool stop_sent;
+	bool up;	   /* the spawner has started it */
+	bool exited;
+	uint64_t started;  /* wall ms */
+	uint64_t began;	   /* monotonic ms */
+	uint64_t deadline; /* of draining */
+	struct health *health;
+	uint64_t requests;
+	uint32_t open;
+};
+
+/* A Space that something happens to; made when first needed, kept until the Space is deleted. */
+struct unit {
+	struct spaces *s;
+	char id[STORE_ID];
+	char *name; /* "owner/name" */
+	char *label;
+	struct instance *serving, *starting, *old;
+	struct crashes crashes;
+	uint64_t start_at; /* monotonic ms: start `start_release` then; 0: not */
+	char start_release[STORE_ID];
+	char start_build[STORE_ID];
+	bool start_again;
+	bool deleting;
+	bool missing; /* should run and does not: recover_missing() starts it */
+	UT_hash_handle hh, hh_name;
+};
+
+struct spaces {
+	uv_loop_t *loop;
+	const struct config *config;
+	struct store *store;
+	struct spawner *spawner;
+	struct router *router;
+	struct place *place;
+	struct builder *builder;
+	struct unit *units, *units_by_name;
+	struct watch *watches;
+	uv_timer_t tick;
+	bool recovered; /* the store was classified once */
+	bool ending;
+	unsigned shutdown_waits;
+	void (*shutdown_done)(void *ctx);
+	void *shutdown_ctx;
+	uv_timer_t shutdown_timer;
+	struct gc *gc;
+};
+
+/* lifecycle.c */
+struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err); /* loads it; NULL: no such Space */
+struct unit *unit_find(struct spaces *s, const char *space_id);			 /* NULL: nothing happens to it */
+struct instance *instance_find(struct spaces *s, const char *name);
+void life_stage(struct spaces *s, const char *space_id, enum stage_event ev, const char *message);
+void life_built(void *ctx, const struct build_result *r);
+void life_build(struct spaces *s, const struct space *sp, const char *commit, const char *cause, bool factory,
+		char build_id[STORE_ID], struct err *err);
+void life_start(struct unit *u, const char *release_id, const char *build_id, bool again);
+void life_stop(struct instance *in, uint32_t grace_ms); /* takes its own time; frees it in the end */
+void life_start_failed(struct instance *in, const char *message);
+void life_healthy(struct instance *in);
+/* The instance is gone from its place: forget it. */
+void life_gone(struct instance *in);
+/* Drops a start whose fate is unknown and tries again in `ms`. */
+void life_start_later(struct instance *in, uint32_t ms);
+void life_delete_next(struct unit *u); /* goes on deleting when nothing runs any more */
+/* Deletes the Space and frees the unit when it is to be deleted and nothing of it runs. */
+bool unit_delete_due(struct unit *u);
+void life_tick_need(struct spaces *s);
+void life_shutdown_check(struct spaces *s);
+
+/* start.c */
+int start_instance(struct unit *u, const struct space *sp, const char *release_id, const char *build_id, bool again,
+		   struct err *err);
+char *space_url(const struct config *c, const char *label); /* malloc'd, without a slash at the end */
+char *space_host(const struct config *c, const char *label); /* "label.domain[:port]" */
+void instance_release(struct instance *in); /* frees it; must not be linked any more */
+
+/* route.c */
+void route_publish(struct spaces *s, const struct space *sp);
+
+/* push.c */
+struct watch;
+void watch_follow(struct spaces *s, struct push *p, const char *build_id);
+/* The last thing about a build: its watchers print the rest of the log and `fmt`, and are finished. */
+void watch_end(struct spaces *s, const char *build_id, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void watch_free_all(struct spaces *s);
+
+/* recover.c */
+void recover_missing(struct spaces *s); /* starts more of what should run */
+
+/* gc.c */
+void gc_soon(struct spaces *s);
+/* A release that was added while gc may be under way. */
+void gc_keep(struct spaces *s, const struct release *r);
+void gc_free(struct spaces *s);
+void gc_new(struct spaces *s);
+
+#endif

@@ -1,0 +1,547 @@
+/* The state machine of a Space: the only place that changes stages (table: stage.c), and the order in which an instance
+ * takes over from another. Everything else of space/ tells it what happened. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "spaced/build/logfile.h"
+#include "spaced/space/internal.h"
+
+/* ---- units and instances ---- */
+
+struct unit *unit_find(struct spaces *s, const char *space_id)
+{
+	struct unit *u;
+
+	HASH_FIND_STR(s->units, space_id, u);
+	return u;
+}
+
+struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err)
+{
+	struct unit *u = unit_find(s, space_id);
+	struct space sp = {0};
+
+	if (u)
+		return u;
+	if (store_space_by_id(s->store, space_id, &sp, err) < 0)
+		return NULL;
+	u = xcalloc(1, sizeof *u);
+	u->s = s;
+	snprintf(u->id, sizeof u->id, "%s", sp.id);
+	u->name = xasprintf("%s/%s", sp.owner, sp.name);
+	u->label = xstrdup(sp.label);
+	HASH_ADD_STR(s->units, id, u);
+	HASH_ADD_KEYPTR(hh_name, s->units_by_name, u->name, strlen(u->name), u);
+	space_release(&sp);
+	return u;
+}
+
+struct instance *instance_find(struct spaces *s, const char *name)
+{
+	char id[STORE_ID];
+
+	if (strncmp(name, "app-", 4) != 0 || strlen(name) < 4 + STORE_ID)
+		return NULL;
+	memcpy(id, name + 4, STORE_ID - 1);
+	id[STORE_ID - 1] = '\0';
+	struct unit *u = unit_find(s, id);
+	if (!u)
+		return NULL;
+	if (u->serving && strcmp(u->serving->name, name) == 0)
+		return u->serving;
+	if (u->starting && strcmp(u->starting->name, name) == 0)
+		return u->starting;
+	struct instance *in = u->old;
+	while (in && strcmp(in->name, name) != 0)
+		in = in->next;
+	return in;
+}
+
+/* From serving or starting into the list of those that go. */
+static void make_old(struct instance *in)
+{
+	struct unit *u = in->unit;
+
+	if (u->serving == in)
+		u->serving = NULL;
+	else if (u->starting == in)
+		u->starting = NULL;
+	else
+		return;
+	in->next = u->old;
+	u->old = in;
+}
+
+static void unlink_instance(struct instance *in)
+{
+	make_old(in);
+	for (struct instance **p = &in->unit->old; *p; p = &(*p)->next) {
+		if (*p == in) {
+			*p = in->next;
+			return;
+		}
+	}
+}
+
+/* ---- stages ---- */
+
+void life_stage(struct spaces *s, const char *space_id, enum stage_event ev, const char *message)
+{
+	struct space sp = {0};
+	struct err err = ERR_INIT;
+
+	if (store_space_by_id(s->store, space_id, &sp, &err) < 0) {
+		log_error("space %s: %s", space_id, err.msg);
+		return;
+	}
+	enum space_stage next = stage_next(sp.stage, ev);
+	if (store_space_set_stage(s->store, space_id, next, message, &err) < 0)
+		log_error("space %s: %s", space_id, err.msg);
+	log_info("%s/%s: %s -> %s%s%s", sp.owner, sp.name, space_stage_name(sp.stage), space_stage_name(next),
+		 *message ? ": " : "", message);
+	sp.stage = next;
+	free(sp.stage_message);
+	sp.stage_message = xstrdup(message);
+	route_publish(s, &sp);
+	space_release(&sp);
+}
+
+static void note(struct spaces *s, const char *space_id, const char *kind, const char *text)
+{
+	struct err err = ERR_INIT;
+
+	if (store_event_add(s->store, space_id, NULL, kind, text, &err) < 0)
+		log_warn("event: %s", err.msg);
+}
+
+/* ---- stopping ---- */
+
+void life_gone(struct instance *in)
+{
+	struct unit *u = in->unit;
+	struct spaces *s = u->s;
+	cleanup_free char *top = xasprintf("top-%s-%u", u->id, in->generation);
+
+	unlink_instance(in);
+	place_forget(s->place, in->name);
+	place_volume_remove(s->place, top, NULL, NULL);
+	instance_release(in);
+	if (u->deleting)
+		life_delete_next(u);
+	life_shutdown_check(s);
+}
+
+static void on_stopped(void *ctx, const char *name, const struct err *err)
+{
+	struct spaces *s = ctx;
+	struct instance *in = instance_find(s, name);
+
+	/* ECONNRESET: recover looks again when the spawner is back */
+	if (in && (!err || err->code == ENOENT))
+		life_gone(in);
+	else if (err && err->code != ECONNRESET)
+		log_warn("stop %s: %s", name, err->msg);
+}
+
+void life_stop(struct instance *in, uint32_t grace_ms)
+{
+	struct spaces *s = in->unit->s;
+
+	make_old(in);
+	in->state = INST_STOPPING;
+	health_free(in->health);
+	in->health = NULL;
+	if (in->exited) {
+		life_gone(in);
+	} else if (in->up && !in->stop_sent) {
+		in->stop_sent = true;
+		place_stop(s->place, in->name, grace_ms, on_stopped, s);
+	}
+	/* not up yet: the answer to its start stops it */
+}
+
+static void retire(struct instance *in)
+{
+	make_old(in);
+	in->state = INST_DRAINING;
+	in->deadline = io_now_ms() + DRAIN_MS;
+	life_tick_need(in->unit->s);
+	router_drain(in->unit->s->router, in->name, in->generation);
+}
+
+void spaces_idle(struct spaces *s, const char *instance, uint32_t generation)
+{
+	struct instance *in = instance_find(s, instance);
+
+	if (in && in->generation == generation && in->state == INST_DRAINING)
+		life_stop(in, STOP_GRACE_MS);
+}
+
+/* A start that something newer makes pointless. */
+static void drop_starting(struct unit *u, const char *why)
+{
+	struct instance *in = u->starting;
+
+	if (!in)
+		return;
+	if (*in->build_id)
+		watch_end(u->s, in->build_id, "Not deployed: %s\n", why);
+	life_stop(in, 0);
+}
+
+/* ---- building ---- */
+
+void life_build(struct spaces *s, const struct space *sp, const char *commit, const char *cause, bool factory,
+		char build_id[STORE_ID], struct err *err)
+{
+	struct unit *u = unit_get(s, sp->id, err);
+
+	build_id[0] = '\0';
+	if (!u)
+		return;
+	builder_cancel_space(s->builder, sp->id, OUT_SUPERSEDED);
+	if (u->starting && !u->starting->again)
+		drop_starting(u, "a newer commit was pushed");
+	if (builder_add(s->builder, sp, commit, cause, factory, build_id, err) < 0)
+		build_id[0] = '\0';
+	else
+		life_stage(s, sp->id, EV_BUILD, "");
+}
+
+static void publish_static(struct spaces *s, struct unit *u, const struct build_result *r, const struct release *rel)
+{
+	struct err err = ERR_INIT;
+	cleanup_free char *url = space_url(s->config, u->label);
+	cleanup_free char *log = logfile_build(s->config, r->build_id);
+
+	if (store_space_set_release(s->store, u->id, rel->id, &err) < 0)
+		log_error("space %s: %s", u->id, err.msg);
+	struct instance *old = u->serving;
+	u->start_at = 0;
+	drop_starting(u, "it is a static Space now");
+	if (old)
+		make_old(old);
+	life_stage(s, u->id, EV_PUBLISHED, "");
+	if (old)
+		retire(old);
+	logfile_append(log, "===== Live at %s =====\n", url);
+	watch_end(s, r->build_id, "%s is live at %s\n", u->name, url);
+	note(s, u->id, "running", url);
+	gc_soon(s);
+}
+
+static void built(struct spaces *s, struct unit *u, const struct build_result *r)
+{
+	struct release rel = {0};
+	struct run_plan plan = {0};
+	struct err err = ERR_INIT;
+
+	if (store_release_add(s->store, u->id, r->build_id, r->commit, r->recipe, &rel, &err) < 0 ||
+	    run_plan_parse(r->recipe, &plan, &err) < 0) {
+		life_stage(s, u->id, EV_BUILD_FAILED, err.msg);
+		watch_end(s, r->build_id, "%s\n", err.msg);
+	} else {
+		gc_keep(s, &rel);
+		if (plan.site)
+			publish_static(s, u, r, &rel);
+		else
+			life_start(u, rel.id, r->build_id, false);
+	}
+	run_plan_release(&plan);
+	release_release(&rel);
+}
+
+static void build_failed(struct spaces *s, struct unit *u, const struct build_result *r, enum stage_event ev)
+{
+	struct space sp = {0};
+	struct err err = ERR_INIT;
+	cleanup_free char *text = NULL;
+
+	if (store_space_by_id(s->store, u->id, &sp, &err) < 0)
+		return;
+	bool serves = stage_serves(stage_next(sp.stage, ev));
+	if (serves)
+		text = xasprintf("The build of %.7s failed: %s The version before still runs.", r->commit, r->message);
+	else
+		text = xstrdup(r->message);
+	life_stage(s, u->id, ev, text);
+	note(s, u->id, "build failed", r->message);
+	watch_end(s, r->build_id, "%s: %s\n%s", r->outcome == OUT_CANCELLED ? "Cancelled" : "Failed", r->message,
+		  serves ? "The version before still runs.\n" : "");
+	space_release(&sp);
+}
+
+void life_built(void *ctx, const struct build_result *r)
+{
+	struct spaces *s = ctx;
+	struct err err = ERR_INIT;
+	struct unit *u = unit_get(s, r->space_id, &err);
+
+	if (!u) {
+		watch_end(s, r->build_id, "The Space was deleted\n");
+		return;
+	}
+	if (u->deleting) {
+		watch_end(s, r->build_id, "The Space was deleted\n");
+		life_delete_next(u);
+		return;
+	}
+	if (r->outcome == OUT_SUPERSEDED) {
+		watch_end(s, r->build_id, "Not deployed: a newer commit was pushed\n");
+		return;
+	}
+	if (r->card) {
+		cleanup_free char *json = card_json(r->card);
+		if (store_space_set_card(s->store, u->id, kind_name(r->kind), json, &err) < 0)
+			log_warn("space %s: %s", u->id, err.msg);
+	}
+	switch (r->outcome) {
+	case OUT_BUILT:
+		built(s, u, r);
+		break;
+	case OUT_CONFIG_ERROR:
+		build_failed(s, u, r, EV_CONFIG_ERROR);
+		break;
+	case OUT_NO_APP_FILE:
+		build_failed(s, u, r, EV_NO_APP_FILE);
+		break;
+	default:
+		build_failed(s, u, r, EV_BUILD_FAILED);
+	}
+}
+
+/* ---- starting ---- */
+
+static void start_at(struct unit *u, const char *release_id, const char *build_id, bool again, uint64_t ms)
+{
+	char release[STORE_ID], build[STORE_ID];
+
+	/* the arguments may be these fields */
+	snprintf(release, sizeof release, "%s", release_id);
+	snprintf(build, sizeof build, "%s", build_id);
+	memcpy(u->start_release, release, sizeof release);
+	memcpy(u->start_build, build, sizeof build);
+	u->start_again = again;
+	u->start_at = io_now_ms() + ms + 1;
+	life_tick_need(u->s);
+}
+
+void life_start_later(struct instance *in, uint32_t ms)
+{
+	struct unit *u = in->unit;
+
+	start_at(u, in->release_id, in->build_id, in->again, ms);
+	unlink_instance(in);
+	instance_release(in);
+}
+
+void life_start(struct unit *u, const char *release_id, const char *build_id, bool again)
+{
+	struct spaces *s = u->s;
+	struct err err = ERR_INIT;
+	struct space sp = {0};
+
+	u->start_at = 0;
+	drop_starting(u, "a newer start began");
+	if (!again)
+		life_stage(s, u->id, EV_START, "");
+	if (!place_connected(s->place)) {
+		start_at(u, release_id, build_id, again, 500);
+		return;
+	}
+	if (*build_id) {
+		cleanup_free char *log = logfile_build(s->config, build_id);
+		logfile_append(log, "--> start\n");
+	}
+	if (store_space_by_id(s->store, u->id, &sp, &err) < 0 ||
+	    start_instance(u, &sp, release_id, build_id, again, &err) < 0) {
+		life_stage(s, u->id, EV_START_FAILED, err.msg);
+		if (*build_id)
+			watch_end(s, build_id, "Failed: %s\n", err.msg);
+	}
+	space_release(&sp);
+}
+
+void life_healthy(struct instance *in)
+{
+	struct unit *u = in->unit;
+	struct spaces *s = u->s;
+	struct instance *old = u->serving;
+	struct err err = ERR_INIT;
+	cleanup_free char *url = space_url(s->config, u->label);
+	double took = (double)(io_now_ms() - in->began) / 1000;
+
+	health_free(in->health);
+	in->health = NULL;
+	in->state = INST_SERVING;
+	if (old)
+		make_old(old);
+	u->serving = in;
+	u->starting = NULL;
+	if (store_space_set_release(s->store, u->id, in->release_id, &err) < 0)
+		log_error("space %s: %s", u->id, err.msg);
+	life_stage(s, u->id, EV_HEALTHY, "");
+	if (old)
+		retire(old);
+	if (*in->build_id) {
+		cleanup_free char *log = logfile_build(s->config, in->build_id);
+		logfile_append(log, "--> start (%.1f s): healthy on port %u\n===== Live at %s =====\n", took, in->port,
+			       url);
+		watch_end(s, in->build_id, "%s is live at %s\n", u->name, url);
+	}
+	note(s, u->id, "running", url);
+	recover_missing(s);
+	gc_soon(s);
+}
+
+/* The app's own last words go where the push and the build log's readers see them. */
+static void report_failed_start(struct instance *in, const char *message, bool serves)
+{
+	struct spaces *s = in->unit->s;
+	cleanup_free char *build = logfile_build(s->config, in->build_id);
+	cleanup_free char *run = logfile_run(s->config, in->unit->id, in->generation);
+	cleanup_buf struct buf tail = BUF_INIT;
+
+	logfile_tail(run, 0, 8192, 40, &tail);
+	logfile_append(build, "%s%s===== Start failed: %s =====\n", tail.len ? "Last lines of the app's log:\n" : "",
+		       tail.len ? tail.data : "", message);
+	watch_end(s, in->build_id, "Failed: %s\n%s", message, serves ? "The version before still runs.\n" : "");
+}
+
+/* The app, which was healthy once, ended: again, later and later, until it is hopeless. */
+static void crashed(struct instance *in, const char *message)
+{
+	struct unit *u = in->unit;
+	struct spaces *s = u->s;
+	char release[STORE_ID];
+	int wait = crashes_note(&u->crashes, io_now_ms());
+	cleanup_free char *text = NULL;
+
+	memcpy(release, in->release_id, sizeof release);
+	note(s, u->id, "crashed", message);
+	make_old(in);
+	if (in->exited)
+		life_gone(in);
+	else
+		life_stop(in, 0);
+	if (wait < 0) {
+		text = xasprintf("%s It ended %d times within %d minutes and is not started again.", message,
+				 CRASHES_MAX, CRASH_WINDOW_MS / 60000);
+		u->crashes.n = 0;
+		life_stage(s, u->id, EV_GAVE_UP, text);
+	} else {
+		text = xasprintf("%s It is started again in %d s.", message, wait / 1000);
+		life_stage(s, u->id, EV_CRASHED, text);
+		if (!u->starting)
+			start_at(u, release, "", true, (uint64_t)wait);
+	}
+	recover_missing(s);
+}
+
+void life_start_failed(struct instance *in, const char *message)
+{
+	struct unit *u = in->unit;
+	struct spaces *s = u->s;
+	struct space sp = {0};
+	struct err err = ERR_INIT;
+
+	if (in->again) {
+		crashed(in, message);
+		return;
+	}
+	if (store_space_by_id(s->store, u->id, &sp, &err) == 0) {
+		bool serves = stage_serves(stage_next(sp.stage, EV_START_FAILED));
+		cleanup_free char *text =
+		    serves
+			? xasprintf("The start of %.7s failed: %s The version before still runs.", in->commit, message)
+			: xstrdup(message);
+		make_old(in);
+		life_stage(s, u->id, EV_START_FAILED, text);
+		note(s, u->id, "start failed", message);
+		if (*in->build_id)
+			report_failed_start(in, message, serves);
+		space_release(&sp);
+	}
+	life_stop(in, 0);
+	recover_missing(s);
+}
+
+static void app_exited(struct spaces *s, const char *name, const struct sandbox_exit *e)
+{
+	struct instance *in = instance_find(s, name);
+	cleanup_free char *message = NULL;
+
+	if (!in) {
+		place_forget(s->place, name);
+		return;
+	}
+	in->exited = true;
+	if (in->state == INST_STOPPING || in->state == INST_DRAINING) {
+		life_gone(in);
+		return;
+	}
+	message = xasprintf("Exit code: %d. Reason: %s.", e->status, *e->reason ? e->reason : "the app ended");
+	if (in->state == INST_STARTING)
+		life_start_failed(in, message);
+	else
+		crashed(in, message);
+}
+
+void spaces_exited(struct spaces *s, const char *name, const struct sandbox_exit *e)
+{
+	if (strncmp(name, "build-", 6) == 0)
+		builder_exited(s->builder, name, e);
+	else
+		app_exited(s, name, e);
+}
+
+/* ---- time ---- */
+
+static bool unit_tick(struct unit *u, uint64_t now)
+{
+	bool more = false;
+	struct instance *next;
+
+	for (struct instance *in = u->old; in; in = next) {
+		next = in->next;
+		if (in->state != INST_DRAINING)
+			continue;
+		more = true;
+		if (now >= in->deadline) {
+			life_stop(in, STOP_GRACE_MS);
+			break; /* the list may have changed */
+		}
+	}
+	if (u->start_at && now >= u->start_at) {
+		if (place_connected(u->s->place))
+			life_start(u, u->start_release, u->start_build, u->start_again);
+		else
+			u->start_at = now + 500;
+	}
+	return more || u->start_at;
+}
+
+static void on_tick(uv_timer_t *t)
+{
+	struct spaces *s = t->data;
+	uint64_t now = io_now_ms();
+	struct unit *u, *tmp;
+	bool more = false;
+
+	HASH_ITER(hh, s->units, u, tmp)
+	{
+		if (!unit_delete_due(u))
+			more |= unit_tick(u, now);
+	}
+	if (!more)
+		uv_timer_stop(t);
+}
+
+void life_tick_need(struct spaces *s)
+{
+	if (!uv_is_active((uv_handle_t *)&s->tick) && !s->ending)
+		uv_timer_start(&s->tick, on_tick, TICK_MS, TICK_MS);
+}

@@ -1,0 +1,112 @@
+/* What a Space's host name answers, from its stage: the app, the site, or a page that says what to do. */
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "spaced/build/logfile.h"
+#include "spaced/space/internal.h"
+
+static const struct {
+	uint16_t status;
+	bool refresh;
+	const char *title;
+	const char *text; /* when the stage has no message of its own */
+	const char *advice;
+} pages[] = {
+    [STAGE_NO_APP_FILE] = {404, false, "No application file", "Nothing was pushed to the default branch yet.",
+			   "Its owner can push an app to this Space's git repository."},
+    [STAGE_CONFIG_ERROR] = {503, false, "Configuration error", "The header of README.md cannot be used.",
+			    "Correct it and push again."},
+    [STAGE_BUILDING] = {503, true, "Building", "This Space is being built.", "The page reloads by itself."},
+    [STAGE_BUILD_ERROR] = {503, false, "Build error", "The build failed.",
+			   "The build log says why; push a correction to build again."},
+    [STAGE_APP_STARTING] = {503, true, "Starting", "The app is starting.", "The page reloads by itself."},
+    [STAGE_RUNNING] = {503, true, "Starting", "The app is starting.", "The page reloads by itself."},
+    [STAGE_RUNNING_BUILDING] = {503, true, "Building", "This Space is being built.", "The page reloads by itself."},
+    [STAGE_RUNNING_APP_STARTING] = {503, true, "Starting", "The app is starting.", "The page reloads by itself."},
+    [STAGE_RUNTIME_ERROR] = {503, false, "Runtime error", "The app ended.",
+			     "The run log says why; push a correction or restart the Space."},
+    [STAGE_STOPPED] = {503, false, "Stopped", "This Space is stopped.", "Its owner can restart it."},
+    [STAGE_PAUSED] = {503, false, "Paused", "This Space has been paused by its owner.", "Its owner can restart it."},
+    [STAGE_DELETING] = {404, false, "Not found", "This Space is being deleted.", ""},
+};
+
+static void page_text(struct spaces *s, const struct space *sp, struct buf *out)
+{
+	const char *message = sp->stage_message && *sp->stage_message ? sp->stage_message : pages[sp->stage].text;
+
+	buf_addf(out, "%s\n%s", message, pages[sp->stage].advice);
+	/* a public Space's visitors see its last words, as on Hugging Face */
+	if (sp->stage == STAGE_RUNTIME_ERROR && sp->visibility == SPACE_PUBLIC && sp->generation) {
+		cleanup_free char *path = logfile_run(s->config, sp->id, sp->generation);
+		cleanup_buf struct buf tail = BUF_INIT;
+		logfile_tail(path, 0, 4096, 25, &tail);
+		if (tail.len)
+			buf_addf(out, "\n\nLast lines of the log:\n%s", tail.data);
+	}
+}
+
+static void to_page(struct spaces *s, const struct space *sp, struct route *r)
+{
+	cleanup_buf struct buf text = BUF_INIT;
+
+	page_text(s, sp, &text);
+	r->kind = ROUTE_PAGE;
+	r->page_status = pages[sp->stage].status;
+	r->page_refresh = pages[sp->stage].refresh;
+	r->page_title = xstrdup(pages[sp->stage].title);
+	r->page_text = buf_steal(&text, NULL);
+}
+
+/* A static Space's files; false when its release is none of that kind. */
+static bool to_site(struct spaces *s, const struct space *sp, struct route *r)
+{
+	struct release rel = {0};
+	struct run_plan plan = {0};
+	struct err err = ERR_INIT;
+
+	if (!stage_serves(sp->stage) || !sp->release_id || !*sp->release_id ||
+	    store_release_by_id(s->store, sp->release_id, &rel, &err) < 0)
+		return false;
+	bool found = run_plan_parse(rel.recipe, &plan, &err) == 0 && plan.site;
+	if (found) {
+		r->kind = ROUTE_UNIX;
+		snprintf(r->address, sizeof r->address, "/static.sock");
+		snprintf(r->site, sizeof r->site, "%s", plan.site);
+		r->headers = xstrdup(plan.headers ? plan.headers : "");
+	}
+	run_plan_release(&plan);
+	release_release(&rel);
+	return found;
+}
+
+static void to_app(const struct instance *in, struct route *r)
+{
+	r->kind = ROUTE_APP;
+	snprintf(r->instance, sizeof r->instance, "%s", in->name);
+	r->generation = in->generation;
+	r->port = in->port;
+	r->headers = xstrdup(in->headers);
+}
+
+void route_publish(struct spaces *s, const struct space *sp)
+{
+	struct unit *u = unit_find(s, sp->id);
+	struct route r = {0};
+
+	snprintf(r.host, sizeof r.host, "%s.%s", sp->label, s->config->domain);
+	snprintf(r.space, sizeof r.space, "%s/%s", sp->owner, sp->name);
+	if (sp->visibility == SPACE_PRIVATE) {
+		/* nothing at the edge can tell members from strangers yet: closed to all */
+		r.kind = ROUTE_PAGE;
+		r.page_status = 404;
+		r.page_title = xstrdup("Not found");
+		r.page_text = xstrdup("There is no Space here, or it is private.");
+	} else if (u && u->serving && sp->stage != STAGE_DELETING) {
+		to_app(u->serving, &r);
+	} else if (!to_site(s, sp, &r)) {
+		to_page(s, sp, &r);
+	}
+	router_set(s->router, &r);
+	route_release(&r);
+}
