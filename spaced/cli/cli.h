@@ -1,0 +1,64 @@
+/* What the files of spacectl share: the command line, the HTTP client over the admin socket, and printing. */
+#ifndef SPACED_CLI_CLI_H
+#define SPACED_CLI_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/buf.h"
+
+/* Exit statuses. */
+#define CLI_OK 0
+#define CLI_FAILED 1
+#define CLI_USAGE 2
+
+#define CLI_WORDS 4
+
+struct cli {
+	const char *state; /* folder of the daemon */
+	bool json;
+	/* words and options behind the verb */
+	const char *word[CLI_WORDS];
+	size_t nwords;
+	bool admin, factory, build, follow, yes;
+	const char *label, *tail, *limit;
+};
+
+/* One row of the table of verbs; each file of a group exports its rows, ended by .run == NULL. */
+struct verb {
+	const char *group, *name; /* name NULL: the group is the verb ("status") */
+	const char *words;	  /* "OWNER/NAME"; for the usage line */
+	size_t min, max;	  /* how many words */
+	const char *options;	  /* allowed ones, by the `name` in options.c, separated by spaces */
+	const char *help;
+	int (*run)(struct cli *c);
+};
+extern const struct verb user_verbs[], token_verbs[], space_verbs[], build_verbs[], host_verbs[];
+
+/* ---- client.c: errors are printed here; 0 or CLI_FAILED ---- */
+int client_call(struct cli *c, const char *method, const char *path, json_t *body, json_t **out); /* takes body */
+/* Follows Link headers and joins the arrays. */
+int client_list(struct cli *c, const char *path, json_t **out);
+/* The same, printed: columns as in print_table. */
+int client_show_list(struct cli *c, const char *path, const char *const *columns, size_t n, const char *empty);
+/* Hands a plain-text answer to `sink` as it comes. */
+int client_stream(struct cli *c, const char *path, void (*sink)(const char *p, size_t n));
+/* The daemon's status without printing an error; NULL when it does not run (`why` says it). */
+json_t *client_status(struct cli *c, struct buf *why);
+/* "/api/spaces/OWNER/NAME" + rest for a word; NULL with a message when it is not OWNER/NAME. malloc'd. */
+char *client_space_path(const char *word, const char *rest);
+/* A word as one path segment, percent-encoded; malloc'd. */
+char *client_segment(const char *word);
+
+/* ---- print.c ---- */
+void print_json(json_t *j);
+/* An aligned table: `columns` are "TITLE=key" or "TITLE=key.key"; dates are shown in local time, null as "-". */
+void print_table(json_t *rows, const char *const *columns, size_t n, const char *empty);
+/* "key  value" lines of the same columns for one object; those that are null are left out. */
+void print_fields(json_t *object, const char *const *columns, size_t n);
+/* For a terminal: no control sequence of an app's output gets there, but colours do. */
+void print_harmless(const char *p, size_t n);
+int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* "spacectl: ..."; returns CLI_FAILED */
+
+#endif

@@ -1,0 +1,180 @@
+/* Printing: JSON, aligned tables, and text of outsiders that must not steer the terminal. */
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "spaced/cli/cli.h"
+
+int complain(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("spacectl: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return CLI_FAILED;
+}
+
+void print_json(json_t *j)
+{
+	json_dumpf(j, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+	putchar('\n');
+}
+
+/* ---- cells ---- */
+
+/* "2026-01-02T03:04:05.678Z" -> local "2026-01-02 03:04:05"; other strings stay. */
+static char *date_or_text(const char *s)
+{
+	struct tm tm = {0};
+	char out[32];
+	const char *end = strptime(s, "%Y-%m-%dT%H:%M:%S", &tm);
+
+	if (!end || *end != '.' || end[strlen(end) - 1] != 'Z')
+		return xstrdup(s);
+	time_t t = timegm(&tm);
+	if (!localtime_r(&t, &tm) || !strftime(out, sizeof(out), "%Y-%m-%d %H:%M:%S", &tm))
+		return xstrdup(s);
+	return xstrdup(out);
+}
+
+static json_t *look_up(json_t *row, const char *keys)
+{
+	cleanup_free char *copy = xstrdup(keys);
+	char *at = copy, *key;
+
+	while (row && (key = strsep(&at, ".")))
+		row = json_object_get(row, key);
+	return row;
+}
+
+/* What a column shows; malloc'd, without control characters. */
+static char *cell(json_t *row, const char *column)
+{
+	json_t *v = look_up(row, strchr(column, '=') + 1);
+	char *s;
+
+	if (json_is_string(v))
+		s = date_or_text(json_string_value(v));
+	else if (json_is_boolean(v))
+		s = xstrdup(json_is_true(v) ? "yes" : "no");
+	else if (json_is_integer(v))
+		s = xasprintf("%lld", (long long)json_integer_value(v));
+	else
+		s = xstrdup("-");
+	for (char *p = s; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = ' ';
+	return s;
+}
+
+/* Width in characters, not bytes. */
+static size_t width(const char *s)
+{
+	size_t n = 0;
+
+	for (; *s; s++)
+		n += ((unsigned char)*s & 0xc0) != 0x80;
+	return n;
+}
+
+static void put_padded(const char *s, size_t to, bool last)
+{
+	fputs(s, stdout);
+	for (size_t n = width(s); !last && n < to + 2; n++)
+		putchar(' ');
+}
+
+void print_table(json_t *rows, const char *const *columns, size_t n, const char *empty)
+{
+	size_t count = json_array_size(rows);
+	cleanup_free size_t *widths = xcalloc(n, sizeof(*widths));
+	cleanup_free char **cells = xcalloc(count * n + 1, sizeof(*cells));
+
+	if (!count) {
+		/* Not on stdout: a script that counts lines sees none. */
+		fprintf(stderr, "%s\n", empty);
+		return;
+	}
+	for (size_t k = 0; k < n; k++)
+		widths[k] = strcspn(columns[k], "=");
+	for (size_t i = 0; i < count; i++)
+		for (size_t k = 0; k < n; k++) {
+			char *s = cells[i * n + k] = cell(json_array_get(rows, i), columns[k]);
+			if (width(s) > widths[k])
+				widths[k] = width(s);
+		}
+	for (size_t k = 0; k < n; k++) {
+		cleanup_free char *title = xstrndup(columns[k], strcspn(columns[k], "="));
+		put_padded(title, widths[k], k + 1 == n);
+	}
+	putchar('\n');
+	for (size_t i = 0; i < count; i++) {
+		for (size_t k = 0; k < n; k++) {
+			put_padded(cells[i * n + k], widths[k], k + 1 == n);
+			free(cells[i * n + k]);
+		}
+		putchar('\n');
+	}
+}
+
+void print_fields(json_t *object, const char *const *columns, size_t n)
+{
+	size_t widest = 0;
+
+	for (size_t k = 0; k < n; k++)
+		if (strcspn(columns[k], "=") > widest)
+			widest = strcspn(columns[k], "=");
+	for (size_t k = 0; k < n; k++) {
+		json_t *v = look_up(object, strchr(columns[k], '=') + 1);
+		if (!v || json_is_null(v) || (json_is_string(v) && !*json_string_value(v)))
+			continue;
+		cleanup_free char *title = xstrndup(columns[k], strcspn(columns[k], "=")),
+				  *s = cell(object, columns[k]);
+		put_padded(title, widest, false);
+		puts(s);
+	}
+}
+
+/* ---- logs ---- */
+
+/* Where a byte stands: in text, behind ESC, or inside "ESC [ digits ;", which is let through when it ends in 'm'. */
+void print_harmless(const char *p, size_t n)
+{
+	static enum { TEXT, ESCAPED, SEQUENCE } state;
+	static struct buf held;
+	static int terminal = -1;
+
+	if (terminal < 0)
+		terminal = isatty(STDOUT_FILENO);
+	if (!terminal) {
+		fwrite(p, 1, n, stdout);
+		fflush(stdout);
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		unsigned char ch = (unsigned char)p[i];
+		if (state == ESCAPED && ch == '[') {
+			state = SEQUENCE;
+		} else if (state == SEQUENCE && (strchr("0123456789;", ch) && ch) && held.len < 32) {
+			buf_addc(&held, (char)ch);
+		} else if (state == SEQUENCE && ch == 'm') {
+			printf("\033[%sm", held.data ? held.data : "");
+			state = TEXT;
+		} else if (ch == 033) {
+			state = ESCAPED;
+			buf_clear(&held);
+		} else {
+			/* The end of a sequence that moves the cursor or asks the terminal: dropped with it. */
+			bool swallow = state == SEQUENCE;
+			state = TEXT;
+			if (!swallow && (ch >= 0x20 || strchr("\n\t\r", ch)) && ch != 0x7f)
+				putchar(ch);
+		}
+	}
+	fflush(stdout);
+}

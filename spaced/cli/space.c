@@ -1,0 +1,254 @@
+/* spacectl space ..., spacectl build ..., spacectl release ... */
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "spaced/cli/cli.h"
+
+static const char *const space_columns[] = {"SPACE=id",	       "STAGE=runtime.stage",	"SDK=sdk",
+					    "PRIVATE=private", "MODIFIED=lastModified", "URL=host"};
+static const char *const space_fields[] = {
+    "Space=id",
+    "Stage=runtime.stage",
+    "Reason=runtime.errorMessage",
+    "Note=runtime.message",
+    "URL=host",
+    "Kind=sdk",
+    "Private=private",
+    "Head=sha",
+    "Serving=runtime.sha",
+    "Release=spaced.release",
+    "Instance=spaced.live.instance",
+    "Started=spaced.live.startedAt",
+    "Port=spaced.live.port",
+    "Requests=spaced.live.requests",
+    "Connections=spaced.live.connections",
+    "Branch=spaced.defaultBranch",
+    "Created=createdAt",
+    "Modified=lastModified",
+    "Id=_id",
+};
+static const char *const build_columns[] = {"BUILD=id",	     "SPACE=space",	"STATE=state",	       "PHASE=phase",
+					    "COMMIT=commit", "QUEUED=queuedAt", "FINISHED=finishedAt", "ERROR=error"};
+static const char *const build_fields[] = {
+    "Build=id",	   "Space=space",	"State=state",	   "Phase=phase",	"Error=error",	      "Commit=commit",
+    "Cause=cause", "Position=position", "Queued=queuedAt", "Started=startedAt", "Finished=finishedAt"};
+static const char *const release_columns[] = {"RELEASE=id", "CURRENT=current", "COMMIT=commit", "CREATED=createdAt",
+					      "BUILD=build"};
+static const char *const event_columns[] = {"AT=at", "KIND=kind", "TEXT=text"};
+#define N(a) (sizeof(a) / sizeof((a)[0]))
+
+static int show_one(struct cli *c, const char *method, const char *path, const char *const *fields, size_t n)
+{
+	json_t *j;
+	int rc = client_call(c, method, path, NULL, &j);
+
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		print_fields(j, fields, n);
+	json_decref(j);
+	return CLI_OK;
+}
+
+/* ---- Spaces ---- */
+
+static int space_list(struct cli *c)
+{
+	cleanup_free char *author = c->nwords ? client_segment(c->word[0]) : NULL;
+	cleanup_free char *path =
+	    xasprintf("/api/spaces?limit=1000%s%s", author ? "&author=" : "", author ? author : "");
+
+	return client_show_list(c, path, space_columns, N(space_columns), "no Spaces yet: a `git push` makes one");
+}
+
+static int space_show(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "");
+
+	return path ? show_one(c, "GET", path, space_fields, N(space_fields)) : CLI_USAGE;
+}
+
+/* Asks on a terminal only: a script that says `space delete` means it. */
+static bool sure(struct cli *c)
+{
+	char answer[16];
+
+	if (c->yes || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+		return true;
+	fprintf(stderr, "Delete %s with its repository, releases and logs? [y/N] ", c->word[0]);
+	return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+static int space_delete(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "");
+	const char *slash = strchr(c->word[0], '/');
+
+	if (!path)
+		return CLI_USAGE;
+	if (!sure(c))
+		return complain("nothing was deleted");
+	cleanup_free char *owner = xstrndup(c->word[0], (size_t)(slash - c->word[0]));
+	int rc =
+	    client_call(c, "DELETE", "/api/repos/delete",
+			json_pack("{s:s, s:s, s:s}", "type", "space", "organization", owner, "name", slash + 1), NULL);
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		printf("{\"deleted\": \"%s\"}\n", path + strlen("/api/spaces/"));
+	else
+		printf("%s was deleted\n", c->word[0]);
+	return CLI_OK;
+}
+
+static int change(struct cli *c, const char *rest)
+{
+	cleanup_free char *path = client_space_path(c->word[0], rest);
+	json_t *j;
+
+	if (!path)
+		return CLI_USAGE;
+	int rc = client_call(c, "POST", path, NULL, &j);
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s is %s\n", c->word[0], json_string_value(json_object_get(j, "stage")));
+	json_decref(j);
+	return CLI_OK;
+}
+
+static int space_restart(struct cli *c)
+{
+	return change(c, c->factory ? "/restart?factory=true" : "/restart");
+}
+
+static int space_pause(struct cli *c)
+{
+	return change(c, "/pause");
+}
+
+/* --json: one object a line, {"data": "..."}. */
+static void sink_json(const char *p, size_t n)
+{
+	static struct buf line;
+	char *nl;
+
+	buf_add(&line, p, n);
+	while (line.len && (nl = memchr(line.data, '\n', line.len))) {
+		json_t *text = json_stringn(line.data, (size_t)(nl - line.data));
+		json_t *j = json_pack("{s:o}", "data", text ? text : json_string("(not UTF-8)"));
+		json_dumpf(j, stdout, JSON_COMPACT);
+		putchar('\n');
+		json_decref(j);
+		buf_consume(&line, (size_t)(nl - line.data) + 1);
+	}
+	fflush(stdout);
+}
+
+static bool is_number(const char *s)
+{
+	return *s && strspn(s, "0123456789") == strlen(s);
+}
+
+static int logs(struct cli *c, const char *kind, const char *build)
+{
+	cleanup_free char *rest = NULL, *path = NULL;
+
+	if (c->tail && !is_number(c->tail)) {
+		complain("--tail needs a number");
+		return CLI_USAGE;
+	}
+	rest = xasprintf("/logs/%s?follow=%d%s%s%s%s", kind, c->follow, c->tail ? "&tail=" : "", c->tail ? c->tail : "",
+			 build ? "&build=" : "", build ? build : "");
+	path = client_space_path(c->word[0], rest);
+	return path ? client_stream(c, path, c->json ? sink_json : print_harmless) : CLI_USAGE;
+}
+
+static int space_logs(struct cli *c)
+{
+	return logs(c, c->build ? "build" : "run", NULL);
+}
+
+static int space_events(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/events?limit=500");
+
+	return path ? client_show_list(c, path, event_columns, N(event_columns), "nothing has happened yet")
+		    : CLI_USAGE;
+}
+
+/* ---- builds ---- */
+
+static int build_list(struct cli *c)
+{
+	cleanup_free char *rest = NULL, *path = NULL;
+
+	if (c->limit && !is_number(c->limit)) {
+		complain("--limit needs a number");
+		return CLI_USAGE;
+	}
+	rest = xasprintf("/builds?limit=%s", c->limit ? c->limit : "50");
+	path = c->nwords ? client_space_path(c->word[0], rest) : xasprintf("/api/admin%s", rest);
+	return path ? client_show_list(c, path, build_columns, N(build_columns), "no builds yet") : CLI_USAGE;
+}
+
+static int build_show(struct cli *c)
+{
+	cleanup_free char *id = client_segment(c->word[0]), *path = xasprintf("/api/builds/%s", id);
+
+	return show_one(c, "GET", path, build_fields, N(build_fields));
+}
+
+static int build_cancel(struct cli *c)
+{
+	cleanup_free char *id = client_segment(c->word[0]), *path = xasprintf("/api/builds/%s/cancel", id);
+
+	return show_one(c, "POST", path, build_fields, N(build_fields));
+}
+
+/* The Space is found by the build. */
+static int build_logs(struct cli *c)
+{
+	cleanup_free char *id = client_segment(c->word[0]), *path = xasprintf("/api/builds/%s", id);
+	json_t *j;
+	int rc = client_call(c, "GET", path, NULL, &j);
+
+	if (rc != CLI_OK)
+		return rc;
+	c->word[0] = json_string_value(json_object_get(j, "space"));
+	rc = logs(c, "build", id);
+	json_decref(j);
+	return rc;
+}
+
+static int release_list(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/releases");
+
+	return path ? client_show_list(c, path, release_columns, N(release_columns), "no releases yet") : CLI_USAGE;
+}
+
+#define SPACE "OWNER/NAME"
+const struct verb space_verbs[] = {
+    {"space", "list", "[OWNER]", 0, 1, NULL, "all Spaces, newest first", space_list},
+    {"space", "show", SPACE, 1, 1, NULL, "stage, address, commit, what runs", space_show},
+    {"space", "logs", SPACE, 1, 1, "build follow tail", "the app's output", space_logs},
+    {"space", "restart", SPACE, 1, 1, "factory", "start it again, also when it was paused", space_restart},
+    {"space", "pause", SPACE, 1, 1, NULL, "stop it until somebody restarts it", space_pause},
+    {"space", "delete", SPACE, 1, 1, "yes", "delete it with its repository, releases and logs", space_delete},
+    {"space", "events", SPACE, 1, 1, NULL, "what happened to it, newest first", space_events},
+    {0},
+};
+const struct verb build_verbs[] = {
+    {"build", "list", "[OWNER/NAME]", 0, 1, "limit", "builds, newest first", build_list},
+    {"build", "show", "ID", 1, 1, NULL, "one build", build_show},
+    {"build", "logs", "ID", 1, 1, "follow tail", "its log", build_logs},
+    {"build", "cancel", "ID", 1, 1, NULL, "stop a queued or running build", build_cancel},
+    {"release", "list", SPACE, 1, 1, NULL, "what builds have made, newest first", release_list},
+    {0},
+};
