@@ -251,6 +251,15 @@ static int attach_tmpfs(struct contain *c, const struct plan_step *s, struct err
 	return fd < 0 ? -1 : mnt_move(fd, at, "", err);
 }
 
+static int empty(struct contain *c, const struct plan_step *s, struct err *err)
+{
+	struct open_how how = {.flags = O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+			       .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+	cleanup_close int fd = (int)syscall(SYS_openat2, c->root, s->target, &how, sizeof how);
+
+	return fd < 0 && errno != ENOENT ? err_set(err, errno, "empty a file") : 0;
+}
+
 static int run_step(struct contain *c, const struct plan_step *s, struct err *err)
 {
 	switch (s->op) {
@@ -276,6 +285,8 @@ static int run_step(struct contain *c, const struct plan_step *s, struct err *er
 		return dev_pts(c->root, s, err);
 	case PLAN_PROC:
 		return proc_mount(c->root, s, err);
+	case PLAN_EMPTY:
+		return empty(c, s, err);
 	case PLAN_MASK:
 		return proc_mask(c->root, s, err);
 	case PLAN_FREEZE:

@@ -125,6 +125,8 @@ static void plan_usr(struct plan *p, const struct sandbox_spec *spec, const stru
 		lower[0] = '\0';
 		lower_add(lower, sizeof lower, dpkg, "");
 		overlay(p, "new/var/lib/dpkg", lower, top, "dpkg");
+		/* It names users and groups of the host that do not exist inside, at which dpkg stops. */
+		add(p, PLAN_EMPTY, "/var/lib/dpkg/statoverride");
 	}
 }
 

@@ -31,6 +31,7 @@ enum plan_op {
 	PLAN_DEVPTS,
 	PLAN_PROC,
 	PLAN_SYMLINK, /* `target` -> `text` */
+	PLAN_EMPTY,   /* a file loses its content; skipped when missing */
 	PLAN_MASK,    /* nothing to see: empty folder, or /dev/null; skipped when missing */
 	PLAN_FREEZE,  /* read-only from here on; skipped when missing */
 };

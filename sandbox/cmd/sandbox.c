@@ -42,6 +42,9 @@ static const char usage[] =
     "  --env NAME=VALUE     nothing is inherited; PATH, HOME, LANG and TERM have defaults\n"
     "  --cwd FOLDER         working folder inside; default /app\n"
     "  --uid N              user inside; default 1000\n"
+    "  --layer DIR          read-only layer over the system: DIR/root and DIR/usr; the first one is topmost\n"
+    "  --top DIR            keep what is written in DIR (root, work, ...) instead of in memory\n"
+    "  --build-root         root inside, with a writable /usr: for apt-get (as root only)\n"
     "  --rootless           as if an ordinary user had started it: only the caller's own id is mapped\n"
     "  --help\n"
     "\n"
@@ -52,6 +55,7 @@ struct options {
 	struct sandbox_spec spec;
 	size_t nenv;
 	bool rootless;
+	const char *top, *layers[SANDBOX_MAX_LAYERS];
 };
 
 /* What is made for one run, and has to go with it. */
@@ -176,6 +180,9 @@ enum {
 	OPT_ENV,
 	OPT_CWD,
 	OPT_UID,
+	OPT_LAYER,
+	OPT_TOP,
+	OPT_BUILD_ROOT,
 	OPT_ROOTLESS,
 	OPT_HELP
 };
@@ -193,6 +200,9 @@ static const struct option longopts[] = {
     {"cwd", required_argument, NULL, OPT_CWD},
     {"uid", required_argument, NULL, OPT_UID},
     {"rootless", no_argument, NULL, OPT_ROOTLESS},
+    {"layer", required_argument, NULL, OPT_LAYER},
+    {"top", required_argument, NULL, OPT_TOP},
+    {"build-root", no_argument, NULL, OPT_BUILD_ROOT},
     {"help", no_argument, NULL, OPT_HELP},
     {NULL, 0, NULL, 0},
 };
@@ -253,6 +263,19 @@ static void one_option(struct options *o, int opt, char **argv)
 	case OPT_UID:
 		s->uid = s->gid = strcmp(optarg, "0") == 0 ? 0 : count("--uid", optarg);
 		break;
+	case OPT_LAYER:
+		if (s->nlayers == SANDBOX_MAX_LAYERS)
+			die("more than %d layers", SANDBOX_MAX_LAYERS);
+		o->layers[s->nlayers] = optarg;
+		s->layers[s->nlayers++] = xstrdup("layer");
+		break;
+	case OPT_TOP:
+		o->top = optarg;
+		break;
+	case OPT_BUILD_ROOT:
+		s->profile = SANDBOX_BUILD_ROOT;
+		s->uid = s->gid = 0;
+		break;
 	case OPT_ROOTLESS:
 		o->rootless = true;
 		break;
@@ -282,6 +305,8 @@ static void parse(struct options *o, int argc, char **argv)
 		s->argv[i - optind] = xstrdup(argv[i]);
 	if (!s->cwd)
 		s->cwd = xstrdup("/app");
+	if (o->rootless && s->profile == SANDBOX_BUILD_ROOT)
+		die("--build-root needs a range of ids, so it needs root");
 	default_env(o);
 	snprintf(s->name, sizeof s->name, "run-%d", getpid());
 	s->hostname = xstrdup("sandbox");
@@ -392,6 +417,10 @@ static void prepare(struct run *r, struct options *o)
 	r->src.skeleton = skeleton_of_host(r->state);
 	for (size_t i = 0; i < s->nbinds; i++)
 		r->src.binds[i] = open_or_die(s->binds[i].source);
+	for (size_t i = 0; i < s->nlayers; i++)
+		r->src.layers[i] = open_or_die(o->layers[i]);
+	if (o->top)
+		r->src.top = open_or_die(o->top);
 	r->slot = -1;
 	if (!o->rootless) {
 		take_slot(r);
