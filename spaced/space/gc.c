@@ -192,7 +192,7 @@ static bool top_in_use(struct gc *g, const char *volume)
 {
 	cleanup_free char *name = xasprintf("app-%s", volume + 4);
 
-	return strncmp(volume, "top-", 4) == 0 && instance_find(g->s, name);
+	return strncmp(volume, "top-", 4) == 0 && space_instance(g->s, name);
 }
 
 static void sweep_files(struct gc *g, const char *folder, bool trees)

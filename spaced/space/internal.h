@@ -92,7 +92,7 @@ struct spaces {
 /* lifecycle.c */
 struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err); /* loads it; NULL: no such Space */
 struct unit *unit_find(struct spaces *s, const char *space_id);			 /* NULL: nothing happens to it */
-struct instance *instance_find(struct spaces *s, const char *name);
+struct instance *space_instance(struct spaces *s, const char *name);
 void life_stage(struct spaces *s, const char *space_id, enum stage_event ev, const char *message);
 void life_built(void *ctx, const struct build_result *r);
 void life_build(struct spaces *s, const struct space *sp, const char *commit, const char *cause, bool factory,
@@ -116,7 +116,7 @@ int start_instance(struct unit *u, const struct space *sp, const char *release_i
 		   struct err *err);
 char *space_url(const struct config *c, const char *label); /* malloc'd, without a slash at the end */
 char *space_host(const struct config *c, const char *label); /* "label.domain[:port]" */
-void instance_release(struct instance *in); /* frees it; must not be linked any more */
+void space_instance_free(struct instance *in); /* frees it; must not be linked any more */
 
 /* route.c */
 void route_publish(struct spaces *s, const struct space *sp);

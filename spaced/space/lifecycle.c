@@ -39,7 +39,7 @@ struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err)
 	return u;
 }
 
-struct instance *instance_find(struct spaces *s, const char *name)
+struct instance *space_instance(struct spaces *s, const char *name)
 {
 	char id[STORE_ID];
 
@@ -128,7 +128,7 @@ void life_gone(struct instance *in)
 	unlink_instance(in);
 	place_forget(s->place, in->name);
 	place_volume_remove(s->place, top, NULL, NULL);
-	instance_release(in);
+	space_instance_free(in);
 	if (u->deleting)
 		life_delete_next(u);
 	life_shutdown_check(s);
@@ -137,7 +137,7 @@ void life_gone(struct instance *in)
 static void on_stopped(void *ctx, const char *name, const struct err *err)
 {
 	struct spaces *s = ctx;
-	struct instance *in = instance_find(s, name);
+	struct instance *in = space_instance(s, name);
 
 	/* ECONNRESET: recover looks again when the spawner is back */
 	if (in && (!err || err->code == ENOENT))
@@ -174,7 +174,7 @@ static void retire(struct instance *in)
 
 void spaces_idle(struct spaces *s, const char *instance, uint32_t generation)
 {
-	struct instance *in = instance_find(s, instance);
+	struct instance *in = space_instance(s, instance);
 
 	if (in && in->generation == generation && in->state == INST_DRAINING)
 		life_stop(in, STOP_GRACE_MS);
@@ -335,7 +335,7 @@ void life_start_later(struct instance *in, uint32_t ms)
 
 	start_at(u, in->release_id, in->build_id, in->again, ms);
 	unlink_instance(in);
-	instance_release(in);
+	space_instance_free(in);
 }
 
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again)
@@ -471,7 +471,7 @@ void life_start_failed(struct instance *in, const char *message)
 
 static void app_exited(struct spaces *s, const char *name, const struct sandbox_exit *e)
 {
-	struct instance *in = instance_find(s, name);
+	struct instance *in = space_instance(s, name);
 	cleanup_free char *message = NULL;
 
 	if (!in) {

@@ -318,7 +318,7 @@ static void compare_unit(struct unit *u, const struct place_status *v, size_t n)
 	compare(u->s, u->serving, v, n);
 	compare(u->s, u->starting, v, n);
 	for (size_t i = 0; i < count; i++)
-		compare(u->s, instance_find(u->s, names[i]), v, n);
+		compare(u->s, space_instance(u->s, names[i]), v, n);
 }
 
 static void on_list(void *ctx, const struct place_status *v, size_t n, const struct err *err)
@@ -336,9 +336,9 @@ static void on_list(void *ctx, const struct place_status *v, size_t n, const str
 		bool app = parse_name(&v[i], &r[running]);
 		if (!app && strncmp(v[i].name, "build-", 6) == 0 && builder_owns(s->builder, v[i].name))
 			continue;
-		if (!v[i].running && !instance_find(s, v[i].name))
+		if (!v[i].running && !space_instance(s, v[i].name))
 			place_forget(s->place, v[i].name);
-		else if (v[i].running && app && (!s->recovered || !instance_find(s, v[i].name)))
+		else if (v[i].running && app && (!s->recovered || !space_instance(s, v[i].name)))
 			running++;
 		else if (v[i].running && !app)
 			stop_stray(s, v[i].name);

@@ -38,12 +38,12 @@ static void unit_free(struct unit *u)
 	struct instance *next;
 
 	if (u->serving)
-		instance_release(u->serving);
+		space_instance_free(u->serving);
 	if (u->starting)
-		instance_release(u->starting);
+		space_instance_free(u->starting);
 	for (struct instance *in = u->old; in; in = next) {
 		next = in->next;
-		instance_release(in);
+		space_instance_free(in);
 	}
 	HASH_DELETE(hh, u->s->units, u);
 	HASH_DELETE(hh_name, u->s->units_by_name, u);

@@ -172,7 +172,7 @@ static char **make_env(const struct unit *u, const struct space *sp, const struc
 
 /* ---- the instance ---- */
 
-void instance_release(struct instance *in)
+void space_instance_free(struct instance *in)
 {
 	health_free(in->health);
 	free(in->headers);
@@ -182,7 +182,7 @@ void instance_release(struct instance *in)
 static void on_health(void *ctx, const char *name, enum health_news news, const char *text)
 {
 	struct spaces *s = ctx;
-	struct instance *in = instance_find(s, name);
+	struct instance *in = space_instance(s, name);
 
 	if (!in || in->state != INST_STARTING)
 		return;
@@ -226,7 +226,7 @@ static void on_started(void *ctx, const char *name, const struct err *err)
 {
 	struct started *st = ctx;
 	struct spaces *s = st->s;
-	struct instance *in = instance_find(s, name);
+	struct instance *in = space_instance(s, name);
 	uint32_t timeout_s = st->timeout_s;
 
 	free(st);
@@ -332,7 +332,7 @@ int start_instance(struct unit *u, const struct space *sp, const char *release_i
 			run(u, sp, in, &plan, log);
 			rc = 0;
 		} else {
-			instance_release(in);
+			space_instance_free(in);
 		}
 	} else if (!err->msg[0]) {
 		err_text(err, EINVAL, "the release's recipe names no program");
