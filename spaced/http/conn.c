@@ -37,7 +37,7 @@ static void closed_cb(uv_handle_t *h)
 	server_conn_closed(c);
 }
 
-void conn_close(struct http_conn *c)
+void http_conn_close(struct http_conn *c)
 {
 	if (c->closing)
 		return;
@@ -63,7 +63,7 @@ static void malformed(struct http_conn *c, int status, const char *why)
 	if (!r) {
 		/* Not even a first byte of a request that we could point at; or the dropped rest of a body. */
 		if (c->in_message) {
-			conn_close(c);
+			http_conn_close(c);
 			return;
 		}
 		r = c->req = xcalloc(1, sizeof *r);
@@ -71,7 +71,7 @@ static void malformed(struct http_conn *c, int status, const char *why)
 	}
 	c->complete = true; /* nothing more is parsed */
 	if (r->begun)
-		conn_close(c);
+		http_conn_close(c);
 	else
 		reply_own_error(r, status, "%s", why);
 }
@@ -87,7 +87,7 @@ static size_t feed(struct http_conn *c, const char *p, size_t n)
 		return n;
 	}
 	if (!c->req && c->discarded > HTTP_DISCARD_MAX)
-		conn_close(c);
+		http_conn_close(c);
 	return used;
 }
 
@@ -156,7 +156,7 @@ static void write_cb(uv_write_t *w, int status)
 		buf_release(&c->flight);
 	c->active = uv_now(c->s->loop);
 	if (status < 0) {
-		conn_close(c);
+		http_conn_close(c);
 		return;
 	}
 	struct http_req *r = c->req;
@@ -180,7 +180,7 @@ static void flush(struct http_conn *c)
 	uv_buf_t b = uv_buf_init(c->flight.data, (unsigned)c->flight.len);
 	if (uv_write(&c->write, (uv_stream_t *)&c->pipe, &b, 1, write_cb) < 0) {
 		c->writing = false;
-		conn_close(c);
+		http_conn_close(c);
 	}
 }
 
@@ -190,7 +190,7 @@ static void at_eof(struct http_conn *c)
 	if (c->req && c->req->ended)
 		c->close_after = true;
 	else
-		conn_close(c);
+		http_conn_close(c);
 }
 
 static void read_cb(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -238,13 +238,13 @@ static void set_reading(struct http_conn *c)
 	if (!want)
 		uv_read_stop((uv_stream_t *)&c->pipe);
 	else if (uv_read_start((uv_stream_t *)&c->pipe, alloc_cb, read_cb) < 0)
-		conn_close(c);
+		http_conn_close(c);
 }
 
 static void shutdown_cb(uv_shutdown_t *req, int status)
 {
 	if (status < 0)
-		conn_close(req->data);
+		http_conn_close(req->data);
 }
 
 /* A peer that is still sending a body would see its write fail, and might never read the answer: so the body is read
@@ -252,12 +252,12 @@ static void shutdown_cb(uv_shutdown_t *req, int status)
 static void end_connection(struct http_conn *c)
 {
 	if (c->complete || c->eof || !c->in_message) {
-		conn_close(c);
+		http_conn_close(c);
 	} else if (!c->lingering) {
 		c->lingering = true;
 		c->shutdown.data = c;
 		if (uv_shutdown(&c->shutdown, (uv_stream_t *)&c->pipe, shutdown_cb) < 0)
-			conn_close(c);
+			http_conn_close(c);
 	}
 }
 
@@ -314,13 +314,13 @@ void conn_sweep(struct http_conn *c, uint64_t now)
 	uint64_t quiet = now > c->active ? now - c->active : 0;
 	if (c->lingering) {
 		if (quiet > HTTP_LINGER_MS)
-			conn_close(c);
+			http_conn_close(c);
 	} else if (c->writing) {
 		if (quiet > l->write_ms)
-			conn_close(c);
+			http_conn_close(c);
 	} else if (!c->in_message) {
 		if (quiet > l->idle_ms)
-			conn_close(c);
+			http_conn_close(c);
 	} else if (r && !r->head_done) {
 		if (quiet > l->head_ms && !r->mute) {
 			c->complete = true;
@@ -331,7 +331,7 @@ void conn_sweep(struct http_conn *c, uint64_t now)
 			c->complete = true;
 			reply_own_error(r, 408, "the request body stopped");
 		} else {
-			conn_close(c);
+			http_conn_close(c);
 		}
 	}
 }

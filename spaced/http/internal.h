@@ -129,7 +129,7 @@ const char *server_date(struct http_server *s);
 
 /* conn.c */
 void conn_start(struct http_conn *c);
-void conn_close(struct http_conn *c);
+void http_conn_close(struct http_conn *c);
 void conn_kick(struct http_conn *c);	/* conn_advance soon, from the loop */
 void conn_advance(struct http_conn *c); /* does whatever can be done now */
 void conn_sweep(struct http_conn *c, uint64_t now);

@@ -244,7 +244,7 @@ void http_end(struct http_req *r)
 void http_abort(struct http_req *r)
 {
 	if (live(r))
-		conn_close(r->c);
+		http_conn_close(r->c);
 }
 
 static void reply(struct http_req *r, int status, const char *type, const void *body, size_t n)
@@ -323,7 +323,7 @@ void reply_own_error(struct http_req *r, int status, const char *fmt, ...)
 	if (r->c->closing)
 		return;
 	if (r->begun) { /* too late for a status: the broken answer says it */
-		conn_close(r->c);
+		http_conn_close(r->c);
 		return;
 	}
 	va_start(ap, fmt);

@@ -118,7 +118,7 @@ static void accept_one(struct http_listener *l)
 	s->nconns++;
 	s->handles++;
 	if (uv_accept((uv_stream_t *)&l->pipe, (uv_stream_t *)&c->pipe) < 0) {
-		conn_close(c);
+		http_conn_close(c);
 		return;
 	}
 	if (l->admin) {
@@ -127,7 +127,7 @@ static void accept_one(struct http_listener *l)
 		int fd;
 		if (uv_fileno((uv_handle_t *)&c->pipe, &fd) < 0 ||
 		    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 || n != sizeof cred) {
-			conn_close(c);
+			http_conn_close(c);
 			return;
 		}
 		c->uid = cred.uid;
@@ -224,7 +224,7 @@ void http_server_free(struct http_server *s)
 	}
 	s->listeners = NULL;
 	for (struct http_conn *c = s->conns; c; c = c->next)
-		conn_close(c);
+		http_conn_close(c);
 	uv_close((uv_handle_t *)&s->kick, own_handle_closed);
 	uv_close((uv_handle_t *)&s->sweep, own_handle_closed);
 }
