@@ -1,4 +1,5 @@
 /* See err.h. */
+#define BASE_ERR_C
 #include "base/err.h"
 
 #include <stdio.h>

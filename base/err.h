@@ -19,4 +19,10 @@ int err_text(struct err *err, int code, const char *fmt, ...) __attribute__((for
 /* Puts context before an error that is already set, and returns -1: "start `x`: mount `y`: ...". */
 int err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+#if defined(__clang_analyzer__) && !defined(BASE_ERR_C) /* tells it what it cannot see: they return -1 */
+#define err_set(...) (err_set(__VA_ARGS__), -1)
+#define err_text(...) (err_text(__VA_ARGS__), -1)
+#define err_prefix(...) (err_prefix(__VA_ARGS__), -1)
+#endif
+
 #endif
