@@ -308,6 +308,8 @@ int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources 
 				    .own_netns = src->netns < 0};
 	l->box = (struct sandbox){.pidfd = -1, .netns = -1, .status_pipe = -1, .cgroup.v2_dir = -1};
 	l->sock = l->dpkg = -1;
+	if (rc == 0 && l->child.rootless && geteuid() == 0)
+		rc = err_set(err, EPERM, "root has to give a range of ids: nothing inside may map to it");
 	if (rc == 0)
 		rc = launch(l, spec, src, err);
 	if (l->sock >= 0)

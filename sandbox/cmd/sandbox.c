@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -23,6 +25,8 @@
 #define EXIT_CANNOT 125 /* as env(1) and timeout(1) have it */
 #define MIB (1024ULL * 1024)
 #define SLOTS 4096
+#define CACHE "/var/cache/spaced-sandbox"
+#define NOBODY 65534
 #define FIRST_ID 0x50000000U /* ranges of `sandbox run`; the daemon's are elsewhere (spaced/config.h) */
 
 static const char usage[] =
@@ -329,7 +333,9 @@ static char *state_folder(void)
 	char *path;
 
 	if (geteuid() == 0)
-		path = xstrdup("/var/cache/spaced-sandbox");
+		path = xstrdup(CACHE);
+	else if (geteuid() == NOBODY)
+		path = xstrdup(CACHE "-rootless"); /* made by become_nobody() */
 	else if (home && *home == '/')
 		path = xasprintf("%s/spaced-sandbox", home);
 	else
@@ -531,6 +537,19 @@ static void clean_up(struct run *r)
 	sandbox_release(&r->box);
 }
 
+/* Root that wants to be rootless: its own id may not be mapped, so it goes on as nobody. */
+static void become_nobody(void)
+{
+	int rc = io_mkdir(AT_FDCWD, CACHE "-rootless", 0700);
+
+	if (rc < 0 || lchown(CACHE "-rootless", NOBODY, NOBODY) < 0)
+		die("make `" CACHE "-rootless`: %s", strerror(rc < 0 ? -rc : errno));
+	if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0)
+		die("become nobody: %s", strerror(errno));
+	/* The change of ids has made us undumpable, and our /proc files root's: the id maps of the child too. */
+	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
+
 static int run_command(int argc, char **argv)
 {
 	struct options o = {0};
@@ -541,7 +560,7 @@ static int run_command(int argc, char **argv)
 
 	parse(&o, argc, argv);
 	if (o.rootless && geteuid() == 0)
-		setenv("SPACED_FORCE", "cgroup_none", 1);
+		become_nobody();
 	prepare(&r, &o);
 	sigemptyset(&set);
 	for (size_t i = 0; i < 6; i++)
