@@ -63,7 +63,8 @@ static int add_fd(int ruleset, int fd, __u64 access, struct err *err)
 	if (fstat(fd, &st) < 0)
 		return err_set(err, errno, "landlock rule");
 	rule.allowed_access = S_ISDIR(st.st_mode) ? access : access & FS_ON_FILE;
-	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0)
+	/* EBADFD: a memfd or another file of a kernel-internal mount, which Landlock never restricts */
+	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0 && errno != EBADFD)
 		return err_set(err, errno, "landlock rule");
 	return 0;
 }

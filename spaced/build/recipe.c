@@ -169,7 +169,8 @@ static void add_tree(struct layer_plan *l, const char *phase)
 	struct step *s = recipe_step(l, phase);
 
 	s->input_kind = INPUT_TREE;
-	s->argv = argv_of("tar", "-x", "-C", "/app", "--no-same-owner", "--no-same-permissions", NULL);
+	s->argv = argv_of("tar", "-x", "-C", "/app", "--no-same-owner", "--no-same-permissions",
+			  "--warning=no-unknown-keyword", NULL);
 }
 
 struct layer_plan *recipe_add_source(struct making *m)

@@ -102,7 +102,7 @@ static int node_layer(struct making *m, const json_t *package, struct requiremen
 		struct step *s = recipe_step(l, "dependencies");
 		s->input_kind = INPUT_BYTES;
 		recipe_tar(files->files, files->n, "", &s->input);
-		s->argv = argv_of("tar", "-x", "-C", "/app", NULL);
+		s->argv = argv_of("tar", "-x", "-C", "/app", "--no-same-owner", "--warning=no-unknown-keyword", NULL);
 	}
 	struct step *s = recipe_step(l, "dependencies");
 	s->argv = argv_of("npm", locked ? "ci" : "install", NULL);

@@ -161,7 +161,8 @@ static int python_layer(struct making *m, struct requirements *reqs, const char 
 		struct step *s = recipe_step(l, "dependencies");
 		s->input_kind = INPUT_BYTES;
 		recipe_tar(reqs->files, reqs->n, "requirements/", &s->input);
-		s->argv = argv_of("tar", "-x", "-C", "/opt/venv", NULL);
+		s->argv =
+		    argv_of("tar", "-x", "-C", "/opt/venv", "--no-same-owner", "--warning=no-unknown-keyword", NULL);
 	}
 	if (pre) {
 		struct step *s = install_step(l, reqs->local);
