@@ -209,7 +209,8 @@ static bool parse_address(const char *s, struct sockaddr_storage *ss, socklen_t 
 	return false;
 }
 
-size_t doctor_nameservers(const char *text, char out[][64], size_t max)
+/* Those of a resolv.conf text that are not loopback. */
+static size_t nameservers(const char *text, char out[][64], size_t max)
 {
 	struct sockaddr_storage ss;
 	socklen_t len;
@@ -269,7 +270,7 @@ static void resolvers(void)
 		buf_reserve(&text, 65536);
 		ssize_t got = read(fd, text.data, 65535);
 		text.data[got > 0 ? got : 0] = '\0';
-		n = doctor_nameservers(text.data, list, RESOLVERS);
+		n = nameservers(text.data, list, RESOLVERS);
 	}
 	if (!n) {
 		say("DNS", DOCTOR_LACKS, fix, "no name server that a sandbox can reach: builds cannot install");

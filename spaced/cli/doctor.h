@@ -17,7 +17,5 @@ struct finding {
 };
 /* Looks at this host; `state` is where the state folder is or will be. The array is static. */
 const struct finding *doctor_examine(const char *state, size_t *n);
-/* Nameservers of a resolv.conf text that are not loopback; up to `max` of 64 bytes each. Pure. */
-size_t doctor_nameservers(const char *text, char out[][64], size_t max);
 
 #endif
