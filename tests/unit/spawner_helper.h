@@ -1,0 +1,416 @@
+/* For the test_spawner_*.c: a real spawner in a child process with a state folder of its own, and a client for its
+ * channel. Root is needed; without it every test is skipped with that reason. */
+#ifndef TESTS_SPAWNER_HELPER_H
+#define TESTS_SPAWNER_HELPER_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "sandbox/egress.h"
+#include "sandbox/spawner.h"
+
+#define ID_BASE 1900000000U
+#define DEADLINE_MS 60000
+
+static char state[64];
+static char tag[6];
+static pid_t spawner_pid;
+static int control = -1;
+static uint32_t next_id = 1;
+
+/* Events that came while something else was waited for. */
+static struct {
+	char name[SANDBOX_NAME_MAX + 1];
+	struct sandbox_exit exit;
+} exits[64];
+static size_t nexits;
+
+static void need_root(void)
+{
+	if (geteuid() != 0) {
+		print_message("# SKIP needs root\n");
+		skip();
+	}
+}
+
+static void spawner_up(void)
+{
+	int sv[2];
+
+	assert_int_equal(frame_pair(sv), 0);
+	spawner_pid = fork();
+	if (spawner_pid == 0) {
+		struct spawner_config c = {.state = state, .control = sv[1]};
+		close(sv[0]);
+		log_init("spawner", LOG_LEVEL_WARN);
+		_exit(spawner_main(&c));
+	}
+	close(sv[1]);
+	control = sv[0];
+}
+
+/* By closing its channel, or by a signal. */
+static void spawner_down(int sig)
+{
+	int status;
+
+	if (sig)
+		kill(spawner_pid, sig);
+	close(control);
+	assert_int_equal(waitpid(spawner_pid, &status, 0), spawner_pid);
+	if (!sig)
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static inline int state_make(void **unused)
+{
+	struct egress e;
+
+	if (geteuid() != 0)
+		return 0;
+	snprintf(state, sizeof state, "/tmp/spaced-unit-XXXXXX");
+	if (!mkdtemp(state))
+		return -1;
+	egress_init(&e, state, "");
+	memcpy(tag, e.tag, sizeof tag);
+	spawner_up();
+	return 0;
+}
+
+static void note_exit(struct frame *f)
+{
+	struct reader r = reader_of(f->payload, f->len);
+
+	assert_true(nexits < sizeof exits / sizeof *exits);
+	get_str(&r, exits[nexits].name, sizeof exits[0].name);
+	assert_true(sandbox_exit_decode(&r, &exits[nexits].exit) && get_ok(&r));
+	nexits++;
+}
+
+/* One frame within the deadline; notes exits on the way. False when there is none. */
+static bool next_frame(int sock, struct frame *f, int ms)
+{
+	uint64_t end = io_now_ms() + (uint64_t)ms;
+
+	for (;;) {
+		uint64_t now = io_now_ms();
+		struct pollfd p = {sock, POLLIN, 0};
+		if (now >= end || poll(&p, 1, (int)(end - now)) != 1)
+			return false;
+		if (frame_recv(sock, f) != 1)
+			return false;
+		if (f->type != SPAWN_EXITED)
+			return true;
+		note_exit(f);
+		frame_release(f);
+	}
+}
+
+static uint32_t request(uint32_t verb, const struct buf *b, const int *fds, int nfds)
+{
+	assert_int_equal(frame_send(control, verb, next_id, b->data, b->len, fds, nfds), 0);
+	return next_id++;
+}
+
+/* Waits for the answer: 0, or the errno of the spawner's refusal. `f` may be NULL. */
+static int answer(uint32_t id, struct frame *f)
+{
+	struct frame own;
+
+	if (!f)
+		f = &own;
+	assert_true(next_frame(control, f, DEADLINE_MS));
+	assert_int_equal(f->id, id);
+	int code = 0;
+	if (f->type == SPAWN_ERROR) {
+		struct reader r = reader_of(f->payload, f->len);
+		char msg[500];
+		code = (int)get_u32(&r);
+		get_str(&r, msg, sizeof msg);
+		assert_true(get_ok(&r));
+		print_message("# refused: %s\n", msg);
+	} else {
+		assert_int_equal(f->type, SPAWN_OK);
+	}
+	if (f == &own || code)
+		frame_release(f);
+	return code;
+}
+
+static inline int call_name(uint32_t verb, const char *name, struct frame *f)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_str(&b, name);
+	return answer(request(verb, &b, NULL, 0), f);
+}
+
+static inline int call_stop(const char *name, uint32_t grace)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_str(&b, name);
+	put_u32(&b, grace);
+	return answer(request(SPAWN_STOP, &b, NULL, 0), NULL);
+}
+
+static inline int volume_make(const char *name, uint64_t bytes)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_str(&b, name);
+	put_u64(&b, bytes);
+	return answer(request(SPAWN_VOLUME_CREATE, &b, NULL, 0), NULL);
+}
+
+static inline int volume_move(const char *from, const char *to)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_str(&b, from);
+	put_str(&b, to);
+	return answer(request(SPAWN_VOLUME_RENAME, &b, NULL, 0), NULL);
+}
+
+/* A spec on literals: never released. */
+static inline struct sandbox_spec spec_of(const char *name, char **argv)
+{
+	static char *env[] = {"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/home/user", "PYTHONUNBUFFERED=1", NULL};
+	struct sandbox_spec s = {.profile = SANDBOX_APP,
+				 .id_base = ID_BASE,
+				 .uid = 1000,
+				 .gid = 1000,
+				 .argv = argv,
+				 .env = env,
+				 .cwd = "/tmp",
+				 .limits = {.memory = 256 << 20, .pids = 64}};
+
+	snprintf(s.name, sizeof s.name, "%s", name);
+	return s;
+}
+
+static char log_path[256];
+
+static inline int start(const struct sandbox_spec *s)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	snprintf(log_path, sizeof log_path, "%s/%s.log", state, s->name);
+	cleanup_close int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	assert_true(log >= 0);
+	sandbox_spec_encode(s, &b);
+	put_u8(&b, 0);
+	put_u8(&b, 0);
+	return answer(request(SPAWN_START, &b, &log, 1), NULL);
+}
+
+static inline struct sandbox_exit wait_exit(const char *name)
+{
+	uint64_t end = io_now_ms() + DEADLINE_MS;
+
+	for (;;) {
+		for (size_t i = 0; i < nexits; i++) {
+			if (strcmp(exits[i].name, name) == 0) {
+				struct sandbox_exit e = exits[i].exit;
+				exits[i] = exits[--nexits];
+				return e;
+			}
+		}
+		struct pollfd p = {control, POLLIN, 0};
+		struct frame f;
+		assert_true(io_now_ms() < end && poll(&p, 1, DEADLINE_MS) == 1);
+		assert_int_equal(frame_recv(control, &f), 1);
+		assert_int_equal(f.type, SPAWN_EXITED);
+		note_exit(&f);
+		frame_release(&f);
+	}
+}
+
+/* 1 running, 0 exited, -1 not listed. */
+static inline int listed(const char *name)
+{
+	cleanup_buf struct buf none = BUF_INIT;
+	struct frame f;
+	int found = -1;
+
+	assert_int_equal(answer(request(SPAWN_LIST, &none, NULL, 0), &f), 0);
+	struct reader r = reader_of(f.payload, f.len);
+	for (uint32_t n = get_u32(&r); n; n--) {
+		struct sandbox_exit e;
+		char who[SANDBOX_NAME_MAX + 1];
+		get_str(&r, who, sizeof who);
+		int running = get_u8(&r);
+		get_u64(&r);
+		assert_true(sandbox_exit_decode(&r, &e));
+		if (strcmp(who, name) == 0)
+			found = running;
+	}
+	assert_true(get_ok(&r));
+	frame_release(&f);
+	return found;
+}
+
+static inline char *log_text(const char *name)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	snprintf(log_path, sizeof log_path, "%s/%s.log", state, name);
+	assert_int_equal(io_read_file(AT_FDCWD, log_path, 16 << 20, &b), 0);
+	return buf_steal(&b, NULL);
+}
+
+/* How many lines of a file hold `what`. */
+static inline int lines_with(const char *path, const char *what)
+{
+	cleanup_file FILE *f = fopen(path, "re");
+	char line[4096];
+	int n = 0;
+
+	while (f && fgets(line, sizeof line, f))
+		n += strstr(line, what) != NULL;
+	return n;
+}
+
+/* Loop devices on images below the state folder. */
+static inline int loops(void)
+{
+	cleanup_dir DIR *d = opendir("/sys/block");
+	struct dirent *e;
+	int n = 0;
+
+	while (d && (e = readdir(d)) != NULL) {
+		char path[300];
+		snprintf(path, sizeof path, "/sys/block/%s/loop/backing_file", e->d_name);
+		n += lines_with(path, state) > 0;
+	}
+	return n;
+}
+
+static inline int links(void)
+{
+	char prefix[16];
+
+	snprintf(prefix, sizeof prefix, EGRESS_PREFIX "%s", tag);
+	return lines_with("/proc/net/dev", prefix);
+}
+
+/* Groups of sandboxes below our tree in any hierarchy. */
+static inline int groups_below(const char *root)
+{
+	char path[200];
+	int n = 0;
+
+	snprintf(path, sizeof path, "%s/spaced-%s", root, tag);
+	cleanup_dir DIR *d = opendir(path);
+	struct dirent *e;
+	while (d && (e = readdir(d)) != NULL)
+		n += e->d_type == DT_DIR && e->d_name[0] != '.';
+	return n;
+}
+
+static inline int groups(void)
+{
+	cleanup_dir DIR *d = opendir("/sys/fs/cgroup");
+	struct dirent *e;
+	int n = groups_below("/sys/fs/cgroup");
+
+	while (d && (e = readdir(d)) != NULL) {
+		char path[280];
+		snprintf(path, sizeof path, "/sys/fs/cgroup/%s", e->d_name);
+		if (e->d_name[0] != '.')
+			n += groups_below(path);
+	}
+	return n;
+}
+
+/* Processes of the test's uid range, and monitors that hold a file below the state folder. */
+static inline int processes(void)
+{
+	cleanup_dir DIR *d = opendir("/proc");
+	struct dirent *e;
+	int n = 0;
+
+	while (d && (e = readdir(d)) != NULL) {
+		char path[300];
+		char link[200];
+		struct stat st;
+		snprintf(path, sizeof path, "/proc/%s", e->d_name);
+		if (e->d_name[0] < '0' || e->d_name[0] > '9' || stat(path, &st) < 0)
+			continue;
+		snprintf(path, sizeof path, "/proc/%s/status", e->d_name);
+		char uid[32];
+		snprintf(uid, sizeof uid, "Uid:\t%u", ID_BASE + 1000);
+		bool ours = lines_with(path, uid) > 0;
+		for (int fd = 3; fd < 12 && !ours; fd++) {
+			snprintf(path, sizeof path, "/proc/%s/fd/%d", e->d_name, fd);
+			ssize_t k = readlink(path, link, sizeof link - 1);
+			if (k > 0) {
+				link[k] = '\0';
+				ours = strncmp(link, state, strlen(state)) == 0 && (pid_t)atoi(e->d_name) != getpid();
+			}
+		}
+		n += ours;
+	}
+	return n;
+}
+
+static inline bool eventually_zero(int (*what)(void))
+{
+	uint64_t end = io_now_ms() + 20000;
+
+	while (what() != 0) {
+		if (io_now_ms() > end)
+			return false;
+		poll(NULL, 0, 20);
+	}
+	return true;
+}
+
+/* After everything was stopped and forgotten and the spawner has ended, nothing of it may be left. */
+static inline void nothing_left(void)
+{
+	spawner_down(0);
+	assert_true(eventually_zero(processes));
+	assert_true(eventually_zero(loops));
+	assert_int_equal(links(), 0);
+	assert_int_equal(groups(), 0);
+	assert_int_equal(lines_with("/proc/self/mountinfo", state), 0);
+	spawner_up();
+}
+
+static inline int state_remove(void **unused)
+{
+	struct egress e;
+	struct err err;
+
+	if (geteuid() != 0)
+		return 0;
+	close(control);
+	waitpid(spawner_pid, NULL, 0);
+	egress_init(&e, state, "");
+	egress_remove_rules(&e, &err);
+	eventually_zero(loops);
+	return io_remove_tree(AT_FDCWD, state);
+}
+
+#endif
