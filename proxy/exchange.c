@@ -171,6 +171,7 @@ void exchange_ready(struct exchange *x)
 	struct client *c = x->c;
 
 	x->body_since = uv_now(&c->conn.w->loop);
+	x->blocked_since = 0;
 	deadline_set(&c->conn, x->req_done ? DL_RESPONSE : DL_STALL);
 	client_resume(c); /* no-op within its own reading, which then goes on */
 }

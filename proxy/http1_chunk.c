@@ -29,6 +29,9 @@ static int on_body(llhttp_t *parser, const char *at, size_t n)
 	struct http1_chunked *c = parser->data;
 	struct str *s = c->nspans ? &c->spans[c->nspans - 1] : NULL;
 
+	c->overhead += (uint32_t)(at - c->last);
+	if (c->overhead > OVERHEAD_MAX)
+		return -1;
 	c->overhead = 0;
 	c->last = at + n;
 	if (c->nspans < HTTP1_SPANS) {

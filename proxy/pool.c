@@ -132,6 +132,7 @@ void pool_put_back(struct upstream *u)
 	}
 	buf_release(&u->conn.in);
 	u->conn.seen = 0;
+	u->pooled = true;
 	DL_PREPEND(p->idle, u);
 	p->nidle++;
 	deadline_set(&u->conn, DL_POOL);
@@ -140,6 +141,7 @@ void pool_put_back(struct upstream *u)
 
 void pool_remove_idle(struct upstream *u)
 {
+	u->pooled = false;
 	DL_DELETE(u->pool->idle, u);
 	u->pool->nidle--;
 }

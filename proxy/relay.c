@@ -252,7 +252,7 @@ void relay_response_bytes(struct upstream *u, char *p, size_t n)
 	}
 	while (!x->res_head) {
 		ssize_t end = http1_head_end(p, n, u->conn.seen);
-		if (end < 0 || (end == 0 && n > w->res_limits.head_bytes)) {
+		if (end < 0 || (end ? (size_t)end : n) > w->res_limits.head_bytes) {
 			exchange_error(x, 502, "The app gave an invalid response",
 				       end < 0 ? "a bare line feed" : "the head is too long");
 			return;

@@ -101,7 +101,7 @@ void upstream_close(struct upstream *u)
 {
 	if (u->conn.closing)
 		return;
-	if (!u->x && u->connected)
+	if (u->pooled)
 		pool_remove_idle(u);
 	conn_close(&u->conn, false);
 }

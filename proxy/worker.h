@@ -74,7 +74,7 @@ struct upstream {
 	struct exchange *x; /* NULL: idle in the pool */
 	struct upstream *prev, *next; /* idle list */
 	uv_connect_t connect;
-	bool connected, reused;
+	bool connected, reused, pooled; /* pooled: in the idle list */
 };
 
 struct exchange {
