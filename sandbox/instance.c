@@ -300,11 +300,8 @@ static void on_state(struct instance *i, struct frame *f)
 
 static void start_failed(struct instance *i, const struct err *err)
 {
-	log_info("start of %s failed: %s", i->info.name, err->msg);
-	if (i->start_id)
-		spawn_error(i->s, i->start_id, err);
-	i->start_id = 0;
-	i->lost = true; /* nothing to report: it never ran */
+	i->start_error = *err;
+	i->lost = true; /* no exit to report: it never ran. The request is answered when all is cleaned up */
 	instance_end(i);
 }
 
@@ -495,8 +492,13 @@ static void cleaned(struct spawn *s, void *ctx, struct buf *result, const struct
 	i->state = EXITED;
 	answer_stops(i);
 	spawn_again(s, &i->waiting);
-	if (i->init == 0 && i->lost) { /* never ran, and the caller knows */
+	if (i->init == 0 && i->lost) {
+		struct err why = i->start_error;
+		uint32_t id = i->start_id;
+		log_info("%s", why.msg);
 		instance_remove(i);
+		if (id)
+			spawn_error(s, id, &why);
 		return;
 	}
 	ended_write(i);

@@ -66,6 +66,7 @@ struct instance {
 	struct source monitor;
 	unsigned respawns;
 	uint32_t start_id; /* request that waits for the start, or 0 */
+	struct err start_error;
 	uint32_t *stops;   /* requests that wait for the end */
 	size_t nstops;
 	uint64_t kill_at, timeout_at; /* CLOCK_MONOTONIC ms; 0: never */
