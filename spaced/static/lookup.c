@@ -160,9 +160,9 @@ static void serve(struct lookup *l, const char *path, int *fd, const struct stat
 	make_etag(l, *fd, st);
 	http_date(st->st_mtime, l->last_modified);
 	l->ranges = true;
-	l->cache_control = is_html(l)					      ? "no-cache"
-			   : static_immutable(path, l->site->root[0] != '\0') ? "public, max-age=31536000, immutable"
-									      : "max-age=60";
+	l->cache_control = is_html(l)		    ? "no-cache"
+			   : static_immutable(path) ? "public, max-age=31536000, immutable"
+						    : "max-age=60";
 	l->vary = mime->compress && size >= PACK_MIN;
 	struct blob *packed = NULL;
 	if (l->vary && !l->range.n) {

@@ -109,7 +109,8 @@ static bool has_vite_hash(const char *name)
 	const char *dot = strchr(name, '.');
 	bool digit = false, upper = false, lower = false;
 
-	if (!dot || dot - name < 10 || dot[-9] != '-')
+	/* Only code: a picture's name may look like one by chance. */
+	if (!dot || dot - name < 10 || dot[-9] != '-' || (strcmp(dot, ".js") != 0 && strcmp(dot, ".css") != 0))
 		return false;
 	for (const char *p = dot - 8; p < dot; p++) {
 		digit |= isdigit((unsigned char)*p) != 0;
@@ -121,17 +122,15 @@ static bool has_vite_hash(const char *name)
 	return digit && upper && lower;
 }
 
-bool static_immutable(const char *path, bool built)
+bool static_immutable(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	const char *name = slash ? slash + 1 : path;
 
 	if (has_long_hash(name))
 		return true;
-	if (!built || !slash)
-		return false;
-	if (strstr(path, "_app/immutable/"))
-		return true;
+	if (strncmp(path, "_app/immutable/", 15) == 0 || strstr(path, "/_app/immutable/"))
+		return true; /* SvelteKit */
 	return (strncmp(path, "assets/", 7) == 0 || strstr(path, "/assets/")) && has_vite_hash(name);
 }
 

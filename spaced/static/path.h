@@ -17,8 +17,8 @@ bool site_path_ok(const char *path);
  * HTTP status to answer: 400 (NUL, "..", an encoded slash, broken escape), 404 (dot files, empty elements). */
 int static_path(struct str raw, struct buf *out, bool *slash);
 
-/* A name that carries a hash of its content, for certain: it may be cached forever. `built`: came from a build step. */
-bool static_immutable(const char *path, bool built);
+/* A name that carries a hash of its content, for certain: it may be cached forever. */
+bool static_immutable(const char *path);
 
 enum coding { CODING_NONE, CODING_GZIP, CODING_BR };
 /* The best of what the client takes (RFC 9110 §12.5.3), br before gzip at the same weight. */

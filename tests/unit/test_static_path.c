@@ -93,17 +93,20 @@ static void ids_and_site_paths(void **state)
 static void immutable_names(void **state)
 {
 	(void)state;
-	assert_true(static_immutable("main.3f2a9c04d1e8b7a6.js", false));
-	assert_true(static_immutable("static/js/2.0123456789abcdef.chunk.js", false));
-	assert_true(static_immutable("dist/assets/index-DkJ3f9aB.js", true));
-	assert_true(static_immutable("_app/immutable/chunks/x.js", true));
-	assert_false(static_immutable("assets/index-DkJ3f9aB.js", false));
-	assert_false(static_immutable("assets/photo-download.js", true));
-	assert_false(static_immutable("assets/index.js", true));
-	assert_false(static_immutable("index.html", true));
-	assert_false(static_immutable("jquery-3.7.1.min.js", true));
-	assert_false(static_immutable("20240101120000000000.js", true)); /* a date is no hash */
-	assert_false(static_immutable("abcdefabcdefabcdef.js", true));
+	assert_true(static_immutable("main.3f2a9c04d1e8b7a6.js"));
+	assert_true(static_immutable("static/js/2.0123456789abcdef.chunk.js"));
+	assert_true(static_immutable("dist/assets/index-DkJ3f9aB.js"));
+	assert_true(static_immutable("_app/immutable/chunks/x.js"));
+	assert_true(static_immutable("assets/index-DkJ3f9aB.js"));
+	assert_false(static_immutable("assets/cover-Photo01A.png"));
+	assert_false(static_immutable("index-DkJ3f9aB.js"));
+	assert_false(static_immutable("my_app/immutable/x.js"));
+	assert_false(static_immutable("assets/photo-download.js"));
+	assert_false(static_immutable("assets/index.js"));
+	assert_false(static_immutable("index.html"));
+	assert_false(static_immutable("jquery-3.7.1.min.js"));
+	assert_false(static_immutable("20240101120000000000.js")); /* a date is no hash */
+	assert_false(static_immutable("abcdefabcdefabcdef.js"));
 }
 
 static void codings(void **state)
