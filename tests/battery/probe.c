@@ -188,7 +188,7 @@ static void b9(void)
 	bool found = false;
 
 	while (f && fgets(line, sizeof line, f))
-		found |= strstr(line, " - sysfs ") || strstr(line, "cgroup") ||
+		found |= strstr(line, " - sysfs ") || strstr(line, " - cgroup") ||
 			 (strstr(line, " / / ") && strstr(line, "ext4"));
 	errno = ENOENT;
 	say(found, "a mount of the host");
