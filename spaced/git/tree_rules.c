@@ -207,6 +207,14 @@ static struct str trim(struct str s)
 	return s;
 }
 
+static const char *last_of(struct str s, char c)
+{
+	for (size_t i = s.n; i > 0; i--)
+		if (s.p[i - 1] == c)
+			return s.p + i - 1;
+	return NULL;
+}
+
 static bool has(struct str s, const char *what)
 {
 	return memmem(s.p, s.n, what, strlen(what)) != NULL;
@@ -216,7 +224,7 @@ static bool has(struct str s, const char *what)
 static const char *section_error(struct str line)
 {
 	const char *open = memchr(line.p, '"', line.n);
-	const char *close = memrchr(line.p, '"', line.n);
+	const char *close = last_of(line, '"');
 
 	if (!open || open == close)
 		return NULL;
@@ -256,7 +264,7 @@ const char *gitmodules_error(struct str text)
 		size_t n = nl ? (size_t)(nl - text.p) : text.n;
 		struct str line = trim((struct str){text.p, n});
 		const char *why = NULL;
-		const char *bracket = line.n && line.p[0] == '[' ? memrchr(line.p, ']', line.n) : NULL;
+		const char *bracket = line.n && line.p[0] == '[' ? last_of(line, ']') : NULL;
 		if (bracket) {
 			why = section_error((struct str){line.p, (size_t)(bracket - line.p)});
 			/* "[section] key = value" on one line is valid too */
