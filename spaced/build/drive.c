@@ -65,17 +65,42 @@ static bool log_says(struct job *j, const char *const *words)
 	return false;
 }
 
-/* The last line of the step's own output, for the one-sentence reason. */
-static void last_line(struct job *j, char *out, size_t size)
+static bool begins(const char *line, size_t n, const char *with)
+{
+	size_t k = strlen(with);
+	return n >= k && memcmp(line, with, k) == 0;
+}
+
+/* The line of the step's own output that says most, for the one-sentence reason: pip's and uv's last "ERROR:", npm's
+ * first sentence, else the last line. */
+static void telling_line(struct job *j, char *out, size_t size)
 {
 	cleanup_free char *path = logfile_build(j->b->config, j->id);
 	cleanup_buf struct buf tail = BUF_INIT;
-	size_t n = 0;
+	const char *best = "";
+	size_t best_n = 0;
+	unsigned best_rank = 0;
+	size_t len = 0;
 
-	logfile_tail(path, j->log_from, 4096, 1, &tail);
-	for (size_t i = 0; i < tail.len && n + 1 < size && n < 200; i++)
-		if ((unsigned char)tail.data[i] >= 0x20)
-			out[n++] = tail.data[i];
+	logfile_tail(path, j->log_from, 32768, 400, &tail);
+	for (size_t at = 0; at < tail.len; at += len + 1) {
+		const char *line = tail.data + at;
+		const char *nl = memchr(line, '\n', tail.len - at);
+		len = nl ? (size_t)(nl - line) : tail.len - at;
+		unsigned rank = begins(line, len, "ERROR: ")		      ? 3
+				: begins(line, len, "npm error ") && len > 40 ? 2
+				: strspn(line, " \t\r") < len		      ? 1
+									      : 0;
+		if (rank > best_rank || (rank == best_rank && rank != 2)) {
+			best = line;
+			best_n = len;
+			best_rank = rank;
+		}
+	}
+	size_t n = 0;
+	for (size_t i = 0; i < best_n && n + 1 < size && n < 200; i++)
+		if ((unsigned char)best[i] >= 0x20)
+			out[n++] = best[i];
 	out[n] = '\0';
 }
 
@@ -97,7 +122,7 @@ static void step_failed(struct job *j)
 	else if (j->exit.oom)
 		job_end(j, OUT_FAILED, "%s: %s", phase, j->exit.reason);
 	else {
-		last_line(j, line, sizeof line);
+		telling_line(j, line, sizeof line);
 		job_end(j, OUT_FAILED, "Job failed with exit code: %d (%s)%s%s", j->exit.status, phase,
 			*line ? ": " : "", line);
 	}
@@ -189,8 +214,8 @@ void drive_check(struct job *j)
 		return;
 	}
 	if (!j->start_error && j->exit.status != 0 && !j->exit.timeout && !j->exit.oom && step(j)->fallback &&
-	    !j->fallback && log_says(j, recipe_fallback_on)) {
-		logfile_printf(j->log, "requirements.txt conflicts with the extras of the SDK: trying without them\n");
+	    !j->fallback && log_says(j, step(j)->fallback_on)) {
+		logfile_printf(j->log, "%s\n", step(j)->fallback_note);
 		j->fallback = true;
 		next_step(j);
 		return;

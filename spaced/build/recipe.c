@@ -20,10 +20,6 @@ static const struct {
     {KIND_PROCFILE, recipe_procfile},
 };
 
-/* pip: "ResolutionImpossible"; uv: "No solution found when resolving dependencies". */
-const char *const recipe_fallback_on[] = {"ResolutionImpossible", "No solution found", "conflicting dependencies",
-					  NULL};
-
 int recipe_make(const struct card *card, const struct verdict *v, const struct tree *tree, const struct tools *tools,
 		struct recipe *out, struct err *err)
 {

@@ -37,6 +37,8 @@ struct step {
 	bool output_site; /* stdout is a tar stream: the files of a static site */
 	char **argv, **env; /* NULL-ended */
 	char **fallback;    /* tried when argv fails and the log says one of `fallback_on`; or NULL */
+	const char *const *fallback_on; /* NULL-ended */
+	const char *fallback_note;
 	char *cwd;
 	struct buf input;
 	bool show; /* print argv to the log */
@@ -62,8 +64,6 @@ struct recipe {
 	char *site_json;
 	struct strings notes; /* printed before the first step */
 };
-
-extern const char *const recipe_fallback_on[]; /* NULL-ended: what a resolver says when requirements conflict */
 
 /* 0; -1 with the sentence of a BUILD_ERROR. `out` is always to be released. */
 int recipe_make(const struct card *card, const struct verdict *v, const struct tree *tree, const struct tools *tools,

@@ -9,6 +9,8 @@
 #include "base/cleanup.h"
 
 static const char *const npm_files[] = {"package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"};
+/* npm ci with a lock that does not fit package.json */
+static const char *const stale_lock[] = {"npm error code EUSAGE", "npm ERR! code EUSAGE", NULL};
 #define NPM_FILES (sizeof npm_files / sizeof *npm_files)
 
 static bool has_script(const json_t *package, const char *name)
@@ -107,6 +109,11 @@ static int node_layer(struct making *m, const json_t *package, struct requiremen
 	struct step *s = recipe_step(l, "dependencies");
 	s->argv = argv_of("npm", locked ? "ci" : "install", NULL);
 	s->argv = argv_add(s->argv, with_dev ? "--include=dev" : "--omit=dev");
+	if (locked) {
+		s->fallback = argv_of("npm", "install", with_dev ? "--include=dev" : "--omit=dev", NULL);
+		s->fallback_on = stale_lock;
+		s->fallback_note = "The lock file does not fit package.json: installing without it (npm install)";
+	}
 	s->internet = true;
 	s->show = true;
 	s = recipe_step(l, "dependencies");

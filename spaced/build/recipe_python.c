@@ -7,6 +7,9 @@
 
 #include "base/cleanup.h"
 
+/* pip: "ResolutionImpossible"; uv: "No solution found when resolving dependencies". */
+static const char *const conflict[] = {"ResolutionImpossible", "No solution found", "conflicting dependencies", NULL};
+
 static bool has_python(const struct tools *t, const char *version)
 {
 	for (size_t i = 0; i < t->pythons.n; i++)
@@ -122,6 +125,8 @@ static void main_install(struct making *m, struct layer_plan *l, bool whole_tree
 	if (plain && file) {
 		s->fallback = add_all(pip(m->tools), (const char *const[]){"-r", "requirements.txt", NULL});
 		s->fallback = add_all(s->fallback, plain);
+		s->fallback_on = conflict;
+		s->fallback_note = "requirements.txt conflicts with the extras of the SDK: trying without them";
 	}
 }
 
