@@ -1,0 +1,340 @@
+/* Starting for real: exit statuses, signals, walls that an image cannot move, and that a failed start leaves nothing.
+ * Needs root for id ranges; skipped otherwise. The wider proof is tests/battery. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/skeleton.h"
+
+static char folder[] = "/var/tmp/test-sandbox-XXXXXX";
+static int dir = -1;
+static struct sandbox_sources src;
+
+static int setup(void **state)
+{
+	struct err err = ERR_INIT;
+
+	cgroup_set_tree("spaced-test-start");
+	if (geteuid() != 0)
+		return 0;
+	if (!mkdtemp(folder) || chmod(folder, 0755) < 0)
+		return -1;
+	dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (mkdirat(dir, "skeleton", 0755) < 0 || mkdirat(dir, "layer", 0755) < 0 ||
+	    mkdirat(dir, "layer/root", 0755) < 0 || mkdirat(dir, "top", 0755) < 0)
+		return -1;
+	cleanup_close int skeleton = openat(dir, "skeleton", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (skeleton_build(skeleton, &err) < 0)
+		return -1;
+	src = (struct sandbox_sources){.top = -1, .netns = -1, .idmap = true};
+	src.base_usr = open("/usr", O_PATH | O_CLOEXEC);
+	src.skeleton = openat(dir, "skeleton", O_PATH | O_CLOEXEC);
+	src.layers[0] = openat(dir, "layer", O_PATH | O_CLOEXEC);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	const char *slash = strrchr(folder, '/');
+
+	if (dir >= 0)
+		io_remove_tree(AT_FDCWD, folder);
+	return slash ? 0 : -1;
+}
+
+static struct sandbox_spec spec_of(char **argv)
+{
+	static char *env[] = {(char[]){"PATH=/usr/bin:/bin"}, NULL};
+	struct sandbox_spec s = {.id_base = 1800000000U, .uid = 1000, .gid = 1000, .argv = argv, .env = env};
+
+	snprintf(s.name, sizeof s.name, "test-%d", getpid());
+	return s;
+}
+
+static int start(const struct sandbox_spec *s, struct sandbox *box, int out, struct err *err)
+{
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	const int stdio[3] = {null, out >= 0 ? out : null, null};
+
+	*err = ERR_INIT;
+	return sandbox_start(s, &src, stdio, box, err);
+}
+
+/* Waits for the end; the wait status that pid 1 has reported. */
+static int finish(struct sandbox *box)
+{
+	struct err err;
+	int status = -1;
+
+	assert_int_equal(io_read_full(box->status_pipe, &status, sizeof status), 0);
+	assert_int_equal(waitpid(box->init, NULL, 0), box->init);
+	assert_int_equal(cgroup_host()->kill(&box->cgroup, 5000, &err), 0);
+	assert_int_equal(cgroup_host()->remove(&box->cgroup, &err), 0);
+	sandbox_release(box);
+	return status;
+}
+
+static int run(char **argv)
+{
+	struct sandbox_spec s = spec_of(argv);
+	struct sandbox box;
+	struct err err;
+
+	if (start(&s, &box, -1, &err) < 0)
+		fail_msg("%s", err.msg);
+	return finish(&box);
+}
+
+static void need_root(void)
+{
+	if (geteuid() != 0)
+		skip();
+}
+
+static void exit_statuses(void **state)
+{
+	char *ok[] = {"true", NULL}, *seven[] = {"sh", "-c", "exit 7", NULL},
+	     *killed[] = {"sh", "-c", "kill -9 $$", NULL};
+
+	need_root();
+	assert_int_equal(run(ok), 0);
+	assert_int_equal(WEXITSTATUS(run(seven)), 7);
+	assert_int_equal(WTERMSIG(run(killed)), SIGKILL);
+}
+
+static void signals_are_handed_on(void **state)
+{
+	char *argv[] = {"sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done", NULL};
+	struct sandbox_spec s = spec_of(argv);
+	struct sandbox box;
+	struct err err;
+	int out[2];
+	char byte;
+
+	need_root();
+	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+	assert_int_equal(start(&s, &box, out[1], &err), 0);
+	close(out[1]);
+	assert_int_equal(read(out[0], &byte, 1), 1);
+	assert_int_equal(syscall(SYS_pidfd_send_signal, box.pidfd, SIGTERM, NULL, 0), 0);
+	assert_int_equal(WEXITSTATUS(finish(&box)), 9);
+	close(out[0]);
+}
+
+static void all_of_it_ends_with_the_main_process(void **state)
+{
+	char *argv[] = {"sh", "-c", "(trap '' TERM HUP; sleep 1000) & exit 0", NULL};
+
+	need_root();
+	assert_int_equal(run(argv), 0); /* finish() removes the group, which must be empty */
+}
+
+static size_t children(void)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+	io_read_file(AT_FDCWD, path, 4096, &b);
+	return b.len;
+}
+
+/* A start that must fail, with `why` in its message, and nothing of it may stay. */
+static void fails(struct sandbox_spec *s, const char *why)
+{
+	struct sandbox box;
+	struct cgroup cg;
+	struct err err, ignored;
+
+	int before = dup(0);
+	close(before);
+	assert_int_equal(start(s, &box, -1, &err), -1);
+	if (!strstr(err.msg, why))
+		fail_msg("`%s` does not say `%s`", err.msg, why);
+	int after = dup(0);
+	close(after);
+	assert_int_equal(after, before);
+	assert_int_equal(children(), 0);
+	if (cgroup_host()->kind != CGROUP_NONE)
+		assert_int_equal(cgroup_host()->open(s->name, &cg, &ignored), -1);
+}
+
+static void failures_leave_nothing(void **state)
+{
+	char *argv[] = {"no-such-program", NULL}, *sh[] = {"sh", NULL}, *data[] = {"/etc/passwd", NULL};
+	struct sandbox_spec s = spec_of(argv);
+
+	need_root();
+	fails(&s, "exec `no-such-program`: No such file");
+	s.argv = data;
+	fails(&s, "exec `/etc/passwd`: Permission denied");
+	s.argv = sh;
+	s.cwd = (char[]){"/nowhere"};
+	fails(&s, "working folder `/nowhere`");
+	s.cwd = NULL;
+	s.name[0] = '/';
+	assert_int_equal(sandbox_name_ok(s.name), 0);
+}
+
+static void cwd_through_descriptors(void **state)
+{
+	static const char *const paths[] = {"/proc/self/fd/5", "/proc/1/cwd", "/proc/1/root"};
+	char *sh[] = {"sh", NULL};
+
+	need_root();
+	for (size_t i = 0; i < 3; i++) {
+		struct sandbox_spec s = spec_of(sh);
+		char path[64];
+
+		snprintf(path, sizeof path, "%s", paths[i]);
+		s.cwd = path;
+		fails(&s, "working folder"); /* A10, CVE-2024-21626 */
+	}
+}
+
+static void image_cannot_move_the_walls(void **state)
+{
+	static const char *const names[] = {"proc", "dev", "tmp", "usr", "run"};
+	static const char *const targets[] = {"/", "../../etc", "/app"};
+	char *ok[] = {"true", NULL};
+
+	need_root();
+	for (size_t i = 0; i < 5; i++) {
+		for (size_t k = 0; k < 3; k++) {
+			struct sandbox_spec s = spec_of(ok);
+			char path[64];
+
+			snprintf(path, sizeof path, "layer/root/%s", names[i]);
+			assert_int_equal(symlinkat(targets[k], dir, path), 0);
+			s.layers[0] = (char[]){"layer"};
+			s.nlayers = 1;
+			fails(&s, "is not a folder"); /* A2, A4 */
+			assert_int_equal(unlinkat(dir, path, 0), 0);
+		}
+	}
+}
+
+static void bind_follows_links_only_inside(void **state)
+{
+	char *argv[] = {"test", "-e", "/etc/bound/here", NULL};
+	struct sandbox_spec s = spec_of(argv);
+	struct sandbox box;
+	struct err err;
+
+	need_root();
+	/* `/link -> /etc` is the image's own /etc, never the host's. */
+	assert_int_equal(symlinkat("/etc", dir, "layer/root/link"), 0);
+	assert_int_equal(mkdirat(dir, "source", 0755), 0);
+	close(openat(dir, "source/here", O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
+	s.layers[0] = (char[]){"layer"};
+	s.nlayers = 1;
+	s.binds[0] = (struct sandbox_bind){.volume = (char[]){"source"}, .target = (char[]){"/link/bound"}};
+	s.nbinds = 1;
+	src.binds[0] = openat(dir, "source", O_PATH | O_CLOEXEC);
+	if (start(&s, &box, -1, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(finish(&box), 0);
+	assert_int_equal(access("/etc/bound", F_OK), -1);
+	close(src.binds[0]);
+	assert_int_equal(unlinkat(dir, "layer/root/link", 0), 0);
+}
+
+static void top_keeps_what_is_written(void **state)
+{
+	char *argv[] = {"sh", "-c", "echo kept >/app/file", NULL};
+	struct stat st;
+
+	need_root();
+	src.top = openat(dir, "top", O_PATH | O_CLOEXEC);
+	assert_int_equal(run(argv), 0);
+	close(src.top);
+	src.top = -1;
+	/* Ids on disk are ids inside: C9. */
+	assert_int_equal(fstatat(dir, "top/root/app/file", &st, AT_SYMLINK_NOFOLLOW), 0);
+	assert_int_equal(st.st_uid, 1000);
+	assert_int_equal(st.st_size, 5);
+}
+
+static void memory_limit(void **state)
+{
+	char *argv[] = {"perl", "-e", "$x = 'x' x 200_000_000; sleep 1000", NULL};
+	struct sandbox_spec s = spec_of(argv);
+	struct cgroup_stats stats;
+	struct sandbox box;
+	struct err err;
+	int status = -1;
+
+	need_root();
+	if (cgroup_host()->kind == CGROUP_NONE)
+		skip();
+	s.limits.memory = 64 << 20;
+	assert_int_equal(start(&s, &box, -1, &err), 0);
+	assert_int_equal(io_read_full(box.status_pipe, &status, sizeof status), 0);
+	assert_int_equal(WTERMSIG(status), SIGKILL);
+	assert_int_equal(cgroup_host()->stats(&box.cgroup, &stats, &err), 0);
+	assert_true(stats.oom_kills > 0);
+	waitpid(box.init, NULL, 0);
+	assert_int_equal(cgroup_host()->remove(&box.cgroup, &err), 0);
+	sandbox_release(&box);
+}
+
+/* Battery I1: what is frozen must still be killable, and a thawed one goes on. */
+static void freeze_thaw_kill(void **state)
+{
+	char *argv[] = {"sh", "-c", "while :; do echo tick; sleep 0.01; done", NULL};
+	struct sandbox_spec s = spec_of(argv);
+	struct sandbox box;
+	struct err err;
+	int out[2], status;
+	char byte;
+
+	need_root();
+	if (cgroup_host()->kind == CGROUP_NONE)
+		skip();
+	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+	assert_int_equal(start(&s, &box, out[1], &err), 0);
+	close(out[1]);
+	assert_int_equal(read(out[0], &byte, 1), 1);
+	if (cgroup_host()->freeze(&box.cgroup, 5000, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(cgroup_host()->thaw(&box.cgroup, &err), 0);
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(read(out[0], &byte, 1), 1);
+	assert_int_equal(cgroup_host()->freeze(&box.cgroup, 5000, &err), 0);
+	assert_int_equal(cgroup_host()->kill(&box.cgroup, 5000, &err), 0);
+	assert_int_equal(waitpid(box.init, &status, 0), box.init);
+	assert_int_equal(cgroup_host()->remove(&box.cgroup, &err), 0);
+	sandbox_release(&box);
+	close(out[0]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(exit_statuses),
+	    cmocka_unit_test(signals_are_handed_on),
+	    cmocka_unit_test(all_of_it_ends_with_the_main_process),
+	    cmocka_unit_test(failures_leave_nothing),
+	    cmocka_unit_test(cwd_through_descriptors),
+	    cmocka_unit_test(image_cannot_move_the_walls),
+	    cmocka_unit_test(bind_follows_links_only_inside),
+	    cmocka_unit_test(top_keeps_what_is_written),
+	    cmocka_unit_test(memory_limit),
+	    cmocka_unit_test(freeze_thaw_kill),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
