@@ -4,6 +4,7 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <git2.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -178,8 +179,9 @@ static int write_archive(struct writer *w)
 	w->tar = archive_write_new();
 	if (find_tree(w, &tree) < 0)
 		return -1;
+	/* A name that is not UTF-8 is then written as it is (hdrcharset=BINARY for that entry), with a warning only. */
+	setlocale(LC_CTYPE, "C.UTF-8");
 	if (archive_write_set_format_pax_restricted(w->tar) != ARCHIVE_OK ||
-	    archive_write_set_options(w->tar, "hdrcharset=BINARY") != ARCHIVE_OK ||
 	    archive_write_open_fd(w->tar, 1) != ARCHIVE_OK)
 		return err_set(w->err, 0, "open the archive: %s", archive_error_string(w->tar));
 	buf_adds(&w->path, w->args.prefix);
