@@ -229,10 +229,19 @@ static bool package_ok(const char *s)
 
 	if (n < 2 || n > 100 || !strchr(first, s[0]))
 		return false;
-	if (s[n] == ':')
-		n += 1 + strspn(s + n + 1, first);
-	if (s[n] == '=')
-		n += 1 + strspn(s + n + 1, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.+:~-");
+	if (s[n] == ':') {
+		size_t arch = strspn(s + n + 1, first);
+		if (!arch)
+			return false;
+		n += 1 + arch;
+	}
+	if (s[n] == '=') {
+		size_t version =
+		    strspn(s + n + 1, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.+:~-");
+		if (!version)
+			return false;
+		n += 1 + version;
+	}
 	return !s[n] && n <= 200;
 }
 
