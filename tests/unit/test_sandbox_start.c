@@ -57,7 +57,7 @@ static int teardown(void **state)
 
 static struct sandbox_spec spec_of(char **argv)
 {
-	static char *env[] = {(char[]){"PATH=/usr/bin:/bin"}, NULL};
+	static char path[] = "PATH=/usr/bin:/bin", *env[] = {path, NULL};
 	struct sandbox_spec s = {.id_base = 1800000000U, .uid = 1000, .gid = 1000, .argv = argv, .env = env};
 
 	snprintf(s.name, sizeof s.name, "test-%d", getpid());
