@@ -18,6 +18,7 @@ def facts():
     return {
         "space": os.environ.get("SPACE_ID", "nobody/hello"),
         "visits": State.visits,
+        "started": STARTED,
         "uptime": round(time.time() - STARTED, 1),
         "cpu": os.environ.get("CPU_CORES", str(os.cpu_count())),
         "memory": os.environ.get("MEMORY", "?"),

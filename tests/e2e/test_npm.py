@@ -32,5 +32,5 @@ def test_build_that_fails_keeps_the_old_pages(spaced, repo):
     work.commit("broken", {"package.json": '{"name":"x","version":"1.0.0","scripts":{"build":"echo cannot build; exit 4"}}'})
     out = spaced.push(work, "alice", "npm-fails").stdout
     assert "cannot build" in out
-    assert spaced.stage("alice", "npm-fails") == "BUILD_ERROR"
+    assert spaced.ctl_json("build", "list", "alice/npm-fails")[0]["state"] == "failed"
     assert spaced.get("alice", "npm-fails").text == "first"

@@ -139,7 +139,9 @@ def test_api_on_the_apex(echo):
     assert echo.request("GET", "/api/whoami-v2").status == 401
     me = echo.request("GET", "/api/whoami-v2", headers={"Authorization": f"Bearer {echo.token()}"}).json()
     assert me["name"] == "alice"
-    assert echo.request("GET", "/api/spaces/alice/none").status == 404
+    # As on the Hub: without a token a missing Space is not told apart from a private one.
+    assert echo.request("GET", "/api/spaces/alice/none").status == 401
+    assert echo.request("GET", "/api/spaces/alice/none", headers={"Authorization": f"Bearer {echo.token()}"}).status == 404
 
 
 def test_spacectl(echo):
