@@ -35,9 +35,24 @@ struct extract {
 	size_t nlinks;
 };
 
+/* A sentence for the author: without the errno's text behind it. */
+__attribute__((format(printf, 3, 4))) static int refuse(struct err *err, int code, const char *fmt, ...)
+{
+	struct buf text = BUF_INIT;
+	va_list ap;
+
+	va_start(ap, fmt);
+	buf_addv(&text, fmt, ap);
+	va_end(ap);
+	err_set(err, 0, "%s", text.data);
+	err->code = code;
+	buf_release(&text);
+	return -1;
+}
+
 static int too_many(const struct extract *x, struct err *err)
 {
-	return err_set(err, EFBIG, "more than %u files and folders", x->limits->files);
+	return refuse(err, EFBIG, "more than %u files and folders", x->limits->files);
 }
 
 static int count_entry(struct extract *x, struct err *err)
@@ -73,7 +88,7 @@ static int clean_path(const char *name, char **out, struct err *err)
 	return 0;
 refuse:
 	buf_release(&b);
-	return err_set(err, EINVAL, "a name in the archive is absolute, too long or has `..` in it");
+	return refuse(err, EINVAL, "a name in the archive is absolute, too long or has `..` in it");
 }
 
 /* Opens the folder that `path` lies in, making what is missing; *leaf is the last element. Element by element and never
@@ -139,14 +154,14 @@ static int copy_data(struct extract *x, int fd, const char *path, struct err *er
 	while ((n = archive_read_data(x->archive, step, 64 * 1024)) > 0) {
 		x->bytes += (uint64_t)n;
 		if (x->bytes > x->limits->bytes)
-			return err_set(err, EFBIG, "more than %llu bytes", (unsigned long long)x->limits->bytes);
+			return refuse(err, EFBIG, "more than %llu bytes", (unsigned long long)x->limits->bytes);
 		crypto_hash_sha256_update(&state, (unsigned char *)step, (size_t)n);
 		int r = io_write_full(fd, step, (size_t)n);
 		if (r < 0)
 			return err_set(err, -r, "write `%s`", path);
 	}
 	if (n < 0)
-		return err_set(err, EINVAL, "the archive is damaged at `%s`", path);
+		return refuse(err, EINVAL, "the archive is damaged at `%s`", path);
 	set_sum(fd, &state);
 	return 0;
 }
@@ -187,7 +202,7 @@ static int make_hardlink(struct extract *x, const char *path, const char *to, st
 	if (up < 0)
 		return -1;
 	if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
-		return err_set(err, EINVAL, "`%s` is a hard link to nothing in the archive", path);
+		return refuse(err, EINVAL, "`%s` is a hard link to nothing in the archive", path);
 	if (linkat(from, name, up, leaf, 0) < 0 && errno != EEXIST)
 		return err_set(err, errno, "link `%s`", path);
 	return 0;
@@ -251,7 +266,7 @@ static int take_entry(struct extract *x, struct archive_entry *e, struct err *er
 	if (!*path) {
 		if (archive_entry_filetype(e) == AE_IFDIR)
 			return 0;
-		return err_set(err, EINVAL, "an entry of the archive has no name");
+		return refuse(err, EINVAL, "an entry of the archive has no name");
 	}
 	if (hard)
 		return make_hardlink(x, path, hard, err);
@@ -263,7 +278,7 @@ static int take_entry(struct extract *x, struct archive_entry *e, struct err *er
 	case AE_IFLNK:
 		return keep_link(x, path, archive_entry_symlink(e), err);
 	default:
-		return err_set(err, EINVAL, "`%s` is neither file, folder nor link", path);
+		return refuse(err, EINVAL, "`%s` is neither file, folder nor link", path);
 	}
 }
 
@@ -276,8 +291,8 @@ static int take_all(struct extract *x, struct err *err)
 		if (take_entry(x, e, err) < 0)
 			return -1;
 	if (r != ARCHIVE_EOF)
-		return err_set(err, EINVAL, "not a tar archive, or a damaged one: %s",
-			       archive_error_string(x->archive) ? archive_error_string(x->archive) : "unknown");
+		return refuse(err, EINVAL, "not a tar archive, or a damaged one: %s",
+			      archive_error_string(x->archive) ? archive_error_string(x->archive) : "unknown");
 	if (make_links(x, err) < 0)
 		return -1;
 	if (x->files > FSYNC_EACH && syncfs(x->dir) < 0)
@@ -294,7 +309,7 @@ int extract_tar(int in_fd, int dir_fd, const struct extract_limits *limits, stru
 		err_set(err, ENOMEM, "libarchive or libsodium");
 	else if (archive_read_support_format_tar(x.archive) != ARCHIVE_OK ||
 		 archive_read_open_fd(x.archive, in_fd, 64 * 1024) != ARCHIVE_OK)
-		err_set(err, EINVAL, "not a tar archive");
+		refuse(err, EINVAL, "not a tar archive");
 	else
 		r = take_all(&x, err);
 	archive_read_free(x.archive);

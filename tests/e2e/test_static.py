@@ -159,3 +159,20 @@ def test_start_page_in_a_folder(spaced, repo):
     assert first.status == 302
     assert first.headers["Location"].endswith("/site/main.html")
     assert spaced.get("alice", "inner-page", "/site/main.html").text == "inner"
+
+
+@pytest.mark.deadline(300)
+def test_hostile_build_output(spaced, repo):
+    """What a build leaves is an outsider's tar stream: a pipe in it fails the build, a link that leads out is left out."""
+    def built(command):
+        return repo(files={"README.md": "---\nsdk: static\napp_file: dist/index.html\napp_build_command: '"
+                           f"mkdir dist && echo made > dist/index.html && {command}'\n---\n"})
+
+    done = spaced.push(built("mkfifo dist/pipe"), "alice", "pipe")
+    assert "`pipe` is neither file, folder nor link" in done.stdout, done.stdout
+    spaced.push_ok(built("ln -s /etc/passwd dist/out && ln dist/index.html dist/hard && ln -s hard dist/soft"), "alice",
+                   "links")
+    assert spaced.get_ok("alice", "links").text == "made\n"
+    assert spaced.get("alice", "links", "/soft").text == "made\n"
+    assert spaced.get("alice", "links", "/out").status == 404
+    assert not list((spaced.state / "sites").glob(".tmp-*"))
