@@ -29,7 +29,8 @@
 #include "sandbox/egress.h"
 #include "sandbox/spawner.h"
 
-#define ID_BASE 1900000000U
+/* a range of our own: other tests may run on this host */
+#define ID_BASE (1900000000U + (uint32_t)(getpid() % 20000) * SANDBOX_IDS)
 #define DEADLINE_MS 60000
 
 static char state[64];
@@ -366,7 +367,8 @@ static inline int processes(void)
 			ssize_t k = readlink(path, link, sizeof link - 1);
 			if (k > 0) {
 				link[k] = '\0';
-				ours = strncmp(link, state, strlen(state)) == 0 && (pid_t)atoi(e->d_name) != getpid();
+				ours = strncmp(link, state, strlen(state)) == 0 && (pid_t)atoi(e->d_name) != getpid() &&
+				       (pid_t)atoi(e->d_name) != spawner_pid;
 			}
 		}
 		n += ours;
@@ -398,6 +400,21 @@ static inline void nothing_left(void)
 	spawner_up();
 }
 
+/* The empty tree of our groups, in each hierarchy. */
+static inline void groups_remove(void)
+{
+	cleanup_dir DIR *d = opendir("/sys/fs/cgroup");
+	struct dirent *e;
+	char path[300];
+
+	snprintf(path, sizeof path, "/sys/fs/cgroup/spaced-%s", tag);
+	rmdir(path);
+	while (d && (e = readdir(d)) != NULL) {
+		snprintf(path, sizeof path, "/sys/fs/cgroup/%s/spaced-%s", e->d_name, tag);
+		rmdir(path);
+	}
+}
+
 static inline int state_remove(void **unused)
 {
 	struct egress e;
@@ -410,6 +427,7 @@ static inline int state_remove(void **unused)
 	egress_init(&e, state, "");
 	egress_remove_rules(&e, &err);
 	eventually_zero(loops);
+	groups_remove();
 	return io_remove_tree(AT_FDCWD, state);
 }
 

@@ -13,8 +13,11 @@ static void test_resolvers(void **unused)
 	assert_int_equal(a[0], 0xc6336407);
 	assert_int_equal(a[1], 0xc0000201);
 	assert_int_equal(egress_resolvers("nameserver 0.0.0.0\nnameserver x\n#nameserver 192.0.2.1\n", a), 0);
-	assert_int_equal(egress_resolvers("nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4\n"
-					  "nameserver 1.1.1.5\n", a), 4);
+	assert_int_equal(
+	    egress_resolvers("nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4\n"
+			     "nameserver 1.1.1.5\n",
+			     a),
+	    4);
 	assert_int_equal(egress_resolvers("", a), 0);
 }
 
@@ -131,7 +134,8 @@ static void test_forbidden(void **unused)
 			     "import socket,time\n"
 			     "u=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);u.connect(('192.0.2.1',1))\n"
 			     "s=socket.socket();s.bind(('0.0.0.0',8000));s.listen()\n"
-			     "print('address',u.getsockname()[0]);time.sleep(1000)", NULL};
+			     "print('address '+u.getsockname()[0]+'\\n',end='');time.sleep(1000)",
+			     NULL};
 	char host[64];
 	char targets[6][96];
 	uint16_t port;
@@ -158,8 +162,8 @@ static void test_forbidden(void **unused)
 	snprintf(targets[3], 96, "169.254.169.254 80");
 	snprintf(targets[4], 96, "10.0.0.1 80");
 	snprintf(targets[5], 96, "10.0.2.3 80");
-	char *argv[] = {"/usr/bin/python3", "-c", PROBE, targets[0], targets[1], targets[2], targets[3], targets[4],
-			targets[5], NULL};
+	char *argv[] = {"/usr/bin/python3", "-c",	PROBE,	    targets[0], targets[1],
+			targets[2],	    targets[3], targets[4], targets[5], NULL};
 	/* the positive controls: each of the first three is open where it may be */
 	cleanup_close int inside = open_inside("app-2-1");
 	assert_true(connects(inside, targets[2]));
@@ -192,8 +196,8 @@ static bool pip_works_here(void)
 		dup2(null, 1);
 		dup2(null, 2);
 		unsetenv("PIP_FIND_LINKS");
-		execl("/usr/bin/python3", "python3", "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-q", "-d", dir, "six",
-		      (char *)NULL);
+		execl("/usr/bin/python3", "python3", "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-q", "-d",
+		      dir, "six", (char *)NULL);
 		_exit(127);
 	}
 	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
@@ -201,11 +205,15 @@ static bool pip_works_here(void)
 
 static void test_download(void **unused)
 {
-	char *argv[] = {"/usr/bin/python3", "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-d", "/tmp/out", "six", NULL};
-	char *env[] = {"PATH=/usr/bin:/bin", "HOME=/home/user", "PIP_DISABLE_PIP_VERSION_CHECK=1",
+	char *argv[] = {"/usr/bin/python3", "-m", "pip",      "download", "--no-deps",
+			"--no-cache-dir",   "-d", "/tmp/out", "six",	  NULL};
+	char *env[] = {"PATH=/usr/bin:/bin",
+		       "HOME=/home/user",
+		       "PIP_DISABLE_PIP_VERSION_CHECK=1",
 		       "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
 		       "REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt",
-		       "PIP_CERT=/etc/ssl/certs/ca-certificates.crt", NULL};
+		       "PIP_CERT=/etc/ssl/certs/ca-certificates.crt",
+		       NULL};
 	struct sandbox_spec s = spec_of("build-3-pip", argv);
 
 	need_root();
@@ -248,8 +256,8 @@ static void test_leftovers(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_resolvers), cmocka_unit_test(test_rules),	    cmocka_unit_test(test_none),
-		cmocka_unit_test(test_forbidden), cmocka_unit_test(test_download), cmocka_unit_test(test_leftovers),
+	    cmocka_unit_test(test_resolvers), cmocka_unit_test(test_rules),    cmocka_unit_test(test_none),
+	    cmocka_unit_test(test_forbidden), cmocka_unit_test(test_download), cmocka_unit_test(test_leftovers),
 	};
 	return cmocka_run_group_tests(tests, state_make, state_remove);
 }

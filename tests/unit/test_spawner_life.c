@@ -82,7 +82,8 @@ static int open_on(int sock, const char *name, uint32_t n, struct frame *f)
 
 static bool connect_fd(int fd)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7860), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in a = {
+	    .sin_family = AF_INET, .sin_port = htons(7860), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct pollfd p = {fd, POLLOUT, 0};
 	int e = 0;
 	socklen_t len = sizeof e;
@@ -158,7 +159,8 @@ static void test_server(void **unused)
 /* Ignores SIGTERM, and its children too. */
 static void test_stop_means_stop(void **unused)
 {
-	char *argv[] = {"/bin/sh", "-c", "trap '' TERM; (setsid sleep 1000 &) ; echo ready; while :; do sleep 1000; done", NULL};
+	char *argv[] = {"/bin/sh", "-c",
+			"trap '' TERM; (setsid sleep 1000 &) ; echo ready; while :; do sleep 1000; done", NULL};
 	struct sandbox_spec s = spec_of("app-3-1", argv);
 
 	need_root();
@@ -284,9 +286,12 @@ static void test_monitor_is_killed(void **unused)
 	spawner_up();
 	assert_true(answers("app-6-1"));
 	free(log_text("app-6-1"));
+	while (lines_with(log_path, "GET /") < 4 && io_now_ms() < end)
+		poll(NULL, 0, 10);
 	assert_true(lines_with(log_path, "GET /") >= 4);
 
 	/* both die: the sandbox is ended, and that is told */
+	end = io_now_ms() + 10000;
 	spawner_down(SIGKILL);
 	kill(monitor_pid(), SIGKILL);
 	while (monitor_pid() && io_now_ms() < end)
@@ -347,16 +352,16 @@ static void test_nothing_left(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_true),
-		cmocka_unit_test(test_host_paths_are_refused),
-		cmocka_unit_test(test_server),
-		cmocka_unit_test(test_stop_means_stop),
-		cmocka_unit_test(test_reasons),
-		cmocka_unit_test(test_spawner_is_killed),
-		cmocka_unit_test(test_monitor_is_killed),
-		cmocka_unit_test(test_monitor_has_no_privilege),
-		cmocka_unit_test(test_proxy_channel),
-		cmocka_unit_test(test_nothing_left),
+	    cmocka_unit_test(test_true),
+	    cmocka_unit_test(test_host_paths_are_refused),
+	    cmocka_unit_test(test_server),
+	    cmocka_unit_test(test_stop_means_stop),
+	    cmocka_unit_test(test_reasons),
+	    cmocka_unit_test(test_spawner_is_killed),
+	    cmocka_unit_test(test_monitor_is_killed),
+	    cmocka_unit_test(test_monitor_has_no_privilege),
+	    cmocka_unit_test(test_proxy_channel),
+	    cmocka_unit_test(test_nothing_left),
 	};
 	return cmocka_run_group_tests(tests, state_make, state_remove);
 }

@@ -51,8 +51,10 @@ static void test_names_and_sizes(void **unused)
 static void test_layer(void **unused)
 {
 	char *fill[] = {"/bin/sh", "-c",
-			"echo hello >/app/greeting; dd if=/dev/zero of=/app/fill bs=64k 2>&1; rm /app/fill; echo end", NULL};
-	char *read[] = {"/bin/sh", "-c", "cat /app/greeting; stat -c %u /app/greeting; echo x >/app/greeting && cat /app/greeting",
+			"echo hello >/app/greeting; dd if=/dev/zero of=/app/fill bs=64k 2>&1; rm /app/fill; echo end",
+			NULL};
+	char *read[] = {"/bin/sh", "-c",
+			"cat /app/greeting; stat -c %u /app/greeting; echo x >/app/greeting && cat /app/greeting",
 			NULL};
 	struct sandbox_spec s = spec_of("build-1-a", fill);
 
@@ -116,9 +118,9 @@ static void test_one_device_per_image(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names_and_sizes),
-		cmocka_unit_test(test_layer),
-		cmocka_unit_test(test_one_device_per_image),
+	    cmocka_unit_test(test_names_and_sizes),
+	    cmocka_unit_test(test_layer),
+	    cmocka_unit_test(test_one_device_per_image),
 	};
 	return cmocka_run_group_tests(tests, state_make, state_remove);
 }
