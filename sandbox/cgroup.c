@@ -163,6 +163,11 @@ static int none_attach(const struct cgroup *cg, pid_t pid, struct err *err)
 	return 0;
 }
 
+static int none_doors(const struct cgroup *cg, int out[], struct err *err)
+{
+	return 0;
+}
+
 static int none_freeze(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
 	return err_set(err, ENOTSUP, "freeze: this host has no usable cgroups");
@@ -191,6 +196,7 @@ const struct cgroup_ops cgroup_none_ops = {
     .create = none_create,
     .open = none_open,
     .attach = none_attach,
+    .doors = none_doors,
     .freeze = none_freeze,
     .thaw = none_ok,
     .kill = none_kill,

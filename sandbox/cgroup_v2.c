@@ -144,6 +144,12 @@ static int v2_attach(const struct cgroup *cg, pid_t pid, struct err *err)
 	return rc < 0 ? err_set(err, -rc, "move process %d into cgroup `%s`", pid, cg->name) : 0;
 }
 
+/* None: CLONE_INTO_CGROUP is quicker still. */
+static int v2_doors(const struct cgroup *cg, int out[], struct err *err)
+{
+	return 0;
+}
+
 /* cgroup.events raises POLLPRI at each change. */
 static bool wait_event(int dir, const char *key, uint64_t want, int timeout_ms)
 {
@@ -237,6 +243,7 @@ const struct cgroup_ops cgroup_v2_ops = {
     .create = v2_create,
     .open = v2_open,
     .attach = v2_attach,
+    .doors = v2_doors,
     .freeze = cgroup_v2_freeze,
     .thaw = cgroup_v2_thaw,
     .kill = cgroup_v2_kill,

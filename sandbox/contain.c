@@ -8,6 +8,7 @@ static const struct {
 	const char *name;
 	int (*run)(struct contain *c, struct err *err);
 } order[] = {
+    {"enter the cgroups", cgroup_enter},       /* first: all that follows is charged to it */
     {"wait for the parent", sync_wait_parent}, /* ids mapped, in the cgroup, mounts received */
     {"enter the user namespace", user_enter},  /* become its root: what is made now belongs to the range */
     {"namespaces", namespaces_finish},	       /* host name, loopback, root of the cgroup view */

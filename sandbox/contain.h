@@ -19,6 +19,8 @@ struct contain {
 	bool rootless;
 	bool own_netns;	    /* made by clone, so its loopback is ours to switch on */
 	bool cgroups;	    /* there are limits beside the rlimits */
+	int doors[CGROUP_DOORS]; /* of our cgroups, opened by the parent */
+	int ndoors;
 	const struct sock_fprog *filter;
 	char *title;	    /* the arguments and environment of the caller, still in our memory */
 	size_t title_len;
@@ -28,6 +30,7 @@ struct contain {
 _Noreturn void contain(struct contain *c);
 
 /* contain.c's steps. 0, or -1 with err. */
+int cgroup_enter(struct contain *c, struct err *err);
 int sync_wait_parent(struct contain *c, struct err *err); /* until ids are mapped and mounts are here */
 int sync_parent_alive(struct contain *c, struct err *err);
 int user_enter(struct contain *c, struct err *err);

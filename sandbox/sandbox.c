@@ -156,8 +156,6 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 
 	if (user_write_maps(l->box.init, spec, err) < 0)
 		return -1;
-	if (l->cgroup_made && cgroup_host()->attach(&l->box.cgroup, l->box.init, err) < 0)
-		return -1;
 	snprintf(path, sizeof path, "/proc/%d/ns/user", l->box.init);
 	userns = open(path, O_RDONLY | O_CLOEXEC);
 	snprintf(path, sizeof path, "/proc/%d/ns/net", l->box.init);
@@ -182,6 +180,15 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 		if (mounts[i] >= 0)
 			close(mounts[i]);
 	return rc < 0 ? -1 : 0;
+}
+
+/* Child. */
+int cgroup_enter(struct contain *c, struct err *err)
+{
+	for (int i = 0; i < c->ndoors; i++)
+		if (write(c->doors[i], "0", 1) != 1)
+			return err_set(err, errno, "door %d", i);
+	return 0;
 }
 
 /* Child: receives what launch_provide() sends. */
@@ -277,7 +284,12 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 	l->box.status_pipe = pipes[0];
 	l->child.status = status = pipes[1];
 	find_title(&l->child);
-	if (launch_clone(l, src, err) < 0)
+	if ((l->child.ndoors = cgroup_host()->doors(&l->box.cgroup, l->child.doors, err)) < 0)
+		return -1;
+	rc = launch_clone(l, src, err);
+	while (l->child.ndoors > 0)
+		close(l->child.doors[--l->child.ndoors]);
+	if (rc < 0)
 		return -1;
 	close(steal_fd(&theirs));
 	close(steal_fd(&status));
