@@ -118,6 +118,7 @@ static char **build_env(void)
 	    "LANG=C.UTF-8",
 	    "TMPDIR=/var/tmp", /* /tmp is memory; a wheel may have gigabytes */
 	    "CI=true",
+	    "NO_COLOR=1",
 	    "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
 	    "REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt",
 	    "CURL_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt",

@@ -92,14 +92,39 @@ static void finish(struct health *h, enum health_news news, const char *text)
 	h->cb(h->ctx, h->name, news, text);
 }
 
+/* "0.0.0.0:8000, [::]:8000" -> "8000": people think in ports. */
+static void ports_of(const char *list, char *out, size_t size)
+{
+	size_t n = 0;
+
+	out[0] = '\0';
+	for (const char *end = list; *list && n + 8 < size; list = *end ? end + 2 : end) {
+		end = strchr(list, ',');
+		end = end ? end : list + strlen(list);
+		const char *colon = end;
+		while (colon > list && colon[-1] != ':')
+			colon--;
+		char port[8];
+		snprintf(port, sizeof port, "%.*s", (int)(end - colon), colon);
+		if (!strstr(out, port))
+			n += (size_t)snprintf(out + n, size - n, "%s%s", n ? ", " : "", port);
+		if (end[0] && !end[1])
+			break;
+	}
+}
+
 static void describe(struct health *h, const char *list, char *out, size_t size)
 {
-	if (list && *list)
-		snprintf(out, size, "listening on %.200s, expected %u", list, h->port);
-	else if (list)
+	char ports[120];
+
+	if (list && *list) {
+		ports_of(list, ports, sizeof ports);
+		snprintf(out, size, "listening on %s, expected %u", ports, h->port);
+	} else if (list) {
 		snprintf(out, size, "nothing listens, expected port %u", h->port);
-	else
+	} else {
 		snprintf(out, size, "%s", h->last);
+	}
 }
 
 /* "0.0.0.0:7860" in "..., 0.0.0.0:7860": it listens where it should. */
