@@ -221,7 +221,17 @@ static int drop_privileges(struct monitor *m, struct err *err)
 	if (setns(m->host_mnt, CLONE_NEWNS) < 0 || chdir("/") < 0)
 		return err_set(err, errno, "leave the spawner's mount namespace");
 	close(m->host_mnt);
-	return confine_user(NOBODY, NOBODY, err) < 0 ? -1 : confine_syscalls(PROMISE_UNIX, err);
+	return confine_user(NOBODY, NOBODY, err);
+}
+
+_Noreturn static void fail(struct monitor *m, const struct err *err)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_u32(&b, (uint32_t)err->code);
+	put_str(&b, err->msg);
+	frame_send(m->channel, MONITOR_FAILED, 0, b.data, b.len, NULL, 0);
+	_exit(1);
 }
 
 _Noreturn void monitor_main(struct monitor *m)
@@ -230,7 +240,6 @@ _Noreturn void monitor_main(struct monitor *m)
 	struct monitor_record old;
 	int clients[CLIENTS] = {-1, -1, -1, -1};
 	struct err err = ERR_INIT;
-	cleanup_buf struct buf failed = BUF_INIT;
 
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL);
@@ -238,21 +247,19 @@ _Noreturn void monitor_main(struct monitor *m)
 	setsid(); /* a Ctrl-C at the daemon's terminal is not for us */
 	if (keep_descriptors(m) < 0)
 		_exit(1);
-	if (drop_privileges(m, &err) < 0) {
-		put_u32(&failed, (uint32_t)err.code);
-		put_str(&failed, err.msg);
-		frame_send(m->channel, MONITOR_FAILED, 0, failed.data, failed.len, NULL, 0);
-		_exit(1);
-	}
+	if (drop_privileges(m, &err) < 0)
+		fail(m, &err);
+	io_set_nonblock(m->channel, true);
+	clients[0] = m->channel;
+	greet(m, &clients[0]); /* the start is over for who waits for it; the rest takes milliseconds */
+	if (confine_syscalls(PROMISE_UNIX, &err) < 0)
+		fail(m, &err);
 	malloc_trim(0);
 	if (monitor_read_record(m->fds[MONITOR_RECORD], &old)) { /* we take the place of one that died */
 		r.logged = old.logged;
 		r.dropped = old.dropped;
 	}
 	io_set_nonblock(m->fds[MONITOR_LOG_PIPE], true);
-	io_set_nonblock(m->channel, true);
-	clients[0] = m->channel;
-	greet(m, &clients[0]);
 	loop(m, &r, clients);
 	_exit(0);
 }

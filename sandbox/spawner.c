@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/contain.h"
 #include "sandbox/instance.h"
 #include "sandbox/listeners.h"
 
@@ -882,6 +884,9 @@ static int set_up(struct spawn *s, const struct spawner_config *config, struct e
 	}
 	if (!s->volumes.images)
 		log_warn("no loop devices: volumes are plain folders, and the size of a Space's disk is not limited");
+	if (!seccomp_filter(err)) /* compiled once, inherited by every start */
+		return -1;
+	malloc_trim(0);
 	s->control = link_add(s, config->control, true);
 	return s->control ? 0 : err_set(err, EIO, "channel of control");
 }

@@ -309,6 +309,9 @@ static void test_monitor_has_no_privilege(void **unused)
 	need_root();
 	assert_int_equal(start(&s), 0);
 	snprintf(path, sizeof path, "/proc/%d/status", (int)monitor_pid());
+	uint64_t end = io_now_ms() + DEADLINE_MS;
+	while (!lines_with(path, "Seccomp:\t2") && io_now_ms() < end) /* the filter comes right after the start */
+		poll(NULL, 0, 10);
 	assert_int_equal(lines_with(path, "Uid:\t65534\t65534\t65534\t65534"), 1);
 	assert_int_equal(lines_with(path, "CapPrm:\t0000000000000000"), 1);
 	assert_int_equal(lines_with(path, "NoNewPrivs:\t1"), 1);
