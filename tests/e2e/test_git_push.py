@@ -356,6 +356,8 @@ def test_stale_locks_of_a_killed_push(spaced):
     (folder / "objects/pack/pack-0000000000000000000000000000000000000000.pack").write_text("orphan")
     (folder / "quarantine-dead").mkdir()
     (folder / "quarantine-dead/pack_x").write_text("orphan")
+    for left in leftovers(folder):  # as control's user would have left them
+        os.chown(folder / left, folder.stat().st_uid, folder.stat().st_gid)
     new, pack = big_push(tip)
     done = gitraw.push(spaced, "alice", "locks", [(tip, new, "refs/heads/a")], pack)
     assert "ok refs/heads/a" in done.report
@@ -585,7 +587,9 @@ def test_git_bomb(small):
     for _ in range(10):
         inner = p.add("tree", tree(*((kind, f"f{i}", inner) for i in range(10))))
         kind = "40000"
-    tip = p.add("commit", commit(inner))
+    readme = p.add("blob", PAGE["README.md"].encode())
+    root = p.add("tree", tree(("100644", "README.md", readme), ("40000", "bomb", inner), ("100644", "index.html", readme)))
+    tip = p.add("commit", commit(root))
     done = gitraw.push(small, "alice", "gitbomb", [(ZERO, tip, "refs/heads/main")], p.bytes(), options=[])
     assert "ok refs/heads/main" in done.report, done
     assert "more than 1000 files and folders" in done.progress, done
