@@ -7,8 +7,10 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 
-#define BATCH 8		   /* sockets asked for at a time */
-#define ANSWER_MS 15000	   /* patience with one answer: first requests load models */
+#define BATCH 8		/* sockets asked for at a time */
+#define ANSWER_MS 15000 /* patience with one answer: first requests load models */
+#define LINGER_MS 5000	/* an answer is read to its end: no reset, no traceback in the app's log */
+#define LINGER_BYTES (4U << 20)
 #define HINT_FIRST_MS 8000 /* then every 60 s */
 #define HINT_EVERY_MS 60000
 
@@ -17,8 +19,12 @@ struct attempt {
 	uv_connect_t connect;
 	uv_write_t write;
 	struct health *h; /* NULL: not wanted any more */
+	uv_timer_t linger;
+	int open; /* handles not closed yet */
 	char in[64];
 	size_t n;
+	size_t drained;
+	char *rest; /* room for what is dropped */
 };
 
 struct health {
@@ -60,16 +66,39 @@ static void unref(struct health *h)
 
 static void attempt_closed(uv_handle_t *t)
 {
-	free(t->data);
+	struct attempt *a = t->data;
+
+	if (--a->open)
+		return;
+	free(a->rest);
+	free(a);
+}
+
+static void attempt_close(struct attempt *a)
+{
+	if (uv_is_closing((uv_handle_t *)&a->tcp))
+		return;
+	uv_close((uv_handle_t *)&a->tcp, attempt_closed);
+	uv_close((uv_handle_t *)&a->linger, attempt_closed);
+}
+
+static void on_linger(uv_timer_t *t)
+{
+	attempt_close(t->data);
 }
 
 static void drop_attempt(struct health *h)
 {
-	if (!h->attempt)
+	struct attempt *a = h->attempt;
+
+	if (!a)
 		return;
-	h->attempt->h = NULL;
-	uv_close((uv_handle_t *)&h->attempt->tcp, attempt_closed);
 	h->attempt = NULL;
+	a->h = NULL;
+	if (a->n)
+		uv_timer_start(&a->linger, on_linger, LINGER_MS, 0);
+	else
+		attempt_close(a);
 }
 
 void health_free(struct health *h)
@@ -201,7 +230,13 @@ static void on_alloc(uv_handle_t *t, size_t suggested, uv_buf_t *buf)
 	struct attempt *a = t->data;
 
 	(void)suggested;
-	*buf = uv_buf_init(a->in + a->n, (unsigned)(sizeof a->in - a->n));
+	if (a->n < sizeof a->in) {
+		*buf = uv_buf_init(a->in + a->n, (unsigned)(sizeof a->in - a->n));
+		return;
+	}
+	if (!a->rest)
+		a->rest = xmalloc(16384);
+	*buf = uv_buf_init(a->rest, 16384);
 }
 
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
@@ -209,11 +244,16 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 	struct attempt *a = s->data;
 	struct health *h = a->h;
 
-	(void)buf;
-	if (!h || n == 0)
-		return;
-	if (n > 0)
+	if (n > 0 && buf->base == a->in + a->n)
 		a->n += (size_t)n;
+	if (!h) {
+		a->drained += n > 0 ? (size_t)n : 0;
+		if (n < 0 || a->drained > LINGER_BYTES)
+			attempt_close(a);
+		return;
+	}
+	if (n == 0)
+		return;
 	int status = status_of(a);
 	if (status >= 100 && status < 500) {
 		finish(h, HEALTH_OK, "");
@@ -261,7 +301,10 @@ static void attempt_begin(struct health *h, int fd)
 	struct sockaddr_in to;
 
 	uv_tcp_init(h->loop, &a->tcp);
+	uv_timer_init(h->loop, &a->linger);
+	a->open = 2;
 	a->tcp.data = a;
+	a->linger.data = a;
 	a->connect.data = a;
 	a->h = h;
 	h->attempt = a;
