@@ -1,9 +1,16 @@
 """The pages as a person sees them: the list of Spaces, a click that opens one, an app that streams, an error page."""
+import pytest
+
 from apps import header
+from harness import EXAMPLES, Repo
 
 
-def test_first_page_lists_and_opens_a_space(spaced, repo, browser):
-    spaced.push_ok(repo("hello"), "alice", "hello")
+@pytest.fixture(scope="module", autouse=True)
+def hello(spaced, tmp_path_factory):
+    spaced.push_ok(Repo(tmp_path_factory.mktemp("hello") / "repo", source=EXAMPLES / "hello"), "alice", "hello", "main", "-f")
+
+
+def test_first_page_lists_and_opens_a_space(spaced, browser):
     browser.open(spaced.url + "/")
     browser.wait_text("Hello")
     link = "a[href*='alice-hello.localhost'], a[href*='/spaces/alice/hello']"
@@ -18,8 +25,7 @@ def test_first_page_lists_and_opens_a_space(spaced, repo, browser):
     browser.wait_text("1 s")
 
 
-def test_first_page_hides_nothing_behind_scripts(spaced, repo):
-    spaced.push_ok(repo("hello"), "alice", "hello")
+def test_first_page_hides_nothing_behind_scripts(spaced):
     page = spaced.request("GET", "/")
     assert page.status == 200 and page.headers["Content-Type"].startswith("text/html")
     assert spaced.app_url("alice", "hello") in page.text or "/spaces/alice/hello" in page.text
