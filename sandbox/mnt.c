@@ -147,6 +147,14 @@ static int descend(int root, const char *path, bool folder, struct err *err)
 	return fd;
 }
 
+static int make_target(int dir, const char *name, bool folder)
+{
+	if (folder)
+		return mkdirat(dir, name, 0755);
+	cleanup_close int fd = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+	return fd < 0 ? -1 : 0;
+}
+
 int mnt_target(int root, const char *path, bool folder, struct err *err)
 {
 	char part[4096];
@@ -173,16 +181,9 @@ int mnt_target(int root, const char *path, bool folder, struct err *err)
 			return -1;
 		if (fd < 0) {
 			const char *name = strrchr(part, '/');
-			int at = parent < 0 ? root : parent;
 
-			name = name ? name + 1 : part;
-			cleanup_close int made = folder || !last
-						     ? mkdirat(at, name, 0755)
-						     : openat(at, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
-			if (made < 0)
+			if (make_target(parent < 0 ? root : parent, name ? name + 1 : part, folder || !last) < 0)
 				return err_set(err, errno, "make `/%s` in the image", part);
-			if (folder || !last)
-				made = -1; /* mkdirat's 0 is no descriptor */
 			fd = descend(root, part, folder || !last, err);
 			if (fd < 0)
 				return err_set(err, errno, "`/%s` in the image", part);
