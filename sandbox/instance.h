@@ -1,5 +1,5 @@
 /* Inside the spawner: its state, and the life of one sandbox as the spawner sees it (starting, adopting, freezing, ending).
- * Shared by spawner.c (loop, channels, verbs), instance.c and adopt.c; of no interest to others. */
+ * Shared by spawner.c (loop, channels, verbs), upkeep.c, instance.c and adopt.c; of no interest to others. */
 #ifndef SANDBOX_INSTANCE_H
 #define SANDBOX_INSTANCE_H
 
@@ -124,6 +124,25 @@ void spawn_pool(struct spawn *s);
 bool spawn_volume_used(struct spawn *s, const char *name, bool write);
 bool spawn_volume_under_work(struct spawn *s, const char *name);
 void spawn_note_mounted(struct spawn *s, const char *name);
+
+#define REPLY_ROOM (FRAME_MAX_PAYLOAD - 1024)
+
+/* upkeep.c */
+/* A verb on volumes: from request to worker to answer. */
+struct volume_call {
+	struct spawn *s;
+	uint32_t id; /* 0: nobody waits */
+	uint32_t verb;
+	char name[SANDBOX_NAME_MAX + 1];
+	char to[SANDBOX_NAME_MAX + 1];
+	uint64_t bytes;
+};
+int upkeep_volume(struct spawn *s, const struct volume_call *call, job_done done, struct err *err);
+void upkeep_volume_done(struct spawn *s, void *ctx, struct buf *result, const struct err *err);
+void upkeep_volume_listed(struct spawn *s, void *ctx, struct buf *result, const struct err *err);
+bool upkeep_reserved(const char *volume); /* ours: skeletons */
+void upkeep_skeleton(struct spawn *s);	  /* looks whether there is a newer one to make */
+void upkeep_tick(struct spawn *s, uint64_t now);
 
 /* instance.c */
 struct instance *instance_find(struct spawn *s, const char *name);
