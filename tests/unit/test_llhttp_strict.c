@@ -21,16 +21,16 @@ static llhttp_errno_t parse(const char *bytes)
 static void strict(void **state)
 {
 	static const char *const smuggle[] = {
-		/* A bare CR after an empty value swallows the next character (CVE-2023-30589). */
-		"POST / HTTP/1.1\r\nHost: a\r\nX:\rTransfer-Encoding: chunked\r\n\r\n",
-		/* Chunk data that is not followed by CRLF. */
-		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
-		/* A CR inside a chunk extension. */
-		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a\rb\r\nhello\r\n0\r\n\r\n",
-		/* A byte with the high bit in the target. */
-		"GET /\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n",
-		/* More behind a request that said it is the last. */
-		"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
+	    /* A bare CR after an empty value swallows the next character (CVE-2023-30589). */
+	    "POST / HTTP/1.1\r\nHost: a\r\nX:\rTransfer-Encoding: chunked\r\n\r\n",
+	    /* Chunk data that is not followed by CRLF. */
+	    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
+	    /* A CR inside a chunk extension. */
+	    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a\rb\r\nhello\r\n0\r\n\r\n",
+	    /* A byte with the high bit in the target. */
+	    "GET /\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n",
+	    /* More behind a request that said it is the last. */
+	    "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
 	};
 	for (size_t i = 0; i < sizeof smuggle / sizeof *smuggle; i++)
 		if (parse(smuggle[i]) == HPE_OK)
@@ -40,8 +40,9 @@ static void strict(void **state)
 static void sane(void **state)
 {
 	assert_int_equal(parse("GET / HTTP/1.1\r\nHost: a\r\nX:\r\n\r\n"), HPE_OK);
-	assert_int_equal(parse("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n"),
-			 HPE_OK);
+	assert_int_equal(
+	    parse("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n"),
+	    HPE_OK);
 }
 
 int main(void)

@@ -201,7 +201,7 @@ static void spawn_error(int spawner, uint32_t code)
 static int dial(uint16_t port)
 {
 	struct sockaddr_in sa = {
-		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	    .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), 0);
@@ -503,9 +503,10 @@ static void ends_with_its_parent(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(waits_for_the_first_commit), TEST(sockets_of_the_spawner_are_pooled), TEST(errors_of_the_spawner),
-		TEST(refused_by_the_app),	  TEST(deploy_drains_the_old),		   TEST(lives_without_control),
-		TEST(garbage_ends_the_channel_only), TEST(ends_with_its_parent),
+	    TEST(waits_for_the_first_commit),	 TEST(sockets_of_the_spawner_are_pooled),
+	    TEST(errors_of_the_spawner),	 TEST(refused_by_the_app),
+	    TEST(deploy_drains_the_old),	 TEST(lives_without_control),
+	    TEST(garbage_ends_the_channel_only), TEST(ends_with_its_parent),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,43 +13,43 @@ static const struct {
 	const char *in;
 	const char *out; /* NULL: refused */
 } hosts[] = {
-	{"a.test", "a.test"},
-	{"A.TeSt", "a.test"},
-	{"a.test.", "a.test"},
-	{"a.test:80", "a.test"},
-	{"a.test.:80", "a.test"},
-	{"a.test:", "a.test"},
-	{"localhost", "localhost"},
-	{"x_y.test", "x_y.test"},
-	{"127.0.0.1:7000", "127.0.0.1"},
-	{"[::1]", "[::1]"},
-	{"[::1]:80", "[::1]"},
-	{"[0:0:0:0:0:0:0:1]", "[::1]"},
-	{"[2001:DB8::A]", "[2001:db8::a]"},
-	{"", NULL},
-	{".", NULL},
-	{".a", NULL},
-	{"a..b", NULL},
-	{"a.test..", NULL},
-	{"a.test:99999", NULL},
-	{"a.test:8o", NULL},
-	{"a.test:80:80", NULL},
-	{"a.test:000080", NULL},
-	{":80", NULL},
-	{"user@a.test", NULL},
-	{"a.test/", NULL},
-	{"a test", NULL},
-	{"a\ttest", NULL},
-	{"a,b", NULL},
-	{"a%2etest", NULL},
-	{"*.test", NULL},
-	{"\xc3\xa4.test", NULL},
-	{"[::1", NULL},
-	{"[]", NULL},
-	{"[::1]x", NULL},
-	{"[::g]", NULL},
-	{"[127.0.0.1]", NULL},
-	{"::1", NULL},
+    {"a.test", "a.test"},
+    {"A.TeSt", "a.test"},
+    {"a.test.", "a.test"},
+    {"a.test:80", "a.test"},
+    {"a.test.:80", "a.test"},
+    {"a.test:", "a.test"},
+    {"localhost", "localhost"},
+    {"x_y.test", "x_y.test"},
+    {"127.0.0.1:7000", "127.0.0.1"},
+    {"[::1]", "[::1]"},
+    {"[::1]:80", "[::1]"},
+    {"[0:0:0:0:0:0:0:1]", "[::1]"},
+    {"[2001:DB8::A]", "[2001:db8::a]"},
+    {"", NULL},
+    {".", NULL},
+    {".a", NULL},
+    {"a..b", NULL},
+    {"a.test..", NULL},
+    {"a.test:99999", NULL},
+    {"a.test:8o", NULL},
+    {"a.test:80:80", NULL},
+    {"a.test:000080", NULL},
+    {":80", NULL},
+    {"user@a.test", NULL},
+    {"a.test/", NULL},
+    {"a test", NULL},
+    {"a\ttest", NULL},
+    {"a,b", NULL},
+    {"a%2etest", NULL},
+    {"*.test", NULL},
+    {"\xc3\xa4.test", NULL},
+    {"[::1", NULL},
+    {"[]", NULL},
+    {"[::1]x", NULL},
+    {"[::g]", NULL},
+    {"[127.0.0.1]", NULL},
+    {"::1", NULL},
 };
 
 static void canonical(void **state)
@@ -208,8 +208,10 @@ static int decode_with(struct route *r)
 
 static void wire_refuses(void **state)
 {
-	static const char *const bad_hosts[] = {"", "A.test", "a.test.", "a.test:80", "*", "*.", "**.a", "a b", "*.*.a"};
-	static const char *const bad_headers[] = {"X", "X: a", "X: a\n", ": a\r\n", "X: a\r\n\r\n", "X y: a\r\n", "X: \1\r\n"};
+	static const char *const bad_hosts[] = {"",   "A.test", "a.test.", "a.test:80", "*",
+						"*.", "**.a",	"a b",	   "*.*.a"};
+	static const char *const bad_headers[] = {"X",		"X: a",	    "X: a\n", ": a\r\n", "X: a\r\n\r\n",
+						  "X y: a\r\n", "X: \1\r\n"};
 	struct route r;
 
 	for (size_t i = 0; i < sizeof bad_hosts / sizeof *bad_hosts; i++) {
@@ -242,8 +244,9 @@ static void wire_refuses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(canonical), cmocka_unit_test(canonical_lengths), cmocka_unit_test(table),
-		cmocka_unit_test(many),	     cmocka_unit_test(wire),		  cmocka_unit_test(wire_refuses),
+	    cmocka_unit_test(canonical), cmocka_unit_test(canonical_lengths),
+	    cmocka_unit_test(table),	 cmocka_unit_test(many),
+	    cmocka_unit_test(wire),	 cmocka_unit_test(wire_refuses),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
