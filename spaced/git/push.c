@@ -427,6 +427,13 @@ static int start_child(struct push *p, bool gzip, struct err *err)
 	return 0;
 }
 
+/* Its body is read first: a client that said "Expect: 100-continue" may send it behind an early answer. */
+static void answer_probe(struct http_req *r, struct str body, void *ctx)
+{
+	git_no_cache(r);
+	http_reply(r, 200, "application/x-git-receive-pack-result", "", 0);
+}
+
 void git_push_start(struct git_server *g, struct http_req *r, const struct git_target *t, bool gzip)
 {
 	struct push *p;
@@ -439,8 +446,7 @@ void git_push_start(struct git_server *g, struct http_req *r, const struct git_t
 		return;
 	}
 	if (!t->repo[0]) { /* the probe of a push that will create its Space */
-		git_no_cache(r);
-		http_reply(r, 200, "application/x-git-receive-pack-result", "", 0);
+		http_collect(r, 4, answer_probe, NULL);
 		return;
 	}
 	if (git_repo_create(repos, t->repo, &err) < 0) {

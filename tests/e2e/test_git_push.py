@@ -126,7 +126,11 @@ def test_chunked_and_whole_bodies(spaced, repo, buffer):
     assert refs(spaced, "alice", f"body-{buffer}")["refs/heads/side"] == r.head()
 
 
-def test_expect_100_continue(spaced):
+def test_expect_100_continue(spaced, repo):
+    r = repo(files={**PAGE, "noise": os.urandom(2 << 20)})
+    git("-c", "http.postBuffer=1000", "-c", "http.extraHeader=Expect: 100-continue", "push",
+        spaced.remote("alice", "expect-git"), "main:side", cwd=r.path, env=r.env)
+    assert refs(spaced, "alice", "expect-git")["refs/heads/side"] == r.head()
     tip, pack = big_push()
     body = gitraw.commands([(ZERO, tip, "refs/heads/side")]) + pack
     with send_part(spaced, "alice", "expect", body, 0, {"Expect": "100-continue"}) as s:
