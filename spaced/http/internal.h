@@ -12,9 +12,9 @@
 
 #define HTTP_DRAIN_LEVEL (256U * 1024) /* on_drain fires below */
 #define HTTP_READ_SIZE (64U * 1024)
-#define HTTP_PIPELINED_MAX (16U * 1024)	    /* unread bytes of next requests; reading stops above */
-#define HTTP_TRAILER_MAX (16U * 1024)	    /* bytes of trailer fields, which are dropped */
-#define HTTP_DISCARD_MAX (1024U * 1024)	    /* rest of a body nobody wants, read to keep the connection */
+#define HTTP_PIPELINED_MAX (16U * 1024) /* unread bytes of next requests; reading stops above */
+#define HTTP_TRAILER_MAX (16U * 1024)	/* bytes of trailer fields, which are dropped */
+#define HTTP_DISCARD_MAX (1024U * 1024) /* rest of a body nobody wants, read to keep the connection */
 #define HTTP_LINGER_MS 5000
 
 struct field {
@@ -51,14 +51,14 @@ struct http_req {
 	} collect;
 
 	/* answer */
-	struct buf headers;  /* set by http_set_header */
+	struct buf headers; /* set by http_set_header */
 	bool begun, ended;
-	bool mute;	     /* answered by the server itself: what the handler says is dropped */
+	bool mute;	       /* answered by the server itself: what the handler says is dropped */
 	bool chunked, no_body; /* no_body: HEAD, 204, 304 */
 	bool sized;
-	uint64_t left;	     /* of a sized answer */
+	uint64_t left; /* of a sized answer */
 	size_t drain_level;
-	bool above;	     /* pending was above the drain level */
+	bool above; /* pending was above the drain level */
 	void (*drain_cb)(struct http_req *r, void *ctx);
 	void *drain_ctx;
 	void (*close_cb)(struct http_req *r, void *ctx);
@@ -90,8 +90,8 @@ struct http_conn {
 	bool close_after; /* close when everything is sent */
 	bool lingering;	  /* our side is shut down; the rest of a body is read so that the peer gets to our answer */
 	uv_shutdown_t shutdown;
-	uint64_t active;  /* last progress, loop time */
-	size_t queued;	  /* write queue at the last look */
+	uint64_t active; /* last progress, loop time */
+	size_t queued;	 /* write queue at the last look */
 };
 
 struct http_listener {

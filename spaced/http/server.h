@@ -39,13 +39,13 @@ void http_server_free(struct http_server *s); /* closes everything; needs the lo
 
 /* The request. Strings live until on_close. */
 struct str http_method(const struct http_req *r);
-struct str http_path(const struct http_req *r);  /* as sent: not decoded, without the query */
+struct str http_path(const struct http_req *r);	 /* as sent: not decoded, without the query */
 struct str http_query(const struct http_req *r); /* without '?', "" */
-bool http_header(const struct http_req *r, const char *name, struct str *out); /* first of that name, case folded */
+bool http_header(const struct http_req *r, const char *name, struct str *out);	 /* first of that name, case folded */
 bool http_query_get(const struct http_req *r, const char *key, struct buf *out); /* percent-decoded */
-uid_t http_peer_uid(const struct http_req *r);	 /* admin sockets: the caller; else (uid_t)-1 */
+uid_t http_peer_uid(const struct http_req *r);	  /* admin sockets: the caller; else (uid_t)-1 */
 struct str http_client(const struct http_req *r); /* address of the client as the proxy says */
-struct str http_host(const struct http_req *r);	 /* as the client sent it (X-Forwarded-Host, else Host), with port */
+struct str http_host(const struct http_req *r);	  /* as the client sent it (X-Forwarded-Host, else Host), with port */
 
 /* Body. Without set callbacks a body is read and dropped; to set them later, http_pause() in on_request. After the end of
  * the answer no more of it is delivered. Callbacks always come from the loop, never from inside a call of this header. */
@@ -54,10 +54,11 @@ struct http_body_cb {
 	void (*end)(struct http_req *r, void *ctx);
 };
 void http_on_body(struct http_req *r, struct http_body_cb cb, void *ctx);
-void http_pause(struct http_req *r);  /* stop reading from the peer */
+void http_pause(struct http_req *r); /* stop reading from the peer */
 void http_resume(struct http_req *r);
 /* Collects the body, then calls `done`; beyond `max` 413 is answered by itself and only on_close follows. */
-void http_collect(struct http_req *r, size_t max, void (*done)(struct http_req *r, struct str body, void *ctx), void *ctx);
+void http_collect(struct http_req *r, size_t max, void (*done)(struct http_req *r, struct str body, void *ctx),
+		  void *ctx);
 
 /* The peer is gone or the answer has been sent: last call for this request. Exactly once, never from inside a call of
  * this header. Between the peer's end and this call everything below is a harmless no-op. */
@@ -66,10 +67,10 @@ void http_on_close(struct http_req *r, void (*cb)(struct http_req *r, void *ctx)
 /* Answer. Header names and values are checked: a CR, LF or NUL in one ends the process (a bug of ours). The same name
  * twice gives two fields. Date, Content-Length, Transfer-Encoding and Connection are added here. */
 void http_set_header(struct http_req *r, const char *name, const char *value_fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 void http_reply(struct http_req *r, int status, const char *content_type, const void *body, size_t n);
 void http_reply_error(struct http_req *r, int status, const char *code, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5))); /* {"error":"..."}; X-Error-Code (NULL: none), X-Error-Message */
+    __attribute__((format(printf, 4, 5))); /* {"error":"..."}; X-Error-Code (NULL: none), X-Error-Message */
 /* Streaming: length < 0 means chunked. */
 void http_begin(struct http_req *r, int status, const char *content_type, ssize_t length);
 void http_write(struct http_req *r, const void *p, size_t n);

@@ -195,7 +195,7 @@ static int make_hardlink(struct extract *x, const char *path, const char *to, st
 	const char *leaf, *name;
 	struct stat st;
 
-	if (clean_path(to, &target, err) < 0 || count_entry(x, err) < 0)
+	if (clean_path(to, &target, err) < 0 || !target || count_entry(x, err) < 0)
 		return -1;
 	cleanup_close int from = open_parent(x, target, &name, err);
 	cleanup_close int up = from < 0 ? -1 : open_parent(x, path, &leaf, err);
@@ -263,7 +263,7 @@ static int take_entry(struct extract *x, struct archive_entry *e, struct err *er
 
 	if (clean_path(archive_entry_pathname(e), &path, err) < 0)
 		return -1;
-	if (!*path) {
+	if (!path || !*path) {
 		if (archive_entry_filetype(e) == AE_IFDIR)
 			return 0;
 		return refuse(err, EINVAL, "an entry of the archive has no name");

@@ -31,11 +31,11 @@ void lookup_init(struct lookup *l)
 
 void lookup_release(struct lookup *l)
 {
-	struct str *copies[] = {&l->method, &l->query,	  &l->if_match,	      &l->if_none_match, &l->if_modified_since,
-				&l->range,  &l->if_range, &l->accept_encoding};
+	const struct str copies[] = {l->method, l->query,    l->if_match,	l->if_none_match, l->if_modified_since,
+				     l->range,	l->if_range, l->accept_encoding};
 
 	for (size_t i = 0; i < sizeof copies / sizeof *copies; i++)
-		free((char *)(uintptr_t)copies[i]->p);
+		free((char *)(uintptr_t)copies[i].p);
 	buf_release(&l->path);
 	free(l->id);
 	free(l->location);
