@@ -154,7 +154,7 @@ void life_stop(struct instance *in, uint32_t grace_ms)
 	in->state = INST_STOPPING;
 	health_free(in->health);
 	in->health = NULL;
-	if (in->exited) {
+	if (in->exited && !in->stop_sent) {
 		life_gone(in);
 	} else if (in->up && !in->stop_sent) {
 		in->stop_sent = true;
@@ -479,11 +479,16 @@ static void app_exited(struct spaces *s, const char *name, const struct sandbox_
 		return;
 	}
 	in->exited = true;
+	if (in->stop_sent)
+		return; /* the answer to the stop comes when all of it is cleaned up */
 	if (in->state == INST_STOPPING || in->state == INST_DRAINING) {
 		life_gone(in);
 		return;
 	}
-	message = xasprintf("Exit code: %d. Reason: %s.", e->status, *e->reason ? e->reason : "the app ended");
+	bool says_more = *e->reason && strncmp(e->reason, "exit code", 9) != 0;
+	message = xasprintf("Exit code: %d. Reason: %s.", e->status, says_more ? e->reason : "the app ended by itself");
+	cleanup_free char *log = logfile_run(s->config, in->unit->id, in->generation);
+	logfile_append(log, "\n===== %s =====\n", message);
 	if (in->state == INST_STARTING)
 		life_start_failed(in, message);
 	else

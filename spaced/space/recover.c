@@ -299,8 +299,14 @@ static void compare(struct spaces *s, struct instance *in, const struct place_st
 	if (!in || !in->up)
 		return;
 	if (st && st->running) {
-		if (in->state == INST_STOPPING)
-			place_stop(s->place, in->name, 0, NULL, NULL);
+		if (in->state == INST_STOPPING) {
+			in->stop_sent = false;
+			life_stop(in, 0);
+		}
+		return;
+	}
+	if (in->stop_sent) {
+		life_gone(in); /* the answer was lost with the spawner */
 		return;
 	}
 	memcpy(name, in->name, sizeof name);

@@ -230,11 +230,17 @@ static void on_started(void *ctx, const char *name, const struct err *err)
 	uint32_t timeout_s = st->timeout_s;
 
 	free(st);
-	if (!in || in->state == INST_STOPPING) {
+	if (!in) {
 		if (!err)
 			place_stop(s->place, name, 0, NULL, NULL);
-		if (in && err)
+		return;
+	}
+	if (in->state == INST_STOPPING) {
+		in->up = !err;
+		if (err)
 			life_gone(in);
+		else
+			life_stop(in, 0);
 		return;
 	}
 	if (err && err->code == ECONNRESET) {
