@@ -530,7 +530,7 @@ static const struct {
     {"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", "hello world", ""},
     {"A\r\n0123456789\r\n000\r\n\r\n", "0123456789", ""},
     {"5;a\r\nhello\r\n0;b=\"c\"\r\n\r\n", "hello", ""},
-    {"5\r\nhello\r\n0\r\nX: a\r\nContent-Length: 5\r\n\r\nrest", "hello", "rest"},
+    {"5\r\nhello\r\n0\r\nX: a\r\nY: b\r\n\r\nrest", "hello", "rest"},
     {"5\nhello\n0\n\n", NULL, NULL},
     {"5\r\nhelloX0\r\n\r\n", NULL, NULL},
     {"5\r\nhello\r0\r\n\r\n", NULL, NULL},
