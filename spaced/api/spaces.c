@@ -115,7 +115,35 @@ void space_get(struct call *c)
 	answer_space(c);
 }
 
-/* HEAD, the default branch, another branch, or a full commit id. */
+static void answer_at(struct call *c, const char *sha)
+{
+	json_t *j = call_space_json(c, &c->space, true);
+
+	json_object_set_new(j, "sha", json_string(sha));
+	if (expand(c, j))
+		call_json(c, 200, j);
+	else
+		json_decref(j);
+}
+
+/* A full commit id, or the beginning of the tip's. */
+static bool commit_of(struct call *c, const char *rev, char sha[41])
+{
+	cleanup_free char *repo = xasprintf("%s.git", c->space.id);
+	size_t n = strlen(rev);
+	struct err err = ERR_INIT;
+	char tree[41];
+	bool is_dir;
+
+	if (n < 5 || n > 40 || strspn(rev, "0123456789abcdef") != n)
+		return false;
+	if (n < 40)
+		return tip(c->a, &c->space, c->space.default_branch, sha) && !strncmp(sha, rev, n);
+	memcpy(sha, rev, 41);
+	return git_repo_entry(c->a->repos, repo, rev, "", tree, &is_dir, &err) == 0;
+}
+
+/* HEAD, a branch, or a commit. */
 void space_revision_get(struct call *c)
 {
 	const char *rev = c->vars[2], *branch = strcmp(rev, "HEAD") != 0 ? rev : c->space.default_branch;
@@ -124,12 +152,7 @@ void space_revision_get(struct call *c)
 	if (!strncmp(branch, "refs/heads/", 11))
 		branch += 11;
 	if (tip(c->a, &c->space, branch, sha)) {
-		json_t *j = call_space_json(c, &c->space, true);
-		json_object_set_new(j, "sha", json_string(sha));
-		if (expand(c, j))
-			call_json(c, 200, j);
-		else
-			json_decref(j);
+		answer_at(c, sha);
 		return;
 	}
 	/* A Space to which nothing was pushed has no commit, but its info is there. */
@@ -137,9 +160,8 @@ void space_revision_get(struct call *c)
 		answer_space(c);
 		return;
 	}
-	const char *head = tip(c->a, &c->space, c->space.default_branch, sha);
-	if (head && strlen(rev) >= 5 && !strncmp(head, rev, strlen(rev)))
-		answer_space(c);
+	if (commit_of(c, rev, sha))
+		answer_at(c, sha);
 	else
 		call_error(c, 404, "RevisionNotFound", "Invalid rev id: %s", rev);
 }

@@ -105,8 +105,9 @@ def test_revisions(spaced, page):
     for rev in ("HEAD", "main", "refs%2Fheads%2Fmain", page.head(), page.head()[:7]):
         answer = api(spaced, "GET", f"/api/spaces/alice/Api_Page/revision/{rev}")
         assert answer.status == 200 and answer.json()["sha"] == page.head(), rev
-    gone = api(spaced, "GET", "/api/spaces/alice/Api_Page/revision/nope")
-    assert gone.status == 404 and gone.headers["X-Error-Code"] == "RevisionNotFound"
+    for rev in ("nope", "0" * 40, "00000", "..", "main%40%7B1%7D", "%3A%2Fx"):
+        gone = api(spaced, "GET", f"/api/spaces/alice/Api_Page/revision/{rev}")
+        assert gone.status == 404 and gone.headers["X-Error-Code"] == "RevisionNotFound", rev
 
 
 def test_expand(spaced, page):

@@ -577,8 +577,8 @@ static void plans_use_indexes(void **state)
 	    "SELECT 1 FROM spaces WHERE label = ?",
 	    "SELECT id FROM builds WHERE space_id = ? ORDER BY queued DESC, rowid DESC LIMIT ?",
 	    "SELECT id FROM builds WHERE state IN ('queued', 'running') ORDER BY queued, rowid",
-	    "SELECT s.id FROM spaces s JOIN users u ON u.id = s.owner_id WHERE s.visibility = 0"
-	    " ORDER BY s.created DESC, s.id DESC LIMIT 50",
+	    ("SELECT s.id FROM spaces s JOIN users u ON u.id = s.owner_id WHERE s.visibility = 0"
+	     " ORDER BY s.created DESC, s.id DESC LIMIT 50"),
 	};
 	struct store *s = *state;
 
