@@ -88,6 +88,7 @@ void waiting_add(struct waiting **list, struct frame *f); /* takes the frame ove
 struct spawn {
 	char *state;
 	int epfd;
+	struct link *links; /* all channels */
 	struct link *control;
 	bool done;
 	struct volumes volumes;

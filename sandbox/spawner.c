@@ -81,6 +81,7 @@ int spawn_job(struct spawn *s, worker_fn fn, void *arg, job_done done, void *ctx
 struct link {
 	struct source src;
 	struct spawn *s;
+	struct link *next; /* of s->links */
 	bool control;
 	bool dead;
 	struct reply *first;
@@ -153,6 +154,11 @@ static void link_flush(struct link *l)
 
 static void link_close(struct link *l)
 {
+	struct link **p = &l->s->links;
+
+	while (*p != l)
+		p = &(*p)->next;
+	*p = l->next;
 	spawn_unwatch(l->s, &l->src);
 	close(l->src.fd);
 	while (l->first) {
@@ -458,8 +464,11 @@ static struct link *link_add(struct spawn *s, int fd, bool control)
 
 	*l = (struct link){.src = {fd, link_ready}, .s = s, .control = control};
 	io_set_nonblock(fd, true);
-	if (spawn_watch(s, &l->src, EPOLLIN) == 0)
+	if (spawn_watch(s, &l->src, EPOLLIN) == 0) {
+		l->next = s->links;
+		s->links = l;
 		return l;
+	}
 	log_error("watch a channel: %m");
 	close(fd);
 	free(l);
@@ -629,7 +638,8 @@ static int wait_ms(struct spawn *s)
 
 int spawner_main(const struct spawner_config *config)
 {
-	struct spawn s = {.epfd = -1, .sandboxes = -1, .host_mnt = -1, .pool = {.refill = -1}};
+	/* Not on the stack: what is under way when the role ends is still reachable, so no leak. */
+	static struct spawn s = {.epfd = -1, .sandboxes = -1, .host_mnt = -1, .pool = {.refill = -1}};
 	struct err err = ERR_INIT;
 	struct instance *i, *tmp;
 

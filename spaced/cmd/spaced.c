@@ -46,8 +46,11 @@ static int be_role(const char *name, int argc, char **argv)
 	struct err err = ERR_INIT;
 
 	for (size_t i = 0; i < sizeof helpers / sizeof *helpers; i++)
-		if (strcmp(name, helpers[i].name) == 0)
-			return helpers[i].main(argc - 2, argv + 2);
+		if (strcmp(name, helpers[i].name) == 0) {
+			int status = helpers[i].main(argc - 2, argv + 2);
+			fflush(NULL);
+			_exit(status); /* lives for one job: the end gives back all it has */
+		}
 	for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
 		if (strcmp(name, roles[i].name) != 0)
 			continue;
