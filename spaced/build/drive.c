@@ -404,6 +404,7 @@ static void next_step(struct job *j)
 	cleanup_close int in = -1;
 	cleanup_close int out = -1;
 	struct sandbox_spec spec;
+	char tag[9];
 
 	free(j->io_error);
 	free(j->start_error);
@@ -413,7 +414,9 @@ static void next_step(struct job *j)
 	if (s->show)
 		show(j, j->fallback ? s->fallback : s->argv);
 	j->log_from = logfile_size(path);
-	snprintf(j->sandbox, sizeof j->sandbox, "build-%s-%u", j->id, ++j->run);
+	/* a name of its own: after a restart of control the old sandbox of the same build may still be ending */
+	io_random_hex(tag, 4);
+	snprintf(j->sandbox, sizeof j->sandbox, "build-%s-%s", j->id, tag);
 	/* held against callbacks that come while the step is still being set up */
 	j->starting = true;
 	if (!open_io(j, s, &in, &out)) {

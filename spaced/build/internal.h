@@ -39,7 +39,6 @@ struct job {
 	char top[SANDBOX_NAME_MAX + 1]; /* being made; "" none */
 	/* the step under way */
 	char sandbox[SANDBOX_NAME_MAX + 1];
-	unsigned run;		/* counts sandboxes */
 	bool starting, running; /* START not answered; waiting for its exit */
 	bool streaming, extracting;
 	bool fallback;
