@@ -314,7 +314,6 @@ static void end_all(struct parent *p, bool stop_apps)
 
 static int prepare(struct parent *p, struct err *err)
 {
-	cleanup_free char *run = xasprintf("%s/%s", p->config->state, STATE_RUN);
 	struct accounts *a = &p->accounts;
 
 	*a = role_accounts(p->config);
@@ -323,8 +322,9 @@ static int prepare(struct parent *p, struct err *err)
 			 "uids %u..%u",
 			 p->config->user, p->config->user, p->config->user, p->config->id_base - 3,
 			 p->config->id_base - 1);
-	if (state_prepare(p->config, a, &p->lock, err) < 0)
+	if (state_prepare(p->config, a, &p->lock, err) < 0 || state_reachable(p->config, err) < 0)
 		return -1;
+	cleanup_free char *run = xasprintf("%s/%s", p->config->state, STATE_RUN);
 	if ((p->public_listener = state_listen_tcp(p->config->listen, err)) < 0)
 		return -1;
 	p->http_listener = state_listen_unix(run, "http.sock", 0660, a->control, a->proxy_gid, err);

@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -15,6 +17,9 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/log.h"
+
+#define MEETING_POINT "/run/spaced"
 
 struct folder {
 	const char *name;
@@ -83,6 +88,35 @@ int state_prepare(const struct config *c, const struct accounts *a, int *lock, s
 		if (make_folder(state, c->state, &folders[i], err) < 0)
 			return -1;
 	*lock = steal_fd(&held);
+	return 0;
+}
+
+/* May everybody pass all folders above `path`? */
+static bool open_to_all(const char *path)
+{
+	cleanup_free char *part = xstrdup(path);
+	struct stat st;
+
+	for (char *slash = strrchr(part, '/'); slash && slash != part; slash = strrchr(part, '/')) {
+		*slash = '\0';
+		if (stat(part, &st) < 0 || !(st.st_mode & S_IXOTH))
+			return false;
+	}
+	return true;
+}
+
+int state_reachable(struct config *c, struct err *err)
+{
+	if (geteuid() != 0 || open_to_all(c->state))
+		return 0;
+	if (mkdir(MEETING_POINT, 0755) < 0 && errno != EEXIST)
+		return err_set(err, errno, "make `%s`", MEETING_POINT);
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
+	    mount(c->state, MEETING_POINT, NULL, MS_BIND, NULL) < 0)
+		return err_set(err, errno, "bind `%s` to `%s` for the roles", c->state, MEETING_POINT);
+	log_info("`%s` is closed to other users: the roles see it as %s", c->state, MEETING_POINT);
+	free(c->state);
+	c->state = xstrdup(MEETING_POINT);
 	return 0;
 }
 
