@@ -8,6 +8,7 @@
 #include <seccomp.h>
 #include <sys/capability.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -336,6 +337,14 @@ static int allow_socket(scmp_filter_ctx ctx, int family, struct err *err)
 	return r < 0 ? err_set(err, -r, "seccomp rule for socket family %d", family) : 0;
 }
 
+/* Its own only: background work makes itself nice. */
+static int allow_own_priority(scmp_filter_ctx ctx, struct err *err)
+{
+	int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setpriority), 2, SCMP_A0_32(SCMP_CMP_EQ, PRIO_PROCESS),
+				 SCMP_A1_32(SCMP_CMP_EQ, 0));
+	return r < 0 ? err_set(err, -r, "seccomp rule for setpriority") : 0;
+}
+
 static int build_filter(scmp_filter_ctx ctx, unsigned promises, struct err *err)
 {
 	if (ALLOW(calls_base) < 0)
@@ -345,6 +354,8 @@ static int build_filter(scmp_filter_ctx ctx, unsigned promises, struct err *err)
 	if ((promises & (PROMISE_INET | PROMISE_UNIX)) && ALLOW(calls_net) < 0)
 		return -1;
 	if ((promises & PROMISE_EXEC) && ALLOW(calls_exec) < 0)
+		return -1;
+	if ((promises & PROMISE_EXEC) && allow_own_priority(ctx, err) < 0)
 		return -1;
 	if ((promises & PROMISE_UNIX) && allow_socket(ctx, AF_UNIX, err) < 0)
 		return -1;

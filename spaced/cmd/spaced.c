@@ -28,6 +28,7 @@ static const struct {
     {"unpack", git_unpack_main},
     {"archive", git_archive_main},
     {"upload-pack", git_upload_pack_main},
+    {"repack", git_repack_main},
     {"extract", site_extract_main},
 };
 

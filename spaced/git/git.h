@@ -72,9 +72,10 @@ int git_repo_entry(const char *repos, const char *repo, const char *commit, cons
 int git_archive(uv_loop_t *loop, const struct config *config, const char *repo, const char *commit, const char *prefix,
 		int out_fd, void (*done)(void *ctx, const char *error), void *ctx, struct err *err);
 
-/* Entry points of the child roles: `spaced --role unpack|archive|upload-pack ...`; see git/roles.c for their arguments. */
+/* Entry points of the child roles: `spaced --role unpack|archive|upload-pack|repack ...`; see git/roles.c for their arguments. */
 int git_unpack_main(int argc, char **argv);
 int git_archive_main(int argc, char **argv);
 int git_upload_pack_main(int argc, char **argv);
+int git_repack_main(int argc, char **argv);
 
 #endif

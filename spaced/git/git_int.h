@@ -14,6 +14,7 @@ struct git_server {
 	struct git_callbacks cb;
 	bool closing;
 	unsigned pushes, fetches;
+	bool repacking;
 	unsigned refs;
 	struct git_job *jobs;
 };
@@ -44,6 +45,9 @@ int body_pipe_init(struct body_pipe *b, uv_loop_t *loop, struct http_req *req, v
 void body_pipe_write(struct body_pipe *b, const char *p, size_t n);
 void body_pipe_end(struct body_pipe *b);   /* what is queued still goes out */
 void body_pipe_close(struct body_pipe *b); /* it does not */
+
+/* Each push leaves a pack; when a repository has many, a child in the background makes one of them. One at a time. */
+void git_maintain(struct git_server *g, const char *repo);
 
 /* POST git-receive-pack and git-upload-pack; GET info/refs of the latter (`advertise`). They take the request over. */
 void git_push_start(struct git_server *g, struct http_req *r, const struct git_target *t, bool gzip);

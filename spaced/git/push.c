@@ -212,6 +212,7 @@ static void report(struct push *p)
 		}
 	}
 	if (moved && !p->job.g->closing) {
+		git_maintain(p->job.g, p->target.repo);
 		uv_timer_start(&p->timer, on_keepalive, KEEPALIVE_MS, KEEPALIVE_MS);
 		p->job.g->cb.pushed(p->job.g->cb.ctx, &p->target, p->updates, p->n, p);
 	} else {

@@ -35,18 +35,19 @@ static void sweep_quarantines(int repo_fd)
 			remove_if_orphan(repo_fd, e->d_name);
 }
 
-/* A pack without index: its owner was killed between the two renames of quarantine_accept, and held the lock that we
- * hold now. */
-static void sweep_packs(int repo_fd)
+/* Only names that quarantine_accept makes, and only when the lock's mark says so: a pack that an operator's `git gc` is
+ * just putting in its place has no index for a moment either. */
+void quarantine_sweep_packs(int repo_fd)
 {
 	int fd = openat(repo_fd, PACK_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cleanup_dir DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
 	for (struct dirent *e; d && (e = readdir(d));) {
 		size_t n = strlen(e->d_name);
-		char idx[300];
+		char idx[64];
 		struct stat st;
-		if (n < 6 || n > 255 || strcmp(e->d_name + n - 5, ".pack") != 0)
+		if (n != strlen("pack-.pack") + 40 || strncmp(e->d_name, "pack-", 5) != 0 ||
+		    strcmp(e->d_name + n - 5, ".pack") != 0)
 			continue;
 		snprintf(idx, sizeof idx, "%.*s.idx", (int)(n - 5), e->d_name);
 		if (fstatat(dirfd(d), idx, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
@@ -63,7 +64,6 @@ int quarantine_open(struct quarantine *q, int repo_fd, struct err *err)
 	if (lock < 0)
 		return -1;
 	sweep_quarantines(repo_fd);
-	sweep_packs(repo_fd);
 	io_random_hex(id, 8);
 	snprintf(q->name, sizeof q->name, PREFIX "%s", id);
 	if (mkdirat(repo_fd, q->name, 0700) < 0)
@@ -92,7 +92,7 @@ static int sync_file(int dirfd, const char *name, struct err *err)
 	return 0;
 }
 
-int quarantine_accept(struct quarantine *q, int repo_fd, const char *name, struct err *err)
+int quarantine_accept(struct quarantine *q, int repo_fd, int lock_fd, const char *name, struct err *err)
 {
 	cleanup_close int packs = openat(repo_fd, PACK_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char pack[80], idx[80];
@@ -105,10 +105,10 @@ int quarantine_accept(struct quarantine *q, int repo_fd, const char *name, struc
 	/* The same objects are there already: replacing one file of a live pair would break a reader. */
 	if (fstatat(packs, idx, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		return 0;
-	if (sync_file(q->fd, pack, err) < 0 || sync_file(q->fd, idx, err) < 0)
+	if (sync_file(q->fd, pack, err) < 0 || sync_file(q->fd, idx, err) < 0 || refs_mark(lock_fd, true, err) < 0)
 		return -1;
 	/* The index last: readers find packs by it. */
 	if (renameat(q->fd, pack, packs, pack) < 0 || renameat(q->fd, idx, packs, idx) < 0 || fsync(packs) < 0)
-		return err_set(err, errno, "move the pack in");
-	return 0;
+		return err_set(err, errno, "move the pack in"); /* the mark stays: the next holder clears up */
+	return refs_mark(lock_fd, false, err);
 }

@@ -15,7 +15,9 @@ struct quarantine {
 int quarantine_open(struct quarantine *q, int repo_fd, struct err *err);
 void quarantine_remove(struct quarantine *q, int repo_fd);
 /* Moves pack-{name}.pack and .idx into the object store, durably: when this returns, the objects survive a power cut.
- * The repository's lock is held. */
-int quarantine_accept(struct quarantine *q, int repo_fd, const char *name, struct err *err);
+ * The repository's lock is held, and marked meanwhile. */
+int quarantine_accept(struct quarantine *q, int repo_fd, int lock_fd, const char *name, struct err *err);
+/* Removes packs without index: their owner was killed while it held the lock. */
+void quarantine_sweep_packs(int repo_fd);
 
 #endif

@@ -45,6 +45,8 @@ int refs_head(int repo_fd, char *out, size_t size, struct err *err);
 
 /* The repository's lock, held by whoever changes it. Clears what a killed predecessor left behind. */
 int refs_lock(int repo_fd, struct err *err); /* a descriptor; closing it unlocks */
+/* Around changes of packs: a mark in the lock's file tells the next holder that this one was killed in between. */
+int refs_mark(int lock_fd, bool set, struct err *err);
 /* Replaces all refs by `t`, durably. The lock is held. `r`: the commands, whose loose files go. */
 int refs_write(int repo_fd, int lock_fd, const struct ref_table *t, const struct receive *r, struct err *err);
 

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "spaced/git/quarantine.h"
 
 #define PACKED "packed-refs"
 #define PACKED_NEW "packed-refs.lock" /* the name under which git itself would lock it */
@@ -98,9 +99,17 @@ static void recover(int repo_fd, int lock_fd)
 
 	if (fstat(lock_fd, &st) == 0 && st.st_size > 0) {
 		unlinkat(repo_fd, PACKED_NEW, 0);
+		quarantine_sweep_packs(repo_fd);
 		if (ftruncate(lock_fd, 0) < 0)
 			return; /* tried again by the next one */
 	}
+}
+
+int refs_mark(int lock_fd, bool set, struct err *err)
+{
+	if (set ? pwrite(lock_fd, "w", 1, 0) != 1 : ftruncate(lock_fd, 0) < 0)
+		return err_set(err, errno, "mark the repository's lock");
+	return 0;
 }
 
 int refs_lock(int repo_fd, struct err *err)
@@ -147,11 +156,13 @@ static int write_new(int repo_fd, const struct ref_table *t, struct err *err)
 
 int refs_write(int repo_fd, int lock_fd, const struct ref_table *t, const struct receive *r, struct err *err)
 {
-	if (pwrite(lock_fd, "w", 1, 0) != 1)
-		return err_set(err, errno, "mark the repository's lock");
+	if (refs_mark(lock_fd, true, err) < 0)
+		return -1;
 	int done = write_new(repo_fd, t, err);
-	if (ftruncate(lock_fd, 0) < 0 && done == 0)
-		done = err_set(err, errno, "clear the repository's lock");
+	if (done == 0)
+		done = refs_mark(lock_fd, false, err);
+	else if (ftruncate(lock_fd, 0) < 0)
+		return done; /* the next holder clears it */
 	/* A loose file wins over packed-refs; only an operator's git can have made one. */
 	for (size_t i = 0; done == 0 && i < r->ncommands; i++)
 		if (!r->commands[i].error)

@@ -36,6 +36,9 @@ bool role_repo_name_ok(const char *repo); /* [A-Za-z0-9._-]+ ending in ".git", n
 int role_limit(uint64_t memory, uint64_t cpu_s, uint64_t file_bytes, struct err *err);
 /* Starts libgit2 without any system or user configuration; strict about what it creates. Idempotent. */
 void git_lib_init(void);
+/* Stock git for a role that runs it: where it is (NULL: nowhere), and an environment made from nothing. */
+const char *git_find(void);
+char **git_child_env(const char *path, const char *protocol);
 /* "doing: " plus libgit2's message. Returns -1. */
 int git_err(struct err *err, const char *doing);
 

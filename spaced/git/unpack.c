@@ -244,7 +244,7 @@ static int commit_push(struct unpack *u, git_repository *repo, struct err *err)
 				  .ctx = repo};
 	bool changed = ref_table_apply(&table, &u->receive, &rules);
 	if (changed && u->indexer &&
-	    quarantine_accept(&u->quarantine, u->repo_fd, git_indexer_name(u->indexer), err) < 0)
+	    quarantine_accept(&u->quarantine, u->repo_fd, lock, git_indexer_name(u->indexer), err) < 0)
 		return -1;
 	/* Told before they move: if we are killed in between, control looks whether they did. */
 	tell_refs(u);

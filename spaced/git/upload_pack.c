@@ -33,7 +33,7 @@ static const struct {
 #define NSETTINGS (sizeof settings / sizeof *settings)
 
 /* The environment, made from nothing. HOME is not set at all: git then looks for no file of a user. */
-static char **make_env(const char *path, const char *protocol)
+char **git_child_env(const char *path, const char *protocol)
 {
 	char **env = xcalloc(2 * NSETTINGS + 16, sizeof *env);
 	size_t n = 0;
@@ -97,7 +97,7 @@ static int inflate_stdin(struct err *err)
 	return dup2(p[0], 0) < 0 ? err_set(err, errno, "dup2") : 0;
 }
 
-static const char *find_git(void)
+const char *git_find(void)
 {
 	static const char *const places[] = {"/usr/bin/git", "/usr/local/bin/git", "/bin/git"};
 
@@ -131,7 +131,7 @@ int git_upload_pack_main(int argc, char **argv)
 	struct role_args a;
 	struct err err = ERR_INIT;
 	char path[4200];
-	const char *git = find_git();
+	const char *git = git_find();
 
 	log_init("upload-pack", LOG_LEVEL_INFO);
 	if (!git) {
@@ -152,7 +152,7 @@ int git_upload_pack_main(int argc, char **argv)
 		args[4] = "--http-backend-info-refs";
 		args[5] = path;
 	}
-	execve(git, (char **)(uintptr_t)args, make_env(path, a.protocol));
+	execve(git, (char **)(uintptr_t)args, git_child_env(path, a.protocol));
 	log_error("exec git: %s", strerror(errno));
 	return 2;
 }

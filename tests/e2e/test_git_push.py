@@ -368,6 +368,73 @@ def test_stale_locks_of_a_killed_push(spaced):
     wait_for("no leftovers", lambda: leftovers(folder) == [], 10)
 
 
+def packs_of(folder):
+    return list((folder / "objects/pack").glob("*.pack"))
+
+
+def test_many_packs_become_one_while_people_push_and_clone(spaced, repo):
+    r = repo(files={**PAGE, "big.txt": "".join(f"line {i} {zlib.crc32(str(i).encode())}\n" for i in range(3000))})
+    url = spaced.remote("alice", "packs")
+    spaced.push_ok(r, "alice", "packs", "main:side")
+    folder = server_repo(spaced, r.head())
+    tmp = folder / "objects/pack/tmp_pack_killed"  # of a git that was killed yesterday
+    tmp.write_text("half")
+    os.chown(tmp, folder.stat().st_uid, folder.stat().st_gid)
+    os.utime(tmp, (time.time() - 86400,) * 2)
+    # an object that no ref reaches any more stays: a push that is on its way may build on it
+    r.git("checkout", "-q", "--orphan", "lost")
+    lost = r.commit("lost", {"lost.txt": "lost"})
+    spaced.push_ok(r, "alice", "packs", "lost")
+    spaced.push_ok(r, "alice", "packs", ":lost")
+    r.git("checkout", "-q", "main")
+    stop = threading.Event()
+    failed = []
+
+    def clone_again_and_again():
+        n = 0
+        while not stop.is_set():
+            n += 1
+            done = git("clone", "-q", "-b", "side", url, str(r.path.parent / f"clone{n}"), check=False)
+            if done.returncode:
+                failed.append(done.stderr)
+
+    reader = threading.Thread(target=clone_again_and_again)
+    reader.start()
+    most = 0
+    try:
+        for i in range(60):
+            r.commit(f"change {i}", {"big.txt": (r.path / "big.txt").read_text().replace(f"line {i * 40} ", "changed ")})
+            spaced.push_ok(r, "alice", "packs", "main:side", *(["--thin"] if i % 2 else []))
+            most = max(most, len(packs_of(folder)))
+        wait_for("few packs", lambda: len(packs_of(folder)) < 20, 60)
+        wait_for("the repack process to end", lambda: not processes("repack", str(spaced.state)), 60)
+    finally:
+        stop.set()
+        reader.join()
+    assert failed == [] and 50 <= most < 62
+    assert refs(spaced, "alice", "packs")["refs/heads/side"] == r.head()
+    assert leftovers(folder) == [] and not tmp.exists()
+    assert git("-c", "safe.directory=*", "fsck", "--strict", "--no-dangling", cwd=folder).stdout == ""
+    assert git("-c", "safe.directory=*", "cat-file", "-t", lost, cwd=folder).stdout == "commit\n"
+    git("clone", "-q", "-b", "side", url, str(r.path.parent / "last"))
+    assert (r.path.parent / "last" / "big.txt").read_text() == (r.path / "big.txt").read_text()
+    for n in packs_of(folder):
+        assert n.stat().st_uid == folder.stat().st_uid
+
+
+def test_a_pack_without_index_is_not_ours_to_remove(spaced):
+    """Only after a killed push: an operator's `git gc` puts the pack first and its index a moment later."""
+    tip, pack = big_push()
+    gitraw.push(spaced, "alice", "gc", [(ZERO, tip, "refs/heads/a")], pack)
+    folder = server_repo(spaced, tip)
+    half = folder / "objects/pack/pack-1111111111111111111111111111111111111111.pack"
+    half.write_text("its index is being renamed")
+    new, pack = big_push(tip)
+    done = gitraw.push(spaced, "alice", "gc", [(tip, new, "refs/heads/a")], pack)
+    assert "ok refs/heads/a" in done.report and half.exists()
+    half.unlink()
+
+
 # --- what a push may not hold
 
 BAD_NAMES = [".git", ".GIT", ".gIt", "git~1", "GIT~1", ".git ", ".git.", ".git...", ".git::$INDEX_ALLOCATION", ".g\u200cit",
