@@ -152,10 +152,16 @@ void http_set_header(struct http_req *r, const char *name, const char *value_fmt
 	buf_release(&value);
 }
 
-/* A body that still comes must be read before the next request: not when it is long, or of unknown length. */
-static bool rest_is_short(const struct http_req *r)
+/* A body that still comes must be read before the next request: not when it is long, or of unknown length. And who asked
+ * for a "100 Continue" and gets an answer instead may send the body or leave it out (RFC 9110 §10.1.1): what follows could
+ * be either. */
+static bool rest_is_known(const struct http_req *r)
 {
-	return r->complete || (r->has_length && r->length - r->received <= HTTP_DISCARD_MAX);
+	if (r->complete)
+		return true;
+	if (r->expect_continue && !r->received)
+		return false;
+	return r->has_length && r->length - r->received <= HTTP_DISCARD_MAX;
 }
 
 static void begin(struct http_req *r, int status, const char *type, ssize_t length)
@@ -167,7 +173,7 @@ static void begin(struct http_req *r, int status, const char *type, ssize_t leng
 	r->chunked = length < 0 && r->http11;
 	r->sized = length >= 0;
 	r->left = length >= 0 ? (uint64_t)length : 0;
-	if (!rest_is_short(r) || (length < 0 && !r->http11))
+	if (!rest_is_known(r) || (length < 0 && !r->http11))
 		r->keep_alive = false;
 	buf_addf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, reason_of(status), server_date(r->c->s));
 	if (type) {

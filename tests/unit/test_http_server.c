@@ -245,6 +245,12 @@ static void expect_continue(void **state)
 	say(fd, "POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
 	HEAR_UNTIL(fd, &in, "/one");
 	assert_int_equal(count(&in, "HTTP/1.1"), 1); /* answered at once: no 100 */
+	/* Whether the body comes now or the next request, nobody can tell: neither may be taken for the other. */
+	assert_true(has(&in, "Connection: close"));
+	say(fd, "GET /two HTTP/1.1\r\nHost: x\r\n\r\n");
+	HEAR_END(fd, &in);
+	assert_int_equal(count(&in, "HTTP/1.1"), 1);
+	assert_int_equal(rig->requests, 2);
 
 	cleanup_close int other = dial();
 	buf_clear(&in);
