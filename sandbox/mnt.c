@@ -15,6 +15,19 @@
 
 #define MNT_SAFE (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 
+static int not_idmappable(int source, struct err *err)
+{
+	char link[64], path[200] = "";
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", source);
+	ssize_t n = readlink(link, path, sizeof path - 1);
+	return err_set(
+	    err, EINVAL,
+	    "`%.*s` is on a file system that this kernel cannot show with a sandbox's ids: ext4, xfs and btrfs "
+	    "it can, tmpfs from Linux 6.3 on",
+	    n > 0 ? (int)n : 0, path);
+}
+
 /* Parent: a private copy of the mount below `source`, shown with the ids of `userns`. Setting the attributes on the
  * detached copy means that it never exists without them. */
 int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err)
@@ -30,6 +43,8 @@ int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err
 	}
 	if (mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr) == 0)
 		return steal_fd(&fd);
+	if (m->idmap && !m->idmap_optional && errno == EINVAL)
+		return not_idmappable(source, err);
 	if (!m->idmap || !m->idmap_optional)
 		return err_set(err, errno, m->idmap ? "idmapped mount" : "mount attributes");
 	attr.attr_set &= ~(__u64)MOUNT_ATTR_IDMAP;

@@ -141,7 +141,9 @@ static void plan_root(struct plan *p, const struct sandbox_spec *spec, const str
 		if (f->layer_root[i])
 			lower_add(lower, sizeof lower, layers[i], "root");
 	}
-	lower_add(lower, sizeof lower, stage(p, PLAN_SKELETON, 0, false, f->idmap), "");
+	int skeleton = stage(p, PLAN_SKELETON, 0, false, f->idmap);
+	p->mounts[skeleton].idmap_optional = true; /* then it has been made with the range's ids: skeleton_shift() */
+	lower_add(lower, sizeof lower, skeleton, "");
 	if (f->top)
 		top = stage_names[stage(p, PLAN_TOP, 0, true, f->idmap)];
 	else
@@ -212,7 +214,9 @@ int plan_make(const struct sandbox_spec *spec, const struct plan_facts *facts, s
 
 		if (covers_wall(b->target))
 			return err_set(err, EINVAL, "bind: `%s` is not a place for a bind", b->target);
-		add(p, PLAN_ATTACH, b->target)->mount = add_mount(p, PLAN_BIND, i, b->write, facts->idmap);
+		int m = add_mount(p, PLAN_BIND, i, b->write, facts->idmap);
+		p->mounts[m].idmap_optional = !b->write;
+		add(p, PLAN_ATTACH, b->target)->mount = m;
 	}
 	return 0;
 }

@@ -52,23 +52,49 @@ static pid_t probe_child(int answer[2], int wait_for[2])
 	_exit(write(answer[1], &bits, 1) == 1 ? 0 : 1);
 }
 
-static bool can_idmap(pid_t child)
+static bool can_idmap(pid_t child, int source)
 {
-	cleanup_close int usr = open("/usr", O_PATH | O_CLOEXEC), userns = -1, fd = -1;
+	cleanup_close int userns = -1, fd = -1;
 	struct plan_mount m = {.idmap = true};
 	struct err err;
 	char path[64];
 
 	snprintf(path, sizeof path, "/proc/%d/ns/user", child);
 	userns = open(path, O_RDONLY | O_CLOEXEC);
-	if (usr < 0 || userns < 0)
+	if (source < 0 || userns < 0)
 		return false;
-	fd = mnt_clone_for(&m, usr, userns, &err);
+	fd = mnt_clone_for(&m, source, userns, &err);
 	return fd >= 0;
+}
+
+bool sandbox_can_idmap(int source)
+{
+	int ready[2];
+	char byte;
+
+	if (pipe2(ready, O_CLOEXEC) < 0)
+		return false;
+	pid_t pid = fork();
+	if (pid == 0) {
+		byte = unshare(CLONE_NEWUSER) == 0;
+		if (write(ready[1], &byte, 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(ready[1]);
+	bool can = pid > 0 && read(ready[0], &byte, 1) == 1 && byte && can_idmap(pid, source);
+	close(ready[0]);
+	if (pid > 0) {
+		kill(pid, SIGKILL);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	return can;
 }
 
 static void probe_namespaces(struct sandbox_host *h)
 {
+	cleanup_close int usr = open("/usr", O_PATH | O_CLOEXEC);
 	struct sandbox_spec spec = {.id_base = h->root ? 1U << 30 : 0, .uid = 1000, .gid = 1000};
 	int answer[2], wait_for[2];
 	unsigned char bits = 0;
@@ -86,7 +112,7 @@ static void probe_namespaces(struct sandbox_host *h)
 	close(wait_for[0]);
 	if (pid > 0 && read(answer[0], &bits, 1) == 1 && bits & 1 && user_write_maps(pid, &spec, &err) == 0) {
 		h->user_namespaces = true;
-		h->idmapped_mounts = h->root && can_idmap(pid);
+		h->idmapped_mounts = h->root && can_idmap(pid, usr);
 		bits = 1;
 		if (write(wait_for[1], &bits, 1) == 1 && read(answer[0], &bits, 1) == 1)
 			h->overlay_in_userns = bits;

@@ -21,6 +21,8 @@ struct sandbox_host {
 	char kernel[64];
 };
 void sandbox_probe(struct sandbox_host *host);
+/* Whether what is below this folder's descriptor can be shown with other ids. Tried, which takes a fork. */
+bool sandbox_can_idmap(int source);
 
 /* Where things come from; the spawner resolves volumes into mounts, the `sandbox` program uses host paths. */
 struct sandbox_sources {

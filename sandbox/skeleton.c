@@ -358,6 +358,40 @@ int skeleton_build(int dirfd, struct err *err)
 	return make_own(dirfd, err);
 }
 
+/* A change of owner takes the set-id bits away. */
+static int shift(int dirfd, const char *name, const struct stat *st, uint32_t base)
+{
+	if (fchownat(dirfd, name, base + st->st_uid, base + st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return -1;
+	return S_ISLNK(st->st_mode) ? 0 : fchmodat(dirfd, name, st->st_mode & 07777, 0);
+}
+
+int skeleton_shift(int dirfd, uint32_t base, struct err *err)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_dir DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	struct stat st;
+
+	if (!d || fstat(fd, &st) < 0 || shift(fd, ".", &st, base) < 0)
+		return err_set(err, errno, "skeleton: owner of a folder");
+	while ((e = readdir(d)) != NULL) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return err_set(err, errno, "skeleton: %s", e->d_name);
+		if (!S_ISDIR(st.st_mode)) {
+			if (shift(fd, e->d_name, &st, base) < 0)
+				return err_set(err, errno, "skeleton: owner of %s", e->d_name);
+			continue;
+		}
+		cleanup_close int sub = openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (sub < 0 || skeleton_shift(sub, base, err) < 0)
+			return sub < 0 ? err_set(err, errno, "skeleton: open %s", e->d_name) : -1;
+	}
+	return 0;
+}
+
 int skeleton_ensure(const struct volumes *v, const char *name, struct err *err)
 {
 	static const char making[] = SKELETON_PREFIX "new";

@@ -6,6 +6,7 @@
 #define SANDBOX_SKELETON_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "sandbox/volume.h"
 
@@ -18,5 +19,7 @@ void skeleton_name(char out[SKELETON_NAME]);
 int skeleton_ensure(const struct volumes *v, const char *name, struct err *err);
 /* Fills an empty folder; for callers without volumes (the `sandbox` program). */
 int skeleton_build(int dirfd, struct err *err);
+/* Gives all of it from uid and gid N to `base` + N: for one range of ids, where it cannot be mounted idmapped. */
+int skeleton_shift(int dirfd, uint32_t base, struct err *err);
 
 #endif

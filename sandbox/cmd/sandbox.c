@@ -350,23 +350,32 @@ static char *state_folder(void)
 	return path;
 }
 
-/* The system around the command is copied from the host once, and again when the host has changed. */
-static int skeleton_of_host(const char *state)
+/* The system around the command is copied from the host once, and again when the host has changed. Where the file system
+ * cannot be idmapped, each range has a copy of its own (`id_base` as of spec.h). */
+static int skeleton_of_host(const char *state, uint32_t id_base)
 {
 	cleanup_close int dir = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	char name[SKELETON_NAME], making[64];
+	char hash[SKELETON_NAME], name[64], making[64];
 	struct err err = ERR_INIT;
 
-	skeleton_name(name);
+	skeleton_name(hash);
+	snprintf(name, sizeof name, "%s", hash);
 	int fd = dir < 0 ? -1 : openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd >= 0 || dir < 0)
 		return dir < 0 ? open_or_die(state) : fd;
+	bool shift = id_base && !sandbox_can_idmap(dir);
+	if (shift) {
+		snprintf(name, sizeof name, "%s-%u", hash, id_base);
+		if ((fd = openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)) >= 0)
+			return fd;
+	}
 	snprintf(making, sizeof making, "making-%d", getpid());
 	io_remove_tree(dir, making);
 	if (mkdirat(dir, making, 0755) < 0)
 		die("make `%s/%s`: %s", state, making, strerror(errno));
 	cleanup_close int to = openat(dir, making, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (to < 0 || fchmod(to, 0755) < 0 || skeleton_build(to, &err) < 0) {
+	if (to < 0 || fchmod(to, 0755) < 0 || skeleton_build(to, &err) < 0 ||
+	    (shift && skeleton_shift(to, id_base, &err) < 0)) {
 		io_remove_tree(dir, making);
 		die("%s", err.msg);
 	}
@@ -420,7 +429,6 @@ static void prepare(struct run *r, struct options *o)
 	r->src = (struct sandbox_sources){.top = -1, .netns = -1, .idmap = !o->rootless};
 	r->state = state_folder();
 	r->src.base_usr = open_or_die("/usr");
-	r->src.skeleton = skeleton_of_host(r->state);
 	for (size_t i = 0; i < s->nbinds; i++)
 		r->src.binds[i] = open_or_die(s->binds[i].source);
 	for (size_t i = 0; i < s->nlayers; i++)
@@ -432,6 +440,7 @@ static void prepare(struct run *r, struct options *o)
 		take_slot(r);
 		s->id_base = FIRST_ID + r->number * SANDBOX_IDS;
 	}
+	r->src.skeleton = skeleton_of_host(r->state, s->id_base);
 	if (s->egress == EGRESS_INTERNET)
 		connect_out(r, o);
 }
