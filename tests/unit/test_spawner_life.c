@@ -256,7 +256,8 @@ static pid_t monitor_pid(void)
 		for (int fd = 3; fd < 12; fd++) {
 			snprintf(path, sizeof path, "/proc/%s/fd/%d", e->d_name, fd);
 			ssize_t k = readlink(path, link, sizeof link - 1);
-			if (k > 0 && strncmp(link, state, strlen(state)) == 0)
+			link[k > 0 ? k : 0] = '\0';
+			if (strstr(link, strrchr(state, '/'))) /* a prefix is missing where /tmp is a mount */
 				return (pid_t)atoi(e->d_name);
 		}
 	}
