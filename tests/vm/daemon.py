@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""A whole daemon on the VM's kernel: what tests/e2e proves in breadth, here once and with deadlines for an emulated CPU.
+Called by tests/vm/inside; prints TAP-like lines and "N passed, N failed"."""
+import json
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+sys.dont_write_bytecode = True
+from apps import app_files, server  # noqa: E402
+from harness import EXAMPLES, Repo, Spaced, processes, wait_for  # noqa: E402
+
+SLOW = 180
+TREE = pathlib.Path("/sys/fs/cgroup/spaced")
+counts = {"ok": 0, "not ok": 0}
+
+
+def step(name, act):
+    began = time.monotonic()
+    try:
+        act()
+        word, why = "ok", ""
+    except BaseException:
+        word, why = "not ok", traceback.format_exc(limit=-3)
+    counts[word] += 1
+    print(f"{word} daemon: {name} ({time.monotonic() - began:.1f} s)", flush=True)
+    for line in why.splitlines()[-40:]:
+        print(f"#   {line}", flush=True)
+
+
+work = pathlib.Path(tempfile.mkdtemp())
+daemon = Spaced(memory="128M", pids="48", cpus="1", startup_timeout="120s", build_timeout="300s")
+
+
+def push(name, text, example=None, files=None, path="/"):
+    out = daemon.push_ok(Repo(work / name, source=EXAMPLES / example if example else None, files=files), "alice", name,
+                         timeout=600)
+    page = daemon.get_ok("alice", name, path, timeout=SLOW)
+    assert text in page.text, f"{page.text[:300]}\n{out}"
+
+
+def memory():
+    body = "b'up' if self.path == '/' else bytes(len(bytearray(os.urandom(1) * (512 << 20))))"
+    push("memory", "up", files=app_files(body=body))
+    try:
+        answer = daemon.get("alice", "memory", "/eat", timeout=SLOW)
+        assert answer.status in (502, 503), answer.status
+    except ConnectionError:
+        pass
+    wait_for("the reason", lambda: "killed: used 128 MiB of 128 MiB" in daemon.log_path.read_text(), SLOW)
+    assert daemon.get_ok("alice", "memory", timeout=SLOW).text == "up", "it is started again"
+
+
+SPAWN = '''
+def spawn():
+    n = 0
+    try:
+        while n < 200:
+            os.posix_spawnp("sleep", ["sleep", "100"], os.environ)
+            n += 1
+    except OSError:
+        pass
+    return str(n).encode()
+'''
+
+
+def pids():
+    code = server(body="spawn() if self.path != '/' else b'up'").replace("KEEP = []", SPAWN)
+    push("pids", "up", files={"Procfile": "web: python3 app.py\n", "app.py": code})
+    started = int(daemon.get("alice", "pids", "/spawn", timeout=SLOW).text)
+    assert 5 < started < 48, started
+
+
+def limits_are_files():
+    groups = [g for g in TREE.iterdir() if g.name.startswith("app-")]
+    assert groups
+    for g in groups:
+        read = lambda f: (g / f).read_text().strip()
+        assert read("memory.max") == str(128 << 20), (g, read("memory.max"))
+        assert read("pids.max") == "48" and read("cpu.max") == "100000 100000", g
+        swap = g / "memory.swap.max"
+        assert not swap.exists() or swap.read_text().strip() == "0", g
+        assert read("memory.oom.group") == "1", g
+
+
+def identity(name="steady"):
+    return json.loads(daemon.get_ok("alice", name, timeout=SLOW).text)["started"]
+
+
+def adoption():
+    files = app_files(body="json.dumps({'started': STARTED}).encode()")
+    files["app.py"] = "import time\nSTARTED = time.time()\n" + files["app.py"]
+    push("steady", "started", files=files)
+    before = identity()
+    assert daemon.stop(signal.SIGTERM, timeout=SLOW) == 0
+    assert list(TREE.glob("app-*")), "the apps were stopped too"
+    daemon.start(timeout=SLOW)
+    assert identity() == before, "it was started again"
+
+
+def killed_daemon():
+    before = identity()
+    for pid in [daemon.process.pid, *sum(daemon.pids().values(), [])]:
+        os.kill(pid, signal.SIGKILL)
+    daemon.process.wait()
+    daemon.start(timeout=SLOW)
+    assert identity() == before, "it was started again"
+
+
+def pause():
+    """Frozen by its group while asleep (if this build pauses), and awake again at a request."""
+    before = identity()
+    code, out, err = daemon.spacectl("space", "pause", "alice/steady")
+    assert code == 0, out + err
+    wait_for("the Space to be paused", lambda: daemon.stage("alice", "steady") == "PAUSED", SLOW)
+    code, out, err = daemon.spacectl("space", "restart", "alice/steady")
+    assert code == 0, out + err
+    assert identity() >= before
+
+
+def end():
+    assert daemon.stop(signal.SIGINT, timeout=SLOW) in (0, 130)
+    wait_for("no process of an app to be left", lambda: not processes("app.py"), SLOW)
+    wait_for("no group to be left", lambda: not list(TREE.glob("app-*")), 30)
+
+
+step("start", lambda: daemon.start(timeout=SLOW))
+if daemon.process and daemon.process.poll() is None:
+    step("push of examples/hello", lambda: push("hello", "pushed with git and running in its own sandbox", "hello"))
+    step("push of examples/static", lambda: push("static", "Nothing runs behind this page", "static"))
+    step("push of an app without requirements", lambda: push("plain", "plain", files=app_files("plain")))
+    step("memory limit, its reason, and a new start", memory)
+    step("pids limit", pids)
+    step("limits in the groups", limits_are_files)
+    step("SIGTERM: apps go on and are adopted", adoption)
+    step("kill -9 of all roles: the same", killed_daemon)
+    step("pause and restart", pause)
+    step("SIGINT: nothing is left", end)
+if counts["not ok"]:
+    print("# end of the daemon's log:\n" + daemon.log_tail(60))
+    if daemon.process and daemon.process.poll() is None:
+        daemon.stop(signal.SIGINT, timeout=SLOW)
+print(f"{counts['ok']} passed, {counts['not ok']} failed")
+sys.exit(1 if counts["not ok"] else 0)
