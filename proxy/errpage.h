@@ -13,9 +13,9 @@ enum page_format page_format_of(struct str accept); /* an Accept field, or empty
 
 struct page {
 	int status;
-	const char *title; /* plain text, escaped here */
-	const char *text;  /* plain text; what stands behind the first empty line is shown as a log */
-	bool refresh;	   /* reloads itself, with Retry-After */
+	const char *title;    /* plain text, escaped here */
+	const char *text;     /* plain text; what stands behind the first empty line is shown as a log */
+	bool refresh;	      /* reloads itself, with Retry-After */
 	unsigned retry_after; /* seconds; 0: none */
 	const char *headers;  /* "" or header lines to add */
 };

@@ -33,21 +33,21 @@ struct http1_field {
 struct http1_request {
 	enum http1_method method;
 	struct str method_name;
-	struct str target;    /* origin-form, or "*" */
-	struct str authority; /* host[:port] as sent, for the Host field that is forwarded */
+	struct str target;	       /* origin-form, or "*" */
+	struct str authority;	       /* host[:port] as sent, for the Host field that is forwarded */
 	char host[ROUTE_HOST_MAX + 1]; /* canonical */
-	uint8_t minor;	      /* HTTP/1.minor */
+	uint8_t minor;		       /* HTTP/1.minor */
 	enum http1_body body;
 	uint64_t length;
-	bool has_length;      /* "Content-Length: 0" is passed on as such */
-	bool keep_alive;      /* what the client wants */
+	bool has_length; /* "Content-Length: 0" is passed on as such */
+	bool keep_alive; /* what the client wants */
 	bool expect_continue;
-	bool websocket;	      /* a correct WebSocket handshake */
-	struct str accept;    /* all that matters of it: the first Accept field */
-	struct str request_id; /* the client's own when it is harmless, else empty */
+	bool websocket;				     /* a correct WebSocket handshake */
+	struct str accept;			     /* all that matters of it: the first Accept field */
+	struct str request_id;			     /* the client's own when it is harmless, else empty */
 	struct http1_field fields[HTTP1_FIELDS_MAX]; /* those that are passed on */
 	size_t nfields;
-	const char *why;      /* after a refusal: which rule, for people */
+	const char *why; /* after a refusal: which rule, for people */
 };
 
 struct http1_response {

@@ -21,7 +21,7 @@ enum known_field {
 	FIELD_UPGRADE,
 	FIELD_EXPECT,
 	FIELD_REQUEST_ID,
-	FIELD_HOP,	      /* hop-by-hop by RFC 9110 7.6.1 */
+	FIELD_HOP,	  /* hop-by-hop by RFC 9110 7.6.1 */
 	FIELD_FORWARDING, /* only the proxy itself says these */
 };
 enum known_field http1_known(struct str name);

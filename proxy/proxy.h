@@ -6,29 +6,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct proxy_limits {		/* 0: the default in brackets */
-	uint32_t head_bytes;	/* request head [32768] */
-	uint32_t fields;	/* header fields [100] */
-	uint32_t url_bytes;	/* [8192] */
-	uint32_t head_ms;	/* to receive a request head [10000] */
-	uint32_t idle_ms;	/* keep-alive idle, client side [60000] */
-	uint32_t connect_ms;	/* upstream connect [5000] */
-	uint32_t response_ms;	/* first byte of a response [300000]; none for what streams or is upgraded */
-	uint32_t stall_ms;	/* no progress on a body in either direction [300000]; event streams and WebSockets exempt */
-	uint32_t connections;	/* client connections per worker [16384] */
-	uint32_t per_client;	/* connections per client address (IPv6: per /64) [1024; loopback only when set] */
-	uint32_t per_space;	/* requests in flight per Space [2048]: 503 with Retry-After beyond */
+struct proxy_limits {	      /* 0: the default in brackets */
+	uint32_t head_bytes;  /* request head [32768] */
+	uint32_t fields;      /* header fields [100] */
+	uint32_t url_bytes;   /* [8192] */
+	uint32_t head_ms;     /* to receive a request head [10000] */
+	uint32_t idle_ms;     /* keep-alive idle, client side [60000] */
+	uint32_t connect_ms;  /* upstream connect [5000] */
+	uint32_t response_ms; /* first byte of a response [300000]; none for what streams or is upgraded */
+	uint32_t stall_ms; /* no progress on a body in either direction [300000]; event streams and WebSockets exempt */
+	uint32_t connections; /* client connections per worker [16384] */
+	uint32_t per_client;  /* connections per client address (IPv6: per /64) [1024; loopback only when set] */
+	uint32_t per_space;   /* requests in flight per Space [2048]: 503 with Retry-After beyond */
 };
 
 struct proxy_config {
-	const int *listeners; /* TCP sockets, non-blocking, in listen(2) state, taken over. One set per process, bound with
+	const int
+	    *listeners; /* TCP sockets, non-blocking, in listen(2) state, taken over. One set per process, bound with
 				 SO_REUSEPORT. Nothing is accepted before the first PROXY_COMMIT: visitors wait in the
 				 (bounded) backlog */
 	size_t nlisteners;
-	int control;		  /* SEQPACKET to the control role, or -1 (stand-alone) */
-	int parent;		  /* SEQPACKET from the parent (PROXY_NEW_CONTROL, PROXY_SPAWNER of route.h), or -1 */
-	int spawner;		  /* SEQPACKET to the spawner (SPAWN_OPEN), or -1 */
-	const char *routes_file;  /* stand-alone: read now and again on SIGHUP */
+	int control;		 /* SEQPACKET to the control role, or -1 (stand-alone) */
+	int parent;		 /* SEQPACKET from the parent (PROXY_NEW_CONTROL, PROXY_SPAWNER of route.h), or -1 */
+	int spawner;		 /* SEQPACKET to the spawner (SPAWN_OPEN), or -1 */
+	const char *routes_file; /* stand-alone: read now and again on SIGHUP */
 	struct proxy_limits limits;
 	uint32_t trusted_proxies; /* reserved, 0 */
 };

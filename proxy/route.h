@@ -11,10 +11,10 @@
 #define ROUTE_HOST_MAX 253
 
 enum route_kind {
-	ROUTE_APP = 1,	/* TCP `port` on 127.0.0.1 inside the network namespace of sandbox `instance` */
-	ROUTE_UNIX,	/* the unix stream socket `address` (control, static) */
-	ROUTE_TCP,	/* plain "ADDR:PORT" in `address` (the stand-alone program) */
-	ROUTE_PAGE,	/* no upstream: answer with `page` */
+	ROUTE_APP = 1, /* TCP `port` on 127.0.0.1 inside the network namespace of sandbox `instance` */
+	ROUTE_UNIX,    /* the unix stream socket `address` (control, static) */
+	ROUTE_TCP,     /* plain "ADDR:PORT" in `address` (the stand-alone program) */
+	ROUTE_PAGE,    /* no upstream: answer with `page` */
 };
 
 struct route {
@@ -24,13 +24,13 @@ struct route {
 	uint32_t generation; /* another number: another set of pooled connections */
 	uint16_t port;
 	char address[108];
-	char site[81];		    /* sent as X-Spaced-Site to the static role; never accepted from a client */
-	char space[200];	    /* owner/name, for logs, error pages and counters */
-	uint16_t page_status;	    /* 404, 503, ... */
-	bool page_refresh;	    /* the page reloads itself, and Retry-After is sent */
-	char *page_title;	    /* plain text; the proxy escapes it */
-	char *page_text;	    /* plain text, may be long (the last log lines) */
-	char *headers;		    /* "Name: value\r\n"... added to each response; checked by control */
+	char site[81];	      /* sent as X-Spaced-Site to the static role; never accepted from a client */
+	char space[200];      /* owner/name, for logs, error pages and counters */
+	uint16_t page_status; /* 404, 503, ... */
+	bool page_refresh;    /* the page reloads itself, and Retry-After is sent */
+	char *page_title;     /* plain text; the proxy escapes it */
+	char *page_text;      /* plain text, may be long (the last log lines) */
+	char *headers;	      /* "Name: value\r\n"... added to each response; checked by control */
 };
 void route_release(struct route *r);
 void route_encode(const struct route *r, struct buf *b);
@@ -39,19 +39,19 @@ int route_decode(struct reader *rd, struct route *r); /* 0 or -EBADMSG */
 /* control -> proxy over the role channel; the proxy answers nothing but the events (>= 100). A malformed frame ends the
  * channel: the proxy closes it and goes on with the routes it has. */
 enum proxy_verb {
-	PROXY_RESET = 1,  /* {str domain}: a snapshot begins: forget all routes when PROXY_COMMIT comes */
-	PROXY_ROUTE,	  /* {route}: add or replace */
-	PROXY_REMOVE,	  /* {str host} */
-	PROXY_COMMIT,	  /* {u64 version}: the snapshot is whole; requests are served from here on */
-	PROXY_DRAIN,	  /* {str instance, u32 generation}: no new requests to it; requests in flight go on */
-	PROXY_SPAWNER,	  /* {} fd: SEQPACKET to the spawner, which takes the place of the one before. Until it comes, after the
+	PROXY_RESET = 1, /* {str domain}: a snapshot begins: forget all routes when PROXY_COMMIT comes */
+	PROXY_ROUTE,	 /* {route}: add or replace */
+	PROXY_REMOVE,	 /* {str host} */
+	PROXY_COMMIT,	 /* {u64 version}: the snapshot is whole; requests are served from here on */
+	PROXY_DRAIN,	 /* {str instance, u32 generation}: no new requests to it; requests in flight go on */
+	PROXY_SPAWNER, /* {} fd: SEQPACKET to the spawner, which takes the place of the one before. Until it comes, after the
 			     old one closed, requests that need a new socket inside an app get 503 with Retry-After.
 			     Accepted from control and from the parent */
 	PROXY_NEW_CONTROL, /* {} fd: SEQPACKET to (the restarted) control. From the parent only. The routes stay as they are
 			      until the new control has sent RESET .. COMMIT */
 	PROXY_READY = 100, /* event: {u64 version} after COMMIT */
-	PROXY_IDLE,	  /* event: {str instance, u32 generation}: drained, nothing in flight any more */
-	PROXY_ACTIVITY,	  /* event, at most once a second: {u32 n, n times: str space, u64 requests, u64 bytes in, u64 bytes out,
+	PROXY_IDLE,	   /* event: {str instance, u32 generation}: drained, nothing in flight any more */
+	PROXY_ACTIVITY, /* event, at most once a second: {u32 n, n times: str space, u64 requests, u64 bytes in, u64 bytes out,
 			     u32 open connections incl. WebSockets, u32 5xx} since the last one */
 };
 

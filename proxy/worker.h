@@ -46,8 +46,8 @@ struct conn {
 	};
 	struct timed timed;
 	struct worker *w;
-	struct buf in; /* bytes that wait: a head in pieces, or what cannot be used yet */
-	size_t seen;   /* of `in`: looked at for the end of the head */
+	struct buf in;	/* bytes that wait: a head in pieces, or what cannot be used yet */
+	size_t seen;	/* of `in`: looked at for the end of the head */
 	size_t pending; /* bytes accepted by conn_write and not yet with the kernel */
 	bool is_client, reading, eof, shut, closing;
 };
@@ -71,7 +71,7 @@ struct client {
 struct upstream {
 	struct conn conn;
 	struct pool *pool;
-	struct exchange *x; /* NULL: idle in the pool */
+	struct exchange *x;	      /* NULL: idle in the pool */
 	struct upstream *prev, *next; /* idle list */
 	uv_connect_t connect;
 	bool connected, reused, pooled; /* pooled: in the idle list */
@@ -105,8 +105,8 @@ struct pool {
 	char instance[81], address[108];
 	uint32_t generation;
 	uint16_t port;
-	struct upstream *idle; /* the last one used first */
-	struct exchange *waiting; /* for a socket from the spawner */
+	struct upstream *idle;		     /* the last one used first */
+	struct exchange *waiting;	     /* for a socket from the spawner */
 	size_t nidle, busy, nwaiting, opens; /* busy: exchanges; opens: sockets asked for */
 	int spare[16];
 	int nspare;
@@ -173,23 +173,23 @@ void conn_close(struct conn *c, bool reset);
 /* client.c */
 void client_accept(uv_stream_t *server, int status);
 void client_input(struct client *c, char *p, ssize_t n); /* n < 0: end or error */
-void client_resume(struct client *c);	 /* something that blocked its input has changed */
-void client_drained(struct client *c);	 /* all pending bytes are with the kernel */
-void client_failed(struct client *c);	 /* its connection broke */
-void client_cut(struct client *c, bool reset); /* ends it in the middle of a response */
+void client_resume(struct client *c);			 /* something that blocked its input has changed */
+void client_drained(struct client *c);			 /* all pending bytes are with the kernel */
+void client_failed(struct client *c);			 /* its connection broke */
+void client_cut(struct client *c, bool reset);		 /* ends it in the middle of a response */
 void client_timeout(struct client *c, enum deadline kind);
 void client_next(struct client *c, bool keep, bool linger); /* its exchange is over */
 void client_close_idle(struct worker *w);
 
 /* exchange.c */
-void exchange_start(struct client *c); /* w->req was parsed and accepted */
+void exchange_start(struct client *c);	 /* w->req was parsed and accepted */
 void exchange_ready(struct exchange *x); /* x->u is connected */
 void exchange_send_head(struct exchange *x);
 void exchange_page(struct exchange *x, const struct page *page); /* answers by itself, ends the exchange */
 void exchange_error(struct exchange *x, int status, const char *title, const char *text);
 void exchange_upstream_lost(struct exchange *x, int error); /* could not connect, or closed before its time */
-void exchange_abort(struct exchange *x); /* the client is gone */
-void exchange_done(struct exchange *x);	 /* the response is complete */
+void exchange_abort(struct exchange *x);		    /* the client is gone */
+void exchange_done(struct exchange *x);			    /* the response is complete */
 const char *worker_date(struct worker *w);
 
 /* relay.c: returns bytes used; less than n: blocked or over. The exchange may be gone afterwards. */

@@ -20,7 +20,7 @@ struct cgroup {
 #define CGROUP_DOORS 8
 
 struct cgroup_stats {
-	uint64_t memory;     /* bytes */
+	uint64_t memory; /* bytes */
 	uint64_t cpu_usec;
 	uint32_t pids;
 	uint64_t oom_kills;

@@ -50,6 +50,7 @@ _Noreturn void init_run(struct contain *c);
 
 /* Parent's halves. */
 int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err);
+int user_write_oom(pid_t pid, struct err *err);
 int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err); /* a detached mount */
 int mnt_prepare_top(int top, bool build_root, struct err *err);
 /* Compiled once per process. */

@@ -67,7 +67,7 @@ struct instance {
 	unsigned respawns;
 	uint32_t start_id; /* request that waits for the start, or 0 */
 	struct err start_error;
-	uint32_t *stops;   /* requests that wait for the end */
+	uint32_t *stops; /* requests that wait for the end */
 	size_t nstops;
 	uint64_t kill_at, timeout_at; /* CLOCK_MONOTONIC ms; 0: never */
 	bool stopped, timed_out, lost;
@@ -107,7 +107,7 @@ struct spawn {
 	struct {
 		char name[SANDBOX_NAME_MAX + 1];
 		uint64_t idle_since; /* 0: in use */
-	} *mounted;
+	} * mounted;
 	size_t nmounted;
 	uint64_t tick; /* next housekeeping */
 };
@@ -148,7 +148,8 @@ void upkeep_tick(struct spawn *s, uint64_t now);
 /* instance.c */
 struct instance *instance_find(struct spawn *s, const char *name);
 /* Takes over `spec` and the stdin/stdout descriptors (-1: none) and the log; answers request `id` later. */
-int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2], struct err *err);
+int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2],
+		   struct err *err);
 void instance_stop(struct instance *i, uint32_t grace_ms);
 int instance_thaw(struct instance *i, struct err *err);
 int instance_freeze(struct instance *i, uint32_t id, struct err *err);

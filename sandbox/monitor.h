@@ -14,7 +14,7 @@
 #include "base/err.h"
 
 enum monitor_fd {
-	MONITOR_PIDFD,	  /* of init */
+	MONITOR_PIDFD, /* of init */
 	MONITOR_NETNS,
 	MONITOR_STATUS,	  /* init writes the main process' wait status here */
 	MONITOR_LOG_PIPE, /* read end of what the sandbox prints */

@@ -25,9 +25,9 @@ enum plan_op {
 	PLAN_POOL,    /* tmpfs of `size` at `target` in the staging folder: the writable layer without a volume */
 	PLAN_OVERLAY, /* at `target` in the staging folder, which is "new" or below; see `text` */
 	/* From here on `target` is a path inside the new root, "new" in the staging folder. */
-	PLAN_ATTACH,  /* `mount` at `target`; made when missing */
-	PLAN_TMPFS,   /* `size` bytes, `mode`, owned by `owner` */
-	PLAN_DEVICE,  /* bind of the host's character device of that path, checked to be `device` */
+	PLAN_ATTACH, /* `mount` at `target`; made when missing */
+	PLAN_TMPFS,  /* `size` bytes, `mode`, owned by `owner` */
+	PLAN_DEVICE, /* bind of the host's character device of that path, checked to be `device` */
 	PLAN_DEVPTS,
 	PLAN_PROC,
 	PLAN_SYMLINK, /* `target` -> `text` */

@@ -12,12 +12,12 @@
 struct sandbox_host {
 	bool root;
 	bool user_namespaces;
-	bool idmapped_mounts;  /* needed for packages.txt */
+	bool idmapped_mounts; /* needed for packages.txt */
 	bool overlay_in_userns;
-	bool loop_devices;     /* else volumes are plain folders without a hard size limit */
-	int landlock_abi;      /* 0: none */
+	bool loop_devices; /* else volumes are plain folders without a hard size limit */
+	int landlock_abi;  /* 0: none */
 	enum cgroup_kind cgroup;
-	bool egress;	       /* veth and nftables work (root), or slirp4netns is there (rootless) */
+	bool egress; /* veth and nftables work (root), or slirp4netns is there (rootless) */
 	char kernel[64];
 };
 void sandbox_probe(struct sandbox_host *host);
@@ -26,19 +26,19 @@ bool sandbox_can_idmap(int source);
 
 /* Where things come from; the spawner resolves volumes into mounts, the `sandbox` program uses host paths. */
 struct sandbox_sources {
-	int base_usr;		       /* O_PATH of the base's /usr */
-	int skeleton;		       /* O_PATH of the tree under the root overlay: /etc, /bin links, /app, /home/user ... */
+	int base_usr; /* O_PATH of the base's /usr */
+	int skeleton; /* O_PATH of the tree under the root overlay: /etc, /bin links, /app, /home/user ... */
 	int layers[SANDBOX_MAX_LAYERS]; /* O_PATH of each layer's mount */
-	int top;		       /* O_PATH of the top volume's mount, -1: tmpfs */
+	int top;			/* O_PATH of the top volume's mount, -1: tmpfs */
 	int binds[SANDBOX_MAX_BINDS];
-	int netns;		       /* prepared network namespace with lo up; -1: make one */
-	bool idmap;		       /* layers, top and binds are to be idmapped onto the range */
-	bool outlives;		       /* goes on when the caller dies (spawner: a monitor is replaced); else dies with it */
+	int netns;     /* prepared network namespace with lo up; -1: make one */
+	bool idmap;    /* layers, top and binds are to be idmapped onto the range */
+	bool outlives; /* goes on when the caller dies (spawner: a monitor is replaced); else dies with it */
 };
 
 /* A running sandbox. Descriptors owned; closed by sandbox_release(). */
 struct sandbox {
-	pid_t init;  /* host pid of pid 1 inside */
+	pid_t init; /* host pid of pid 1 inside */
 	int pidfd;
 	int netns;
 	int status_pipe; /* init writes one int when the main process ends: wait status */

@@ -15,32 +15,33 @@
 #include "sandbox/spec.h"
 
 enum spawn_verb {
-	SPAWN_START = 1, /* {spec, u8 has_stdin, u8 has_stdout} fds: log (O_APPEND), [stdin], [stdout] -> {} once exec'd.
+	SPAWN_START =
+	    1,	    /* {spec, u8 has_stdin, u8 has_stdout} fds: log (O_APPEND), [stdin], [stdout] -> {} once exec'd.
 			    Without has_stdout stdout goes to the log too. The log's copying is the monitor's. */
-	SPAWN_STOP,	 /* {str name, u32 grace_ms}: SIGTERM to the main process, after grace all are killed -> {} when gone
+	SPAWN_STOP, /* {str name, u32 grace_ms}: SIGTERM to the main process, after grace all are killed -> {} when gone
 			    and cleaned up. grace 0: kill at once. */
-	SPAWN_FREEZE,	 /* {str name} -> {} */
-	SPAWN_THAW,	 /* {str name} -> {} */
-	SPAWN_LIST,	 /* {} -> {u32 n, n times: str name, u8 running, u64 started wall ms, exit record (zero when running)} */
-	SPAWN_FORGET,	 /* {str name}: an exited sandbox need not be listed any more -> {} */
-	SPAWN_OPEN,	 /* {str name, u32 n<=16} -> {} fds: n TCP sockets (SOCK_NONBLOCK) made inside its network namespace */
+	SPAWN_FREEZE, /* {str name} -> {} */
+	SPAWN_THAW,   /* {str name} -> {} */
+	SPAWN_LIST, /* {} -> {u32 n, n times: str name, u8 running, u64 started wall ms, exit record (zero when running)} */
+	SPAWN_FORGET, /* {str name}: an exited sandbox need not be listed any more -> {} */
+	SPAWN_OPEN, /* {str name, u32 n<=16} -> {} fds: n TCP sockets (SOCK_NONBLOCK) made inside its network namespace */
 	SPAWN_LISTENERS, /* {str name} -> {u32 n, n times: str "127.0.0.1:8000"} all TCP sockets in LISTEN state inside */
 	SPAWN_STATS,	 /* {str name} -> {u64 memory bytes, u64 cpu usec, u32 pids} */
 	SPAWN_VOLUME_CREATE, /* {str name, u64 bytes} -> {} a fresh, empty volume; EEXIST */
 	SPAWN_VOLUME_RENAME, /* {str from, str to} -> {} flushed to disk first: durable; EEXIST, EBUSY while in use for writing */
 	SPAWN_VOLUME_REMOVE, /* {str name} -> {} also when it does not exist; EBUSY while in use */
-	SPAWN_PEER,	 /* {} fds: a proxy's channel, on which SPAWN_OPEN alone is answered -> {} */
-	SPAWN_VOLUME_LIST,   /* {} -> {u32 n, n times: str name, u64 bytes used on disk}; as many frames as needed: u8 more first */
+	SPAWN_PEER,	     /* {} fds: a proxy's channel, on which SPAWN_OPEN alone is answered -> {} */
+	SPAWN_VOLUME_LIST, /* {} -> {u32 n, n times: str name, u64 bytes used on disk}; as many frames as needed: u8 more first */
 
 	SPAWN_OK = 100,
-	SPAWN_ERROR = 101,	/* {u32 errno, str message} */
-	SPAWN_EXITED = 102,	/* event, id 0: {str name, exit record} */
+	SPAWN_ERROR = 101,  /* {u32 errno, str message} */
+	SPAWN_EXITED = 102, /* event, id 0: {str name, exit record} */
 };
 
 /* Runs the role until the control channel closes. `control` is a SEQPACKET socket.
  * `state` is an absolute path. Returns the exit status of the process. */
 struct spawner_config {
-	const char *state;	/* state folder; uses state/volumes and state/sandboxes (made here, 0700 root) */
+	const char *state; /* state folder; uses state/volumes and state/sandboxes (made here, 0700 root) */
 	int control;
 };
 int spawner_main(const struct spawner_config *config);

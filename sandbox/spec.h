@@ -11,8 +11,8 @@
 #include "base/err.h"
 #include "base/frame.h"
 
-#define SANDBOX_NAME_MAX 80	/* bytes, [a-z0-9][a-z0-9-]* */
-#define SANDBOX_IDS 2048	/* width of a uid range: ids 0..2046 inside, and 65534 (nobody) as the last */
+#define SANDBOX_NAME_MAX 80 /* bytes, [a-z0-9][a-z0-9-]* */
+#define SANDBOX_IDS 2048    /* width of a uid range: ids 0..2046 inside, and 65534 (nobody) as the last */
 #define SANDBOX_MAX_LAYERS 8
 #define SANDBOX_MAX_BINDS 16
 
@@ -35,14 +35,14 @@ struct sandbox_bind {
 	bool write;
 };
 
-struct sandbox_limits {		/* 0 everywhere: unlimited */
-	uint64_t memory;	/* bytes, RAM and swap together */
-	uint32_t cpu_milli;	/* thousandths of one CPU */
-	uint32_t pids;		/* processes and threads */
-	uint32_t nofile;	/* descriptors per process; 0: 16384 */
-	uint64_t tmpfs;		/* bytes for /tmp, /dev/shm each; 0: 256 MiB; charged to memory */
-	uint32_t timeout_s;	/* wall clock; then SIGTERM, 5 s, SIGKILL, and reason "timeout" */
-	uint64_t log_bytes;	/* stdout+stderr budget: what goes beyond is dropped and counted in the log; 0: 64 MiB */
+struct sandbox_limits {	    /* 0 everywhere: unlimited */
+	uint64_t memory;    /* bytes, RAM and swap together */
+	uint32_t cpu_milli; /* thousandths of one CPU */
+	uint32_t pids;	    /* processes and threads */
+	uint32_t nofile;    /* descriptors per process; 0: 16384 */
+	uint64_t tmpfs;	    /* bytes for /tmp, /dev/shm each; 0: 256 MiB; charged to memory */
+	uint32_t timeout_s; /* wall clock; then SIGTERM, 5 s, SIGKILL, and reason "timeout" */
+	uint64_t log_bytes; /* stdout+stderr budget: what goes beyond is dropped and counted in the log; 0: 64 MiB */
 };
 
 struct sandbox_spec {
@@ -51,16 +51,17 @@ struct sandbox_spec {
 	uint32_t id_base; /* first host uid and gid of the range; 0 (rootless): map to the caller */
 	uid_t uid;	  /* inside */
 	gid_t gid;
-	char *base;			     /* NULL or "host": the host's /usr; else a base image's name */
-	char *layers[SANDBOX_MAX_LAYERS];    /* volumes, topmost first, read-only. Each may hold `root/` and `usr/` trees */
+	char *base; /* NULL or "host": the host's /usr; else a base image's name */
+	char
+	    *layers[SANDBOX_MAX_LAYERS]; /* volumes, topmost first, read-only. Each may hold `root/` and `usr/` trees */
 	size_t nlayers;
-	char *top;	   /* volume for the writable layer, or NULL: a tmpfs of `top_bytes` */
+	char *top;	    /* volume for the writable layer, or NULL: a tmpfs of `top_bytes` */
 	uint64_t top_bytes; /* 0: 256 MiB */
 	struct sandbox_bind binds[SANDBOX_MAX_BINDS];
 	size_t nbinds;
-	char **argv; /* NULL-ended; argv[0] is looked up in PATH of `env` inside */
-	char **env;  /* NULL-ended, complete: nothing is inherited */
-	char *cwd;   /* absolute inside; NULL: "/" */
+	char **argv;	/* NULL-ended; argv[0] is looked up in PATH of `env` inside */
+	char **env;	/* NULL-ended, complete: nothing is inherited */
+	char *cwd;	/* absolute inside; NULL: "/" */
 	char *hostname; /* NULL: the name */
 	enum sandbox_egress egress;
 	struct sandbox_limits limits;
@@ -77,12 +78,12 @@ int sandbox_spec_decode(struct reader *r, struct sandbox_spec *s, struct err *er
 
 /* How a sandbox ended. */
 struct sandbox_exit {
-	int status;	  /* exit code, or 128+n for signal n */
-	bool oom;	  /* the memory limit was the cause */
+	int status; /* exit code, or 128+n for signal n */
+	bool oom;   /* the memory limit was the cause */
 	bool timeout;
-	bool stopped;	  /* because we were asked to */
+	bool stopped;	      /* because we were asked to */
 	uint64_t log_dropped; /* bytes over the log budget */
-	char reason[160]; /* one sentence: "exit code 1", "killed: used 512 MiB of 512 MiB" */
+	char reason[160];     /* one sentence: "exit code 1", "killed: used 512 MiB of 512 MiB" */
 };
 void sandbox_exit_encode(const struct sandbox_exit *e, struct buf *b);
 bool sandbox_exit_decode(struct reader *r, struct sandbox_exit *e);

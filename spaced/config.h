@@ -15,18 +15,20 @@ struct config {
 	char *state;  /* absolute path of the state folder */
 	char *listen; /* "ADDR:PORT" of the public port */
 	char *domain; /* apex host name, lower case, without port */
-	char *public_url; /* "http://localhost:7000": how people reach the apex; made from domain and port when not set */
+	char *
+	    public_url; /* "http://localhost:7000": how people reach the apex; made from domain and port when not set */
 	uint16_t port;	/* from `listen` */
 	uint32_t proxies; /* proxy processes; 0: one per CPU, at most 4 */
-	char *user;	/* account of control; "-proxy" and "-static" are appended for the other roles */
+	char *user;	  /* account of control; "-proxy" and "-static" are appended for the other roles */
 	char *log_level;
 
 	/* a Space's limits (running app) */
 	uint64_t memory;
 	uint32_t cpu_milli;
 	uint32_t pids;
-	uint64_t disk;		 /* writable top of an instance, bytes */
-	uint32_t startup_timeout_s; /* README's startup_duration_timeout may lower or raise it up to startup_timeout_max_s */
+	uint64_t disk; /* writable top of an instance, bytes */
+	uint32_t
+	    startup_timeout_s; /* README's startup_duration_timeout may lower or raise it up to startup_timeout_max_s */
 	uint32_t startup_timeout_max_s;
 	uint64_t log_bytes;
 	enum sandbox_egress egress;
@@ -47,7 +49,7 @@ struct config {
 	uint32_t push_path_bytes; /* length of a path in a tree */
 	uint32_t push_tree_depth;
 	uint32_t push_timeout_s;
-	uint64_t checkout_bytes;  /* of a deployed tree */
+	uint64_t checkout_bytes; /* of a deployed tree */
 	uint32_t checkout_files;
 	/* per user */
 	uint32_t spaces_per_user;
@@ -70,8 +72,9 @@ int config_parse_cpus(const char *s, uint32_t *milli);
 #define STATE_CONTROL "control" /* 0700 control's user: spaced.db, key */
 #define STATE_REPOS "repos"	/* 0700 control's user: {space id}.git */
 #define STATE_LOGS "logs"	/* 0700 control's user: build-{id}.log, run-{space id}-{generation}.log */
-#define STATE_SITES "sites"	/* 0750 control's user, group of the static role: {release id}/site.json, {release id}/files/ */
-#define STATE_RUN "run"		/* 0711: http.sock, static.sock for the proxies (0660, their group) */
+#define STATE_SITES                                                                                                    \
+	"sites"		/* 0750 control's user, group of the static role: {release id}/site.json, {release id}/files/ */
+#define STATE_RUN "run" /* 0711: http.sock, static.sock for the proxies (0660, their group) */
 #define STATE_SOCKET "control.sock" /* for spacectl, directly in the state folder; caller checked by SO_PEERCRED */
 
 #endif

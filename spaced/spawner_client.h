@@ -12,7 +12,8 @@ typedef void (*spawner_cb)(void *ctx, struct frame *f, const struct err *err);
 
 /* Takes over `sock`. `exited` is called for each SPAWN_EXITED event; `lost` when the spawner is gone (all calls under way
  * have been answered with ECONNRESET; the parent will hand over a new channel: spawner_reconnect). */
-struct spawner *spawner_new(uv_loop_t *loop, int sock, void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e),
+struct spawner *spawner_new(uv_loop_t *loop, int sock,
+			    void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e),
 			    void (*lost)(void *ctx), void *ctx);
 void spawner_reconnect(struct spawner *s, int sock);
 bool spawner_connected(const struct spawner *s);

@@ -37,7 +37,7 @@ enum access {
 
 struct call;
 struct route_row {
-	const char *method; /* GET answers HEAD too */
+	const char *method;  /* GET answers HEAD too */
 	const char *pattern; /* ":x" stands for one segment */
 	enum access access;
 	void (*handle)(struct call *c);
@@ -53,7 +53,7 @@ struct call {
 	const struct route_row *row;
 	struct user me; /* when `known`; without id: root on the admin socket */
 	bool known;
-	bool basic; /* by HTTP Basic, which browsers send by themselves */
+	bool basic;	    /* by HTTP Basic, which browsers send by themselves */
 	struct space space; /* of the SPACE_ routes */
 	char *vars[API_VARS];
 	json_t *body;
@@ -64,15 +64,15 @@ struct call {
 void call_json(struct call *c, int status, json_t *j); /* takes j */
 void call_text(struct call *c, int status, const char *type, struct str body);
 void call_error(struct call *c, int status, const char *code, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5))); /* a page where people look, JSON elsewhere */
+    __attribute__((format(printf, 4, 5)));	       /* a page where people look, JSON elsewhere */
 void call_fail(struct call *c, const struct err *err); /* the status from err->code */
-void call_no_space(struct call *c); /* missing and private alike: 401 to strangers, 404 to users */
+void call_no_space(struct call *c);		       /* missing and private alike: 401 to strangers, 404 to users */
 bool call_may_read(const struct call *c, const struct space *sp);
 bool call_may_write(const struct call *c, const struct space *sp);
 bool call_wants_html(const struct call *c);
 /* scheme://host that the client used, or the configured one (admin socket). malloc'd. */
 char *call_endpoint(const struct call *c);
-bool call_flag(struct call *c, const char *key); /* "1", "true", "True", "" in the query */
+bool call_flag(struct call *c, const char *key);		   /* "1", "true", "True", "" in the query */
 bool call_query(struct call *c, const char *key, struct buf *out); /* replaces what `out` holds */
 
 /* The Space as the Hub would show it; `full`: with the tip's sha and, for its owner, what runs. */

@@ -38,6 +38,10 @@ int builder_resume(struct builder *b, const struct space *sp, const struct build
 /* Ends builds; `finished` comes with OUT_CANCELLED or OUT_SUPERSEDED. False: not one of ours any more. */
 bool builder_cancel(struct builder *b, const char *build_id, enum build_outcome why);
 bool builder_cancel_space(struct builder *b, const char *space_id, enum build_outcome why);
+/* A build of the Space that will be deployed when it succeeds. */
+bool builder_expects(const struct builder *b, const char *space_id);
+/* Something of a build of the Space may still run. */
+bool builder_busy(const struct builder *b, const char *space_id);
 unsigned builder_position(const struct builder *b, const char *build_id);
 bool builder_active(const struct builder *b, const char *build_id); /* queued or running */
 /* Events of sandboxes named build-*. */

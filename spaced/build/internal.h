@@ -13,6 +13,7 @@ struct job {
 	struct job *next;
 	unsigned refs;
 	bool ended;
+	bool reported; /* nothing of it runs any more */
 	bool lights; /* the plan needs no sandbox or only unpacks the source */
 	char id[STORE_ID];
 	char space_id[STORE_ID];
@@ -37,6 +38,7 @@ struct job {
 	unsigned attempts;
 	char *volumes[RECIPE_LAYERS]; /* finished ones, in the order of the recipe */
 	char top[SANDBOX_NAME_MAX + 1]; /* being made; "" none */
+	char becomes[SANDBOX_NAME_MAX + 1]; /* its name once it is made; "" none */
 	/* the step under way */
 	char sandbox[SANDBOX_NAME_MAX + 1];
 	bool starting, running; /* START not answered; waiting for its exit */

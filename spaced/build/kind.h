@@ -6,16 +6,16 @@
 #include "spaced/space/header.h"
 
 enum kind {
-	KIND_NONE,	   /* NO_APP_FILE; `why` says what is missing */
-	KIND_BAD,	   /* CONFIG_ERROR; `why` says what is wrong */
+	KIND_NONE, /* NO_APP_FILE; `why` says what is missing */
+	KIND_BAD,  /* CONFIG_ERROR; `why` says what is wrong */
 	KIND_STATIC,
 	KIND_STATIC_BUILD, /* static with app_build_command */
 	KIND_GRADIO,
 	KIND_STREAMLIT,
 	KIND_PROCFILE,
 	KIND_NODE,
-	KIND_PYTHON,	   /* no header: app.py */
-	KIND_DOCKER,	   /* recognised; images are not built yet */
+	KIND_PYTHON, /* no header: app.py */
+	KIND_DOCKER, /* recognised; images are not built yet */
 };
 const char *kind_name(enum kind k); /* as in space.sdk: "static" for both static ones */
 

@@ -9,9 +9,9 @@
 #include "base/buf.h"
 #include "spaced/config.h"
 
-char *logfile_build(const struct config *c, const char *build_id);			    /* malloc'd path */
+char *logfile_build(const struct config *c, const char *build_id);		      /* malloc'd path */
 char *logfile_run(const struct config *c, const char *space_id, uint32_t generation); /* malloc'd path */
-int logfile_open(const char *path);						    /* O_APPEND; fd or -errno */
+int logfile_open(const char *path);						      /* O_APPEND; fd or -errno */
 void logfile_printf(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Opens, appends, closes: for the rare line of somebody who does not hold the file. */
 void logfile_append(const char *path, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

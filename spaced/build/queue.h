@@ -26,7 +26,7 @@ void queue_push(struct queue *q, const char *id, const char *space_id, bool heav
 void queue_again(struct queue *q, const char *id, const char *space_id, bool heavy);
 /* Marks the next one that may run as running; NULL: none. One build of a Space at a time. Valid until the next change. */
 const struct queue_item *queue_next(struct queue *q);
-void queue_remove(struct queue *q, const char *id); /* done, cancelled, superseded */
+void queue_remove(struct queue *q, const char *id);		/* done, cancelled, superseded */
 unsigned queue_position(const struct queue *q, const char *id); /* 1: next; 0: runs or is not there */
 
 #endif

@@ -13,9 +13,9 @@
 
 /* What this machine's /usr gives builds; found once, by tools_find(). */
 struct tools {
-	char base[96];		  /* identity of the base: "host debian 12 x86_64" */
-	char python[16];	  /* of /usr/bin/python3: "3.11"; "" when there is none */
-	struct strings pythons;	  /* every "3.N" found */
+	char base[96];			       /* identity of the base: "host debian 12 x86_64" */
+	char python[16];		       /* of /usr/bin/python3: "3.11"; "" when there is none */
+	struct strings pythons;		       /* every "3.N" found */
 	char python_stamp[32], node_stamp[32]; /* changes when the program changes */
 	bool uv, node, npm, apt;
 };
@@ -34,9 +34,9 @@ struct step {
 	enum sandbox_profile profile;
 	bool internet;
 	enum step_input input_kind;
-	bool output_site; /* stdout is a tar stream: the files of a static site */
-	char **argv, **env; /* NULL-ended */
-	char **fallback;    /* tried when argv fails and the log says one of `fallback_on`; or NULL */
+	bool output_site;		/* stdout is a tar stream: the files of a static site */
+	char **argv, **env;		/* NULL-ended */
+	char **fallback;		/* tried when argv fails and the log says one of `fallback_on`; or NULL */
 	const char *const *fallback_on; /* NULL-ended */
 	const char *fallback_note;
 	char *cwd;
@@ -46,9 +46,9 @@ struct step {
 
 struct layer_plan {
 	const char *phase;
-	char prefix[8];		/* "deps", "pkgs", "node", "src" */
-	char key[LAYER_KEY];	/* "": belongs to this build alone */
-	bool scratch;		/* thrown away at the end: a static site's work tree */
+	char prefix[8];	     /* "deps", "pkgs", "node", "src" */
+	char key[LAYER_KEY]; /* "": belongs to this build alone */
+	bool scratch;	     /* thrown away at the end: a static site's work tree */
 	struct step steps[RECIPE_STEPS];
 	size_t nsteps;
 };

@@ -15,7 +15,8 @@ struct req_file {
 struct requirements {
 	struct req_file *files; /* the file itself first, then what it includes by -r and -c, each once */
 	size_t n;
-	bool local; /* refers to the repository's own code (`-e .`, `./pkg`, a wheel): the install needs the whole tree */
+	bool
+	    local; /* refers to the repository's own code (`-e .`, `./pkg`, a wheel): the install needs the whole tree */
 };
 void requirements_release(struct requirements *r);
 /* Reads `path` and what it includes into `r` (which may hold files already). 0, also when `path` does not exist; -1 with a

@@ -23,7 +23,8 @@ struct ref_update {
 
 /* A push whose refs are on disk; lives until push_finish. Survives the client: printing to one that hung up is a no-op. */
 struct push;
-void push_print(struct push *p, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* "remote: " lines; \n ends one */
+void push_print(struct push *p, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));		     /* "remote: " lines; \n ends one */
 void push_write(struct push *p, const char *text, size_t n); /* raw log bytes; control characters are made harmless */
 bool push_option(const struct push *p, const char *name);    /* `git push -o nowait` */
 bool push_gone(const struct push *p);			     /* the client hung up */
@@ -32,7 +33,7 @@ void push_finish(struct push *p);
 
 /* What git needs to know from the rest of control. */
 struct git_target {
-	char repo[64]; /* "{space id}.git" below repos/ */
+	char repo[64];	/* "{space id}.git" below repos/ */
 	char *space_id; /* malloc'd; git frees it after GIT_ALLOWED */
 	char *user_id;	/* who pushes; the same */
 };
@@ -60,8 +61,8 @@ int git_repo_remove(const char *repos, const char *repo, struct err *err);
 /* Tip of a branch; ENOENT when it does not exist. */
 int git_repo_branch(const char *repos, const char *repo, const char *branch, char oid[41], struct err *err);
 /* One file at a commit, at most `max` bytes (EFBIG). ENOENT; EISDIR; ELOOP for a symlink. */
-int git_repo_read(const char *repos, const char *repo, const char *commit, const char *path, size_t max, struct buf *out,
-		  struct err *err);
+int git_repo_read(const char *repos, const char *repo, const char *commit, const char *path, size_t max,
+		  struct buf *out, struct err *err);
 /* Object id of a blob or tree at a commit (content key); ENOENT. */
 int git_repo_entry(const char *repos, const char *repo, const char *commit, const char *path, char oid[41],
 		   bool *is_dir, struct err *err);

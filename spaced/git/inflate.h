@@ -17,7 +17,7 @@ struct inflate {
 int inflate_init(struct inflate *i, uint64_t max, struct err *err);
 void inflate_release(struct inflate *i);
 /* Calls `sink` with what comes out; its -1 ends it. */
-int inflate_feed(struct inflate *i, const void *p, size_t n, int (*sink)(void *ctx, const void *p, size_t n, struct err *err),
-		 void *ctx, struct err *err);
+int inflate_feed(struct inflate *i, const void *p, size_t n,
+		 int (*sink)(void *ctx, const void *p, size_t n, struct err *err), void *ctx, struct err *err);
 
 #endif

@@ -38,7 +38,7 @@ struct pack_scan {
 	struct pack_scan_place {
 		uint64_t start;
 		uint32_t depth;
-	} *places;
+	} * places;
 };
 
 void pack_scan_init(struct pack_scan *s, const struct pack_limits *limits);

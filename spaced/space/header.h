@@ -32,12 +32,12 @@ struct card {
 	char *license, *meta_title, *description, *dev_mode_folder;
 	struct strings models, datasets, tags, preload_from_hub, hf_oauth_scopes, hf_oauth_authorized_org;
 	bool pinned, full_width, disable_embedding, hf_oauth;
-	uint32_t app_port;			  /* 0: not set */
-	uint32_t startup_timeout_s;		  /* 0: not set */
-	uint32_t hf_oauth_expiration_minutes;	  /* 480 when not set */
-	char *coep, *coop, *corp;		  /* custom_headers */
-	json_t *json;				  /* everything, also what is not listed above; an object */
-	struct strings warnings;		  /* one sentence each */
+	uint32_t app_port;		      /* 0: not set */
+	uint32_t startup_timeout_s;	      /* 0: not set */
+	uint32_t hf_oauth_expiration_minutes; /* 480 when not set */
+	char *coep, *coop, *corp;	      /* custom_headers */
+	json_t *json;			      /* everything, also what is not listed above; an object */
+	struct strings warnings;	      /* one sentence each */
 };
 
 /* 0, also without a block; -1: the block is no YAML mapping; err says the line in README.md. `out` is always to be

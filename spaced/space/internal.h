@@ -13,6 +13,7 @@
 #define TICK_MS 250
 #define DRAIN_MS 30000 /* patience with requests in flight to an old instance */
 #define STOP_GRACE_MS 10000
+#define GOING_MAX 3  /* instances of a Space that are being stopped when another one starts */
 #define STARTS_MAX 4 /* at the same time, after a restart of the machine */
 
 /* What a release says about its start; parsed from release.recipe. */
@@ -98,6 +99,7 @@ void life_built(void *ctx, const struct build_result *r);
 void life_build(struct spaces *s, const struct space *sp, const char *commit, const char *cause, bool factory,
 		char build_id[STORE_ID], struct err *err);
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again);
+void life_drop_start(struct unit *u, const char *why);
 void life_stop(struct instance *in, uint32_t grace_ms); /* takes its own time; frees it in the end */
 void life_start_failed(struct instance *in, const char *message);
 void life_healthy(struct instance *in);
@@ -127,6 +129,9 @@ void watch_follow(struct spaces *s, struct push *p, const char *build_id);
 /* The last thing about a build: its watchers print the rest of the log and `fmt`, and are finished. */
 void watch_end(struct spaces *s, const char *build_id, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void watch_free_all(struct spaces *s);
+
+/* spaces.c */
+void space_tip(struct spaces *s, const struct space *sp, char oid[41]); /* of the default branch; "": none */
 
 /* recover.c */
 void recover_missing(struct spaces *s); /* starts more of what should run */

@@ -18,13 +18,13 @@ bool place_connected(const struct place *p);
 /* Volumes. Renaming and removing wait for a user that is just going away (EBUSY) a little. */
 void place_volume_create(struct place *p, const char *name, uint64_t bytes, place_cb cb, void *ctx);
 void place_volume_rename(struct place *p, const char *from, const char *to, place_cb cb, void *ctx); /* name: `to` */
-void place_volume_remove(struct place *p, const char *name, place_cb cb, void *ctx);		      /* cb may be NULL */
+void place_volume_remove(struct place *p, const char *name, place_cb cb, void *ctx); /* cb may be NULL */
 struct place_volume {
 	char name[SANDBOX_NAME_MAX + 1];
 	uint64_t bytes;
 };
-void place_volumes(struct place *p, void (*cb)(void *ctx, const struct place_volume *v, size_t n, const struct err *err),
-		   void *ctx);
+void place_volumes(struct place *p,
+		   void (*cb)(void *ctx, const struct place_volume *v, size_t n, const struct err *err), void *ctx);
 
 /* Sandboxes. place_start makes the volume `spec->top` of `top_bytes` first when that is not 0. */
 void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_bytes, int log_fd, int stdin_fd,

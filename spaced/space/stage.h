@@ -17,8 +17,8 @@ enum stage_event {
 	EV_PUBLISHED,	 /* static: the files are live */
 	EV_HEALTHY,	 /* an instance answers */
 	EV_START_FAILED,
-	EV_CRASHED,	 /* the serving instance ended; it will be started again */
-	EV_GAVE_UP,	 /* ... too often */
+	EV_CRASHED, /* the serving instance ended; it will be started again */
+	EV_GAVE_UP, /* ... too often */
 	EV_PAUSE,
 	EV_DELETE,
 	EV_COUNT,

@@ -32,8 +32,10 @@ void user_release(struct user *u);
 int store_user_add(struct store *s, const char *name, bool admin, struct user *out, struct err *err);
 int store_user_by_name(struct store *s, const char *name, struct user *out, struct err *err); /* ASCII case folded */
 int store_user_by_id(struct store *s, const char *id, struct user *out, struct err *err);
-int store_user_list(struct store *s, struct user **out, size_t *n, struct err *err); /* caller frees each and the array */
-int store_user_remove(struct store *s, const char *id, struct err *err); /* with its tokens; EBUSY while it owns Spaces */
+int store_user_list(struct store *s, struct user **out, size_t *n,
+		    struct err *err); /* caller frees each and the array */
+int store_user_remove(struct store *s, const char *id,
+		      struct err *err); /* with its tokens; EBUSY while it owns Spaces */
 
 /* Tokens: "hf_" + 34 letters and digits from libsodium's random bytes. Only a keyed hash is kept. */
 struct token {
@@ -93,14 +95,15 @@ int store_space_add(struct store *s, const char *owner_id, const char *name, str
 int store_space_by_name(struct store *s, const char *owner, const char *name, struct space *out, struct err *err);
 int store_space_by_id(struct store *s, const char *id, struct space *out, struct err *err);
 struct space_filter {
-	const char *owner_id;	/* NULL: all */
-	const char *viewer_id;	/* private ones only of this owner; NULL: public only; "*": all */
-	const char *after_id;	/* paging, newest first; NULL: from the start */
-	size_t limit;		/* 0: all */
-	const char *search;	/* NULL: all; part of "owner/name", ASCII case folded */
+	const char *owner_id;  /* NULL: all */
+	const char *viewer_id; /* private ones only of this owner; NULL: public only; "*": all */
+	const char *after_id;  /* paging, newest first; NULL: from the start */
+	size_t limit;	       /* 0: all */
+	const char *search;    /* NULL: all; part of "owner/name", ASCII case folded */
 };
 int store_space_list(struct store *s, const struct space_filter *f, struct space **out, size_t *n, struct err *err);
-int store_space_set_stage(struct store *s, const char *id, enum space_stage stage, const char *message, struct err *err);
+int store_space_set_stage(struct store *s, const char *id, enum space_stage stage, const char *message,
+			  struct err *err);
 int store_space_set_card(struct store *s, const char *id, const char *sdk, const char *card_json, struct err *err);
 int store_space_set_release(struct store *s, const char *id, const char *release_id, struct err *err);
 int store_space_set_visibility(struct store *s, const char *id, enum space_visibility v, struct err *err);
@@ -115,15 +118,16 @@ struct build {
 	char commit[41];
 	char *cause; /* "push", "factory rebuild" */
 	enum build_state state;
-	char *phase;   /* the last phase reached: "queued", "source", "dependencies", ... */
-	char *error;   /* one sentence, "" */
+	char *phase;			    /* the last phase reached: "queued", "source", "dependencies", ... */
+	char *error;			    /* one sentence, "" */
 	uint64_t queued, started, finished; /* 0: not yet */
 };
 void build_release(struct build *b);
 int store_build_add(struct store *s, const char *space_id, const char *commit, const char *cause, struct build *out,
 		    struct err *err);
 int store_build_by_id(struct store *s, const char *id, struct build *out, struct err *err);
-int store_build_list(struct store *s, const char *space_id, size_t limit, struct build **out, size_t *n, struct err *err);
+int store_build_list(struct store *s, const char *space_id, size_t limit, struct build **out, size_t *n,
+		     struct err *err);
 /* All builds in one of the unfinished states, oldest first (after a restart of control). */
 int store_build_unfinished(struct store *s, struct build **out, size_t *n, struct err *err);
 int store_build_set(struct store *s, const char *id, enum build_state st, const char *phase, const char *error,
@@ -135,7 +139,8 @@ struct release {
 	char space_id[STORE_ID];
 	char build_id[STORE_ID];
 	char commit[41];
-	char *recipe; /* JSON: kind, layers (volume names, topmost first), argv, env, cwd, port, headers; "site" for static */
+	char *
+	    recipe; /* JSON: kind, layers (volume names, topmost first), argv, env, cwd, port, headers; "site" for static */
 	uint64_t created;
 };
 void release_release(struct release *r);
@@ -167,7 +172,8 @@ struct event {
 	char *kind, *text;
 };
 void event_release(struct event *e);
-int store_event_list(struct store *s, const char *space_id, size_t limit, struct event **out, size_t *n, struct err *err);
+int store_event_list(struct store *s, const char *space_id, size_t limit, struct event **out, size_t *n,
+		     struct err *err);
 
 struct store_counts {
 	uint64_t users, spaces, running, builds_queued, builds_running;
