@@ -61,17 +61,17 @@ static void walls(void)
 	if (h.root)
 		say("privileges", DOCTOR_OK, "", "root");
 	else
-		say("privileges", DOCTOR_LACKS,
+		say("privileges", DOCTOR_FAILS,
 		    "run spaced as root: it keeps the privilege in two small processes only",
-		    "not root: apps run in a user namespace of this user");
+		    "not root: only `sandbox run` works");
 	say_if(
 	    "user namespaces", h.user_namespaces, DOCTOR_FAILS, "work", "cannot be made",
 	    "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=28633 (and not inside a container that "
 	    "forbids them)");
 	if (h.root)
 		say_if("idmapped mounts", h.idmapped_mounts, DOCTOR_LACKS, "work",
-		       "do not work: layers and packages.txt are not possible",
-		       "Linux 5.19 or newer, ext4 or overlay below");
+		       "do not work for /usr: packages.txt is not possible",
+		       "Linux 5.19 or newer, /usr on ext4, xfs or btrfs");
 	else
 		say_if("overlay", h.overlay_in_userns, DOCTOR_FAILS, "works in a user namespace",
 		       "does not work in a user namespace", "Linux 5.11 or newer");

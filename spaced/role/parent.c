@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "proxy/route.h"
+#include "spaced/role/host.h"
 #include "spaced/role/role.h"
 #include "spaced/role/state.h"
 
@@ -365,6 +366,11 @@ int role_parent(struct config *config)
 	}
 	if (config->proxies > MAX_PROXIES)
 		config->proxies = MAX_PROXIES;
+	if (host_check(&err) < 0) {
+		fprintf(stderr, "spaced: %s\n", err.msg);
+		return 1;
+	}
+	host_report();
 	block_signals(&p);
 	if (prepare(&p, &err) < 0) {
 		fprintf(stderr, "spaced: %s\n", err.msg);
