@@ -319,7 +319,7 @@ static inline int links(void)
 /* Groups of sandboxes below our tree in any hierarchy. */
 static inline int groups_below(const char *root)
 {
-	char path[200];
+	char path[300];
 	int n = 0;
 
 	snprintf(path, sizeof path, "%s/spaced-%s", root, tag);
