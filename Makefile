@@ -50,7 +50,7 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*
 FUZZ := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 all: $(PROGRAMS)
-.PHONY: all help deps run test unit e2e sanitize lint format bench fuzz install uninstall clean battery
+.PHONY: all help deps run test unit e2e sanitize vm lint format bench fuzz install uninstall clean battery
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -59,6 +59,7 @@ help:
 	@echo 'make run         install what is missing, build, start, deploy the example   [PORT=7000 STATE=var]'
 	@echo 'make test        all tests'
 	@echo 'make unit e2e    one kind of them            make sanitize   tests under ASan + UBSan'
+	@echo 'make vm          sandbox, battery and a daemon on the kernel of Debian, cgroup v2 alone, in a VM'
 	@echo 'make lint        format, clang-tidy, shellcheck, front end    make format'
 	@echo 'make bench       measured ratios             make fuzz [SECONDS=60]'
 	@echo 'make install     [PREFIX=/usr/local DESTDIR=]'
@@ -120,6 +121,8 @@ e2e: all
 sanitize:
 	@$(MAKE) --no-print-directory -j2 SANITIZE=1 all
 	@tests/run sanitize
+vm: all unit-programs
+	@tests/run vm
 unit-programs: $(UNIT)
 
 lint:
