@@ -40,13 +40,13 @@ struct unpack {
 	git_odb *store;
 	git_indexer *indexer;
 	git_indexer_progress progress;
-	bool told_head;
+	bool told_head, told_refs;
 };
 
-static void tell(uint32_t type, const struct buf *b)
+/* False: control is gone. */
+static bool tell(uint32_t type, const struct buf *b)
 {
-	/* Control may be gone; the push goes on. */
-	frame_send(ROLE_RESULT_FD, type, 0, b->data, b->len, NULL, 0);
+	return frame_send(ROLE_RESULT_FD, type, 0, b->data, b->len, NULL, 0) >= 0;
 }
 
 static void tell_head(struct unpack *u)
@@ -64,9 +64,11 @@ static void tell_head(struct unpack *u)
 	tell(UNPACK_HEAD, &b);
 }
 
-static void tell_refs(struct unpack *u)
+static bool tell_refs(struct unpack *u)
 {
-	for (size_t i = 0; i < u->receive.ncommands; i++) {
+	bool heard = true;
+
+	for (size_t i = 0; i < u->receive.ncommands && heard && !u->told_refs; i++) {
 		const struct receive_command *c = &u->receive.commands[i];
 		cleanup_buf struct buf b = BUF_INIT;
 		put_str(&b, c->name);
@@ -74,8 +76,10 @@ static void tell_refs(struct unpack *u)
 		put_str(&b, c->new_oid);
 		put_u8(&b, c->forced);
 		put_str(&b, c->error);
-		tell(UNPACK_REF, &b);
+		heard = tell(UNPACK_REF, &b);
 	}
+	u->told_refs = true;
+	return heard;
 }
 
 static void tell_end(const char *status)
@@ -243,11 +247,13 @@ static int commit_push(struct unpack *u, git_repository *repo, struct err *err)
 				  .peel = peel_tag,
 				  .ctx = repo};
 	bool changed = ref_table_apply(&table, &u->receive, &rules);
+	/* Told before they move: if we are killed in between, control looks whether they did. A control that was killed
+	 * itself hears nothing, and its successor compares refs with builds only as it starts: too late to move them. */
+	if (!tell_refs(u))
+		return err_set(err, 0, "the server ended during the push");
 	if (changed && u->indexer &&
 	    quarantine_accept(&u->quarantine, u->repo_fd, lock, git_indexer_name(u->indexer), err) < 0)
 		return -1;
-	/* Told before they move: if we are killed in between, control looks whether they did. */
-	tell_refs(u);
 	return changed ? refs_write(u->repo_fd, lock, &table, &u->receive, err) : 0;
 }
 

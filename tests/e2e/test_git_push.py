@@ -1,4 +1,5 @@
 """Receiving and serving with real git; then every trap that a hand-made push can hold."""
+import fcntl
 import gzip
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 import gitraw
 from gitraw import ZERO, Pack, commit, tree
-from harness import Spaced, processes, wait_for
+from harness import Repo, Spaced, processes, wait_for
 
 PAGE = {"README.md": "---\nsdk: static\n---\n", "index.html": "<h1>hi</h1>\n"}
 SMALL = dict(push_object_size="1M", push_inflated_size="8M", push_objects="5000", push_refs="20", push_pack_size="3M",
@@ -433,6 +434,61 @@ def test_a_pack_without_index_is_not_ours_to_remove(spaced):
     done = gitraw.push(spaced, "alice", "gc", [(tip, new, "refs/heads/a")], pack)
     assert "ok refs/heads/a" in done.report and half.exists()
     half.unlink()
+
+
+def blocked_on_a_lock(pids):
+    """Those that wait in flock(2)."""
+    with open("/proc/locks") as f:
+        waiting = {int(line.split()[5]) for line in f if "-> FLOCK" in line}
+    return waiting & set(pids)
+
+
+def push_held_at_the_lock(daemon, name):
+    """A push of main, all read, that waits for the repository's lock: (folder, lock, tip, socket)."""
+    r = Repo(daemon.home / name, files=PAGE)
+    daemon.push_ok(r, "alice", name, "main:side")
+    tip = r.head()
+    folder = server_repo(daemon, tip)
+    lock = open(folder / "spaced.lock", "r+b")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    s = send_part(daemon, "alice", name, gitraw.commands([(ZERO, tip, "refs/heads/main")]) + Pack().bytes(), 10**6)
+    wait_for("the push to wait for the lock", lambda: blocked_on_a_lock(unpackers(daemon)), 20)
+    return folder, lock, tip, s
+
+
+def kill_control(daemon, pid):
+    os.kill(pid, signal.SIGKILL)
+    wait_for("a new control", lambda: daemon.pids("control") not in ([], [pid]) and daemon.healthy(), 30)
+
+
+def test_control_killed_between_the_move_of_a_ref_and_its_build(small):
+    folder, lock, tip, s = push_held_at_the_lock(small, "between")
+    [control] = small.pids("control")
+    os.kill(control, signal.SIGSTOP)
+    lock.close()
+    wait_for("the ref to move", lambda: f"{tip} refs/heads/main" in (folder / "packed-refs").read_text(), 20)
+    wait_for("the unpack process to end", lambda: not unpackers(small), 20)
+    kill_control(small, control)
+    s.close()
+    small.wait_stage("alice", "between", "RUNNING")
+    assert "hi" in small.get_ok("alice", "between").text
+    builds = small.ctl_json("build", "list", "alice/between")
+    assert len(builds if isinstance(builds, list) else builds["builds"]) == 1
+
+
+def test_control_killed_before_the_move_of_a_ref(small):
+    """Nobody would build it: so it is not moved, and the client, who heard nothing, pushes again."""
+    folder, lock, tip, s = push_held_at_the_lock(small, "before")
+    [control] = small.pids("control")
+    kill_control(small, control)
+    lock.close()
+    wait_for("the unpack process to end", lambda: not unpackers(small), 20)
+    s.close()
+    assert "refs/heads/main" not in (folder / "packed-refs").read_text()
+    assert leftovers(folder) == []
+    done = gitraw.push(small, "alice", "before", [(ZERO, tip, "refs/heads/main")], Pack().bytes())
+    assert "ok refs/heads/main" in done.report
+    small.wait_stage("alice", "before", "RUNNING")
 
 
 # --- what a push may not hold
