@@ -19,7 +19,7 @@ ALL_PKGS := $(sort $(PKGS_base) $(PKGS_sandbox) $(PKGS_proxy) $(PKGS_spaced) $(P
 # llhttp: the distribution's library, or the C sources of Debian's node-llhttp package compiled strictly: without
 # LLHTTP_STRICT_MODE that version lets smuggling payloads through (tests/unit/test_llhttp_strict.c).
 LLHTTP_SRC := /usr/share/llhttp
-LLHTTP_LIB := $(shell pkg-config --silence-errors --libs libllhttp)
+LLHTTP_LIB := $(shell pkg-config --silence-errors --libs libllhttp 2>/dev/null)
 LLHTTP_CFLAGS := $(if $(LLHTTP_LIB),$(shell pkg-config --cflags libllhttp),-I/usr/share/include -I/usr/share/include/llhttp)
 
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wformat=2 -Wpointer-arith -Wvla \
