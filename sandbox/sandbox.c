@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -104,6 +105,34 @@ static void find_title(struct contain *c)
 	c->title_len = len;
 }
 
+/* What a sandbox takes of the kernel's per-user limits (inotify, POSIX queues, pending signals) is counted for its own
+ * ids and once more for the owner of its user namespace, who is the effective user of clone3. Were that root, one app
+ * could use up what all others and the host's own root have: so it is the range's first id, for the length of the call,
+ * with all capabilities kept. */
+static int borrow_owner(const struct launch *l, int *bits, struct err *err)
+{
+	*bits = -1;
+	if (l->child.rootless || geteuid() != 0)
+		return 0;
+	*bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
+	if (*bits < 0 || prctl(PR_SET_SECUREBITS, *bits | SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0 ||
+	    seteuid(l->child.spec->id_base) < 0) {
+		int code = errno;
+
+		if (*bits >= 0)
+			prctl(PR_SET_SECUREBITS, *bits, 0, 0, 0);
+		return err_set(err, code, "owner of the user namespace");
+	}
+	return 0;
+}
+
+/* Not optional either: the caller goes on as root. */
+static void return_owner(int bits)
+{
+	if (bits >= 0 && (seteuid(0) < 0 || prctl(PR_SET_SECUREBITS, bits, 0, 0, 0) < 0 || geteuid() != 0))
+		abort();
+}
+
 /* The child is born in the network namespace in which its parent is: we go there and come back. To come back is not
  * optional: a spawner in an app's network would serve everybody from there. */
 static pid_t clone_into(struct launch *l, const struct sandbox_sources *src, struct clone_args *args, struct err *err)
@@ -115,15 +144,21 @@ static pid_t clone_into(struct launch *l, const struct sandbox_sources *src, str
 		if (home < 0 || setns(src->netns, CLONE_NEWNET) < 0)
 			return err_set(err, errno, "enter the network namespace");
 	}
-	pid_t pid = (pid_t)syscall(SYS_clone3, args, sizeof *args);
-	int code = errno;
+	int bits;
+	pid_t pid = borrow_owner(l, &bits, err);
 	if (pid == 0) {
-		close(l->sock);
-		contain(&l->child);
+		pid = (pid_t)syscall(SYS_clone3, args, sizeof *args);
+		if (pid < 0)
+			err_set(err, errno, "clone3 with all namespaces");
+		if (pid == 0) {
+			close(l->sock);
+			contain(&l->child);
+		}
+		return_owner(bits);
 	}
 	if (home >= 0 && setns(home, CLONE_NEWNET) < 0)
 		abort();
-	return pid < 0 ? err_set(err, code, "clone3 with all namespaces") : pid;
+	return pid;
 }
 
 static int launch_clone(struct launch *l, const struct sandbox_sources *src, struct err *err)
@@ -154,7 +189,7 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 	char path[64];
 	cleanup_close int userns = -1;
 
-	if (user_write_maps(l->box.init, spec, err) < 0)
+	if (user_write_maps(l->box.init, spec, err) < 0 || (spec->id_base && user_write_oom(l->box.init, err) < 0))
 		return -1;
 	snprintf(path, sizeof path, "/proc/%d/ns/user", l->box.init);
 	userns = open(path, O_RDONLY | O_CLOEXEC);

@@ -14,6 +14,7 @@
 #include "sandbox/contain.h"
 
 #define NOBODY 65534U
+#define OOM_SCORE "500"
 
 static int write_proc(pid_t pid, const char *file, const char *text, struct err *err)
 {
@@ -43,6 +44,13 @@ int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err)
 		return -1;
 	snprintf(map, sizeof map, "%u %u 1\n", spec->gid, getegid());
 	return write_proc(pid, "gid_map", map, err);
+}
+
+/* Parent: when the host itself is out of memory, apps die before the daemon (whose service may be protected) and before
+ * the host's services. Written by root, it is also the lowest value that the app can choose (battery B10). */
+int user_write_oom(pid_t pid, struct err *err)
+{
+	return write_proc(pid, "oom_score_adj", OOM_SCORE, err);
 }
 
 static int become(uid_t uid, gid_t gid, bool groups, struct err *err)
