@@ -42,8 +42,7 @@ const char *const seccomp_allowed[] = {
     "close", "close_range", "dup", "dup2", "dup3", "fcntl", "flock", "pipe", "pipe2", "splice", "tee", "sendfile",
     "copy_file_range", "poll", "ppoll", "select", "pselect6", "epoll_create", "epoll_create1", "epoll_ctl",
     "epoll_wait", "epoll_pwait", "epoll_pwait2", "eventfd", "eventfd2", "signalfd", "signalfd4", "inotify_init",
-    "inotify_init1", "inotify_add_watch", "inotify_rm_watch", "io_setup", "io_submit", "io_cancel", "io_destroy",
-    "io_getevents", "io_pgetevents",
+    "inotify_init1", "inotify_add_watch", "inotify_rm_watch",
     /* files */
     "open", "openat", "openat2", "creat", "access", "faccessat", "faccessat2", "stat", "lstat", "fstat",
     "newfstatat", "statx", "statfs", "fstatfs", "getcwd", "chdir", "fchdir", "mkdir", "mkdirat", "rmdir", "rename",
@@ -64,7 +63,8 @@ const char *const seccomp_allowed[] = {
 
 /* Known calls that are refused with EPERM: a program that tries one is told that it may not. Whatever is in neither
  * list, known today or not, is answered with ENOSYS, so that libraries fall back (runc's ENOSYS stub): clone3,
- * io_uring_*, the new mount API (CVE-2021-41133), NUMA policy. Battery C1-C4, D1-D5. */
+ * io_uring_*, io_setup (its 65536 events are for the whole host: fs.aio-max-nr), the new mount API (CVE-2021-41133),
+ * NUMA policy. Battery C1-C4, D1-D5. */
 const char *const seccomp_refused[] = {
     "mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "swapon", "swapoff", "reboot", "kexec_load",
     "kexec_file_load", "init_module", "finit_module", "delete_module", "acct", "quotactl", "quotactl_fd",

@@ -494,6 +494,28 @@ static void e5(void)
 	in_child("TIOCSCTTY", terminal, 2);
 }
 
+/* Amounts that are for the whole host: most of what there is, in one process. */
+static long aio_events(long n)
+{
+	unsigned long context = 0;
+
+	return syscall(SYS_io_setup, n, &context);
+}
+
+static long ptys(long n)
+{
+	while (n--)
+		if (open("/dev/ptmx", O_RDWR | O_NOCTTY) < 0)
+			return -1;
+	return 0;
+}
+
+static void g8(void)
+{
+	in_child("512 events of AIO", aio_events, 512);
+	in_child("1000 terminals", ptys, 1000);
+}
+
 /* `argument`: "address:port" of the host, several with commas. */
 static void f1(void)
 {
@@ -520,7 +542,7 @@ static const struct {
 } cases[] = {
     {"A1", a1}, {"A9", a9}, {"A12", a12}, {"B1", b1}, {"B3", b3}, {"B9", b9}, {"C1", c1}, {"C2", c2},
     {"C4", c4}, {"C5", c5}, {"C7", c7},	  {"D2", d2}, {"D3", d3}, {"D4", d4}, {"D5", d5}, {"D6", d6},
-    {"D7", d7}, {"D8", d8}, {"D9", d9},	  {"E1", e1}, {"E5", e5}, {"F1", f1},
+    {"D7", d7}, {"D8", d8}, {"D9", d9},	  {"E1", e1}, {"E5", e5}, {"F1", f1}, {"G8", g8},
 };
 
 int main(int argc, char **argv)
