@@ -18,10 +18,12 @@
 #include "sandbox/netns.h"
 #include "sandbox/rtnl.h"
 
-/* Not the Internet: IANA's special-purpose registry (RFC 6890) and multicast, without the documentation ranges. */
+/* Not the Internet: IANA's special-purpose registry (RFC 6890) and multicast, without the documentation ranges. Two are
+ * metadata services of clouds with addresses that look public: 168.63.129.16 (Azure's WireServer), and Oracle's in
+ * 192.0.0.0/24. */
 #define FORBIDDEN                                                                                                      \
-	"0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, "           \
-	"198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4"
+	"0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 168.63.129.16, 169.254.0.0/16, 172.16.0.0/12, "            \
+	"192.0.0.0/24, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4"
 
 static uint64_t hash(const char *p, size_t n)
 {
