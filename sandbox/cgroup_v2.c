@@ -84,6 +84,11 @@ static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
 
 	if (rc == -ENOENT && !value)
 		return 0;
+	if (rc == -ENOENT)
+		return err_set(err, ENOENT,
+			       "%s: this kernel or service manager gives no such limit (kernel parameter "
+			       "cgroup_enable=memory; Delegate=yes of the service)",
+			       file);
 	if (rc < 0)
 		return err_set(err, -rc, "cgroup limit %s", file);
 	uint64_t got = cg_number(dir, file), page = 4096;

@@ -268,6 +268,11 @@ static bool unclean(int img)
 	return pread(img, state, sizeof state, 1024 + 0x3a) == (ssize_t)sizeof state && !(state[0] & 1);
 }
 
+static int mount_ext4(const char *device, const char *at)
+{
+	return mount(device, at, "ext4", MS_NODEV | MS_NOSUID | MS_NOATIME, "errors=remount-ro") < 0 ? -errno : 0;
+}
+
 static int attach_and_mount(const struct volumes *v, const char *file, const char *at, struct err *err)
 {
 	cleanup_close int img = openat(v->dirfd, file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -291,9 +296,11 @@ static int attach_and_mount(const struct volumes *v, const char *file, const cha
 			return -1;
 	}
 	snprintf(device, sizeof device, "/dev/%s", loop);
-	if (mount(device, path, "ext4", MS_NODEV | MS_NOSUID | MS_NOATIME, "errors=remount-ro") < 0)
-		return err_set(err, errno, "mount volume %s", file);
-	return 0;
+	int r = mount_ext4(device, path);
+	/* An overlay says that it can do direct io also when what is below it (tmpfs of a live system) cannot. */
+	if (r == -EIO && ioctl(dev, LOOP_SET_DIRECT_IO, 0UL) == 0)
+		r = mount_ext4(device, path);
+	return r < 0 ? err_set(err, -r, "mount volume %s", file) : 0;
 }
 
 int volume_mount(const struct volumes *v, const char *name, struct err *err)
