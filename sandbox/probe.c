@@ -67,8 +67,11 @@ static bool can_idmap(pid_t child, int source)
 	return fd >= 0;
 }
 
+/* The namespace needs its map first: newer kernels refuse one without. */
 bool sandbox_can_idmap(int source)
 {
+	struct sandbox_spec spec = {.id_base = 1U << 30};
+	struct err err;
 	int ready[2];
 	char byte;
 
@@ -82,7 +85,8 @@ bool sandbox_can_idmap(int source)
 		_exit(1);
 	}
 	close(ready[1]);
-	bool can = pid > 0 && read(ready[0], &byte, 1) == 1 && byte && can_idmap(pid, source);
+	bool can = pid > 0 && read(ready[0], &byte, 1) == 1 && byte &&
+		   user_write_maps(pid, &spec, &err) == 0 && can_idmap(pid, source);
 	close(ready[0]);
 	if (pid > 0) {
 		kill(pid, SIGKILL);
