@@ -151,10 +151,11 @@ static void on_renamed(void *ctx, const char *name, const struct err *err)
 {
 	struct job *j = ctx;
 
+	j->becomes[0] = '\0';
 	if (j->ended || j->ending != NO_ENDING)
 		drive_check(j);
-	else if (err && err->code == EEXIST && !j->factory) {
-		/* another build made the same layer in the meantime: take that one */
+	else if (err && err->code == EEXIST) {
+		/* another build made the same layer in the meantime, or this one did before it was interrupted */
 		place_volume_remove(j->b->place, j->top, NULL, NULL);
 		note_layer(j, name);
 	} else if (err && err->code == ECONNRESET) {
@@ -183,9 +184,10 @@ static void layer_done(struct job *j)
 	if (!*l->key)
 		name = xasprintf("%s-%s", l->prefix, j->id);
 	else if (j->factory)
-		name = xasprintf("%s-%.16s-%s", l->prefix, l->key, j->id);
+		name = xasprintf("%s-%.32s-%s", l->prefix, l->key, j->id);
 	else
-		name = xasprintf("%s-%.16s", l->prefix, l->key);
+		name = xasprintf("%s-%.32s", l->prefix, l->key);
+	snprintf(j->becomes, sizeof j->becomes, "%s", name);
 	j->refs++;
 	place_volume_rename(j->b->place, j->top, name, on_renamed, j);
 }
