@@ -22,6 +22,10 @@ LLHTTP_SRC := /usr/share/llhttp
 LLHTTP_LIB := $(shell pkg-config --silence-errors --libs libllhttp 2>/dev/null)
 LLHTTP_CFLAGS := $(if $(LLHTTP_LIB),$(shell pkg-config --cflags libllhttp),-I/usr/share/include -I/usr/share/include/llhttp)
 
+# Not every libgit2 can bound the size of one object. The option is an enum, which the preprocessor cannot see.
+GIT_BOUND := $(shell grep -qs GIT_OPT_SET_PACK_MAX_OBJECT_SIZE \
+	$$(pkg-config --variable=includedir libgit2 2>/dev/null)/git2/common.h && echo -DHAVE_GIT_PACK_MAX_OBJECT_SIZE)
+
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wformat=2 -Wpointer-arith -Wvla \
 	-Wundef -Wno-unused-parameter -fno-common $(if $(DEVELOPER),-Werror)
 HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
@@ -29,7 +33,7 @@ SAN := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-omit-frame-pointer 
 , := ,
 SAN := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 VERSION := $(shell cat VERSION)
-CPPFLAGS += -D_GNU_SOURCE -I. -I$(B) -include base/banned.h -DSPACED_VERSION='"$(VERSION)"'
+CPPFLAGS += -D_GNU_SOURCE -I. -I$(B) -include base/banned.h -DSPACED_VERSION='"$(VERSION)"' $(GIT_BOUND)
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(WARN) $(HARDEN) $(SAN) $(shell pkg-config --silence-errors --cflags $(ALL_PKGS)) $(LLHTTP_CFLAGS)
 LDFLAGS += -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(SAN)

@@ -284,7 +284,9 @@ static int confine_self(struct unpack *u, struct err *err)
 	if (u->repo_fd < 0)
 		return err_set(err, errno, "open the repository");
 	git_libgit2_opts(GIT_OPT_SET_PACK_MAX_OBJECTS, (size_t)a->objects);
+#ifdef HAVE_GIT_PACK_MAX_OBJECT_SIZE /* an older libgit2 meets the memory limit below instead */
 	git_libgit2_opts(GIT_OPT_SET_PACK_MAX_OBJECT_SIZE, (size_t)delta);
+#endif
 	if (role_limit(memory, a->timeout_s, 2 * a->pack_bytes + (1ULL << 30), err) < 0)
 		return -1;
 	return confine_files(paths, err) < 0 || confine_syscalls(PROMISE_FILES, err) < 0 ? -1 : 0;

@@ -226,8 +226,8 @@ int role_control(const struct config *config)
 
 	signal(SIGPIPE, SIG_IGN);
 	tzset();
-	uv_loop_init(&c.loop);
-	if (confine(config, &err) < 0 || open_all(&c, &err) < 0) {
+	/* The loop after the filter: newer libuv would else hold an io_uring that the filter then cuts off, and abort. */
+	if (confine(config, &err) < 0 || uv_loop_init(&c.loop) < 0 || open_all(&c, &err) < 0) {
 		log_error("cannot start: %s", err.msg);
 		return 1;
 	}
