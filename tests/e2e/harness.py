@@ -205,6 +205,19 @@ class Spaced:
         wait_for(f"a new {role}", replaced, 30)
         return before
 
+    def monitors(self, space_id):
+        """Pids of the monitors of a Space's instances: by their name and the log that they hold open."""
+        wanted = f"{self.state}/logs/run-{space_id}-"
+        found = []
+        for comm in Path("/proc").glob("[0-9]*/comm"):
+            try:
+                if comm.read_text().strip() == "spaced-monitor" and any(
+                        os.readlink(fd).startswith(wanted) for fd in comm.parent.joinpath("fd").iterdir()):
+                    found.append(int(comm.parent.name))
+            except OSError:
+                continue
+        return found
+
     def memory(self, kind="Pss"):
         """KiB of all roles and the parent, from smaps_rollup: Rss counts shared pages in each process, Pss once."""
         total = 0
@@ -344,11 +357,6 @@ def cmdline(pid):
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return []
-
-
-def start_time(pid):
-    """Clock ticks since boot at which a process began: with the pid it names one process for ever."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
 
 
 def processes(*words):

@@ -25,11 +25,11 @@ EXAMPLES = {
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example(spaced, repo, example):
     path, text = EXAMPLES[example]
-    out = spaced.push_ok(repo(example), "alice", example)
-    assert spaced.app_url("alice", example) in out, out
+    out = spaced.push_ok(repo(example), "alice", f"example-{example}")
+    assert spaced.app_url("alice", f"example-{example}") in out, out
     assert "remote:" in out
-    assert spaced.stage("alice", example) == "RUNNING"
-    answer = spaced.get("alice", example, path)
+    assert spaced.stage("alice", f"example-{example}") == "RUNNING"
+    answer = spaced.get("alice", f"example-{example}", path)
     assert answer.status == 200, answer.text
     assert text in answer.text
 
@@ -238,10 +238,10 @@ def test_only_main_deploys(spaced, repo):
 def test_rights(spaced, repo):
     spaced.token("bob")
     work = repo(files=static_files("mine"))
-    spaced.push_ok(work, "alice", "mine")
-    out = spaced.push(work, "alice", "mine", user="bob")
+    spaced.push_ok(work, "alice", "rights")
+    out = spaced.push(work, "alice", "rights", user="bob")
     assert out.returncode != 0 and "403" in out.stdout, out.stdout
-    out = spaced.push(work, "alice", "mine", token="hf_" + "x" * 34)
+    out = spaced.push(work, "alice", "rights", token="hf_" + "x" * 34)
     assert out.returncode != 0 and ("401" in out.stdout or "Authentication failed" in out.stdout), out.stdout
     out = spaced.push(work, "nobody-here", "x", user="bob")
     assert out.returncode != 0
@@ -314,19 +314,19 @@ def test_redeploy_under_load_drops_nothing(spaced, repo):
 # --- life after the push
 
 def test_restart_and_delete(spaced, repo):
-    spaced.push_ok(repo("hello"), "alice", "life")
-    before = spaced.get_ok("alice", "life", "/api/hello").json()
-    assert before["space"] == "alice/life"
-    spaced.spacectl("space", "restart", "alice/life", check=True)
-    wait_for("a younger app", lambda: (a := spaced.get("alice", "life", "/api/hello")).status == 200
+    spaced.push_ok(repo("hello"), "alice", "restarted")
+    before = spaced.get_ok("alice", "restarted", "/api/hello").json()
+    assert before["space"] == "alice/restarted"
+    spaced.spacectl("space", "restart", "alice/restarted", check=True)
+    wait_for("a younger app", lambda: (a := spaced.get("alice", "restarted", "/api/hello")).status == 200
              and a.json()["started"] != before["started"], 30)
-    assert "listening on" in spaced.logs("alice", "life")
-    spaced.spacectl("space", "delete", "alice/life", check=True)
-    wait_for("its host to be unknown", lambda: spaced.get("alice", "life").status == 404, 20)
-    assert spaced.spacectl("space", "show", "alice/life")[0] != 0
+    assert "listening on" in spaced.logs("alice", "restarted")
+    spaced.spacectl("space", "delete", "alice/restarted", check=True)
+    wait_for("its host to be unknown", lambda: spaced.get("alice", "restarted").status == 404, 20)
+    assert spaced.spacectl("space", "show", "alice/restarted")[0] != 0
 
 
 def test_unknown_host(spaced):
-    for accept, kind in (("text/html,*/*", "text/html"), ("application/json", "text/plain"), ("*/*", "text/plain")):
+    for accept, kind in (("text/html,*/*", "text/html"), ("application/json", "application/json"), ("*/*", "text/plain")):
         answer = spaced.request("GET", "/", host="nobody-nothing.localhost", headers={"Accept": accept})
         assert answer.status == 404 and answer.headers["Content-Type"].startswith(kind)
