@@ -210,6 +210,7 @@ static void on_end(uv_timer_t *t)
 
 	if (b->ending)
 		return; /* stays unfinished in the store: the next process takes it up */
+	j->reported = true;
 	drive_phase(j, NULL);
 	drive_cleanup(j);
 	if (*j->message)
@@ -356,9 +357,16 @@ int builder_resume(struct builder *b, const struct space *sp, const struct build
 
 static void cancel(struct job *j, enum build_outcome why)
 {
+	const char *text = why == OUT_SUPERSEDED ? "a newer commit was pushed" : "cancelled";
+
+	if (j->ended && !j->reported && j->ending == OUT_BUILT) { /* made, but nobody has heard of it yet */
+		j->ending = why;
+		free(j->message);
+		j->message = xstrdup(text);
+		return;
+	}
 	if (j->ending != NO_ENDING)
 		return;
-	const char *text = why == OUT_SUPERSEDED ? "a newer commit was pushed" : "cancelled";
 	if (j->starting || j->running || j->streaming || j->extracting || j->refs > 1) {
 		j->ending = why;
 		free(j->message);
@@ -383,12 +391,29 @@ bool builder_cancel_space(struct builder *b, const char *space_id, enum build_ou
 	bool any = false;
 
 	for (struct job *j = b->jobs; j; j = j->next) {
-		if (!j->ended && strcmp(j->space_id, space_id) == 0) {
+		if (!j->reported && strcmp(j->space_id, space_id) == 0) {
 			cancel(j, why);
 			any = true;
 		}
 	}
 	return any;
+}
+
+bool builder_expects(const struct builder *b, const char *space_id)
+{
+	for (const struct job *j = b->jobs; j; j = j->next)
+		if (!j->reported && (j->ending == NO_ENDING || j->ending == OUT_BUILT) &&
+		    strcmp(j->space_id, space_id) == 0)
+			return true;
+	return false;
+}
+
+bool builder_busy(const struct builder *b, const char *space_id)
+{
+	for (const struct job *j = b->jobs; j; j = j->next)
+		if (!j->reported && strcmp(j->space_id, space_id) == 0)
+			return true;
+	return false;
 }
 
 unsigned builder_position(const struct builder *b, const char *build_id)
@@ -454,7 +479,7 @@ void builder_reconcile(struct builder *b, const struct place_status *v, size_t n
 bool builder_uses_volume(const struct builder *b, const char *volume)
 {
 	for (const struct job *j = b->jobs; j; j = j->next) {
-		if (strcmp(j->top, volume) == 0)
+		if (strcmp(j->top, volume) == 0 || strcmp(j->becomes, volume) == 0)
 			return true;
 		for (size_t i = 0; i < RECIPE_LAYERS; i++)
 			if (j->volumes[i] && strcmp(j->volumes[i], volume) == 0)

@@ -180,11 +180,14 @@ void spaces_idle(struct spaces *s, const char *instance, uint32_t generation)
 		life_stop(in, STOP_GRACE_MS);
 }
 
-/* A start that something newer makes pointless. */
-static void drop_starting(struct unit *u, const char *why)
+/* A start that something newer makes pointless, under way or still to come. */
+void life_drop_start(struct unit *u, const char *why)
 {
 	struct instance *in = u->starting;
 
+	if (u->start_at && *u->start_build)
+		watch_end(u->s, u->start_build, "Not deployed: %s\n", why);
+	u->start_at = 0;
 	if (!in)
 		return;
 	if (*in->build_id)
@@ -203,8 +206,8 @@ void life_build(struct spaces *s, const struct space *sp, const char *commit, co
 	if (!u)
 		return;
 	builder_cancel_space(s->builder, sp->id, OUT_SUPERSEDED);
-	if (u->starting && !u->starting->again)
-		drop_starting(u, "a newer commit was pushed");
+	if (u->starting ? !u->starting->again : !u->start_again)
+		life_drop_start(u, "a newer commit was pushed");
 	if (builder_add(s->builder, sp, commit, cause, factory, build_id, err) < 0)
 		build_id[0] = '\0';
 	else
@@ -220,8 +223,7 @@ static void publish_static(struct spaces *s, struct unit *u, const struct build_
 	if (store_space_set_release(s->store, u->id, rel->id, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	struct instance *old = u->serving;
-	u->start_at = 0;
-	drop_starting(u, "it is a static Space now");
+	life_drop_start(u, "it is a static Space now");
 	if (old)
 		make_old(old);
 	life_stage(s, u->id, EV_PUBLISHED, "");
@@ -262,6 +264,11 @@ static void build_failed(struct spaces *s, struct unit *u, const struct build_re
 
 	if (store_space_by_id(s->store, u->id, &sp, &err) < 0)
 		return;
+	if (sp.stage == STAGE_PAUSED) { /* which is what ended the build */
+		watch_end(s, r->build_id, "The Space was paused\n");
+		space_release(&sp);
+		return;
+	}
 	bool serves = stage_serves(stage_next(sp.stage, ev));
 	if (serves)
 		text = xasprintf("The build of %.7s failed: %s The version before still runs.", r->commit, r->message);
@@ -289,8 +296,9 @@ void life_built(void *ctx, const struct build_result *r)
 		life_delete_next(u);
 		return;
 	}
-	if (r->outcome == OUT_SUPERSEDED) {
-		watch_end(s, r->build_id, "Not deployed: a newer commit was pushed\n");
+	/* also one that was cancelled or failed while its successor waits: the stage belongs to that */
+	if (r->outcome == OUT_SUPERSEDED || builder_expects(s->builder, u->id)) {
+		watch_end(s, r->build_id, "Not deployed: a newer build was asked for\n");
 		return;
 	}
 	if (r->card) {
@@ -338,17 +346,26 @@ void life_start_later(struct instance *in, uint32_t ms)
 	space_instance_free(in);
 }
 
+/* Each start takes a volume and a sandbox, and the one before it goes slower than people can ask for a restart. */
+static bool may_start(const struct unit *u)
+{
+	unsigned going = 0;
+
+	for (const struct instance *in = u->old; in; in = in->next)
+		going += in->state == INST_STOPPING;
+	return going < GOING_MAX && place_connected(u->s->place);
+}
+
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again)
 {
 	struct spaces *s = u->s;
 	struct err err = ERR_INIT;
 	struct space sp = {0};
 
-	u->start_at = 0;
-	drop_starting(u, "a newer start began");
+	life_drop_start(u, "a newer start began");
 	if (!again)
 		life_stage(s, u->id, EV_START, "");
-	if (!place_connected(s->place)) {
+	if (!may_start(u)) {
 		start_at(u, release_id, build_id, again, 500);
 		return;
 	}
@@ -435,7 +452,7 @@ static void crashed(struct instance *in, const char *message)
 	} else {
 		text = xasprintf("%s It is started again in %d s.", message, wait / 1000);
 		life_stage(s, u->id, EV_CRASHED, text);
-		if (!u->starting)
+		if (!u->starting && !u->start_at)
 			start_at(u, release, "", true, (uint64_t)wait);
 	}
 	recover_missing(s);
@@ -521,10 +538,12 @@ static bool unit_tick(struct unit *u, uint64_t now)
 		}
 	}
 	if (u->start_at && now >= u->start_at) {
-		if (place_connected(u->s->place))
+		if (may_start(u)) {
+			u->start_at = 0;
 			life_start(u, u->start_release, u->start_build, u->start_again);
-		else
-			u->start_at = now + 500;
+		} else {
+			u->start_at = now + TICK_MS;
+		}
 	}
 	return more || u->start_at;
 }
@@ -539,7 +558,7 @@ static void on_tick(uv_timer_t *t)
 	HASH_ITER(hh, s->units, u, tmp)
 	{
 		if (!unit_delete_due(u))
-			more |= unit_tick(u, now);
+			more |= unit_tick(u, now) || u->deleting;
 	}
 	if (!more)
 		uv_timer_stop(t);

@@ -194,17 +194,24 @@ static void resume_builds(struct spaces *s)
 	free(list);
 }
 
-/* Stage says building, and no build is unfinished (control died between two writes): what the builds' records say. */
+/* Control died between two writes. A branch has moved and no build knows of it: it is built now. The stage says building,
+ * and no build is unfinished: what the builds' records say. */
 static void settle_stages(struct spaces *s, const struct space *list, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		struct build *b = NULL;
 		struct err err = ERR_INIT;
 		size_t count = 0;
-		if (!stage_builds(list[i].stage) || store_build_list(s->store, list[i].id, 1, &b, &count, &err) < 0)
+		char id[STORE_ID], oid[41];
+		if (list[i].stage == STAGE_PAUSED || list[i].stage == STAGE_DELETING ||
+		    store_build_list(s->store, list[i].id, 1, &b, &count, &err) < 0)
 			continue;
-		if (!count || (b[0].state != BUILD_QUEUED && b[0].state != BUILD_RUNNING)) {
-			char id[STORE_ID];
+		space_tip(s, &list[i], oid);
+		if (*oid && (!count || strcmp(b[0].commit, oid) != 0)) {
+			log_info("recover: %s/%s %.7s was pushed and not built", list[i].owner, list[i].name, oid);
+			life_build(s, &list[i], oid, "push", false, id, &err);
+		} else if (stage_builds(list[i].stage) &&
+			   (!count || (b[0].state != BUILD_QUEUED && b[0].state != BUILD_RUNNING))) {
 			/* its result was not noted down: once more */
 			if (count && b[0].state == BUILD_SUCCEEDED)
 				life_build(s, &list[i], b[0].commit, "restart", false, id, &err);
@@ -244,8 +251,8 @@ static void first_recovery(struct spaces *s, const struct running *r, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if (!known[i])
 			stop_stray(s, r[i].name);
-	settle_stages(s, list, count);
 	resume_builds(s);
+	settle_stages(s, list, count);
 	for (size_t i = 0; i < count; i++)
 		space_release(&list[i]);
 	free(list);

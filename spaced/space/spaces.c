@@ -170,8 +170,7 @@ void spaces_created(struct spaces *s, const char *space_id)
 	space_release(&sp);
 }
 
-/* The tip of the default branch; "" when there is none. */
-static void tip(struct spaces *s, const struct space *sp, char oid[41])
+void space_tip(struct spaces *s, const struct space *sp, char oid[41])
 {
 	cleanup_free char *repos = xasprintf("%s/%s", s->config->state, STATE_REPOS);
 	cleanup_free char *repo = xasprintf("%s.git", sp->id);
@@ -194,7 +193,7 @@ static int restart(struct spaces *s, const struct space *sp, bool factory, struc
 	if (sp->stage == STAGE_DELETING)
 		return err_text(err, ENOENT, "This Space is being deleted");
 	u->crashes.n = 0;
-	tip(s, sp, oid);
+	space_tip(s, sp, oid);
 	bool have = sp->release_id && *sp->release_id &&
 		    store_release_by_id(s->store, sp->release_id, &rel, &ignored) == 0 &&
 		    run_plan_parse(rel.recipe, &plan, &ignored) == 0;
@@ -242,8 +241,7 @@ int spaces_pause(struct spaces *s, const char *space_id, struct err *err)
 	u->serving = serving;
 	u->starting = starting;
 	builder_cancel_space(s->builder, space_id, OUT_CANCELLED);
-	if (starting && *starting->build_id)
-		watch_end(s, starting->build_id, "The Space was paused\n");
+	life_drop_start(u, "the Space was paused");
 	stop_unit(u, STOP_GRACE_MS);
 	return 0;
 }
@@ -292,6 +290,7 @@ int spaces_delete(struct spaces *s, const char *space_id, struct err *err)
 	u->deleting = true;
 	life_stage(s, space_id, EV_DELETE, "");
 	builder_cancel_space(s->builder, space_id, OUT_CANCELLED);
+	life_drop_start(u, "the Space was deleted");
 	stop_unit(u, 1000);
 	life_delete_next(u);
 	return 0;
@@ -324,7 +323,8 @@ void life_delete_next(struct unit *u)
 
 bool unit_delete_due(struct unit *u)
 {
-	if (!u->deleting || u->serving || u->starting || u->old)
+	/* its uid range is free for another Space from then on: nothing may run there any more */
+	if (!u->deleting || u->serving || u->starting || u->old || builder_busy(u->s->builder, u->id))
 		return false;
 	delete_now(u);
 	return true;
@@ -383,7 +383,8 @@ bool spaces_log_live(struct spaces *s, const char *space_id, bool build, const c
 		return u && (u->serving || u->starting || u->start_at);
 	if (!build_of_space(s, space_id, build_id, id))
 		return false;
-	return builder_active(s->builder, id) || (u && u->starting && strcmp(u->starting->build_id, id) == 0);
+	return builder_active(s->builder, id) || (u && u->starting && strcmp(u->starting->build_id, id) == 0) ||
+	       (u && u->start_at && strcmp(u->start_build, id) == 0);
 }
 
 unsigned spaces_queue_position(struct spaces *s, const char *build_id)

@@ -8,11 +8,13 @@ static const unsigned char table[STAGE_DELETING + 1][EV_COUNT] = {
     [STAGE_NO_APP_FILE] = {[EV_BUILD] = TO(BUILDING),
 			   [EV_START] = TO(APP_STARTING),
 			   [EV_PUBLISHED] = TO(RUNNING),
+			   [EV_HEALTHY] = TO(RUNNING), /* the release before is up again */
 			   [EV_PAUSE] = TO(PAUSED),
 			   [EV_DELETE] = TO(DELETING)},
     [STAGE_CONFIG_ERROR] = {[EV_BUILD] = TO(BUILDING),
 			    [EV_START] = TO(APP_STARTING),
 			    [EV_PUBLISHED] = TO(RUNNING),
+			    [EV_HEALTHY] = TO(RUNNING),
 			    [EV_PAUSE] = TO(PAUSED),
 			    [EV_DELETE] = TO(DELETING)},
     [STAGE_BUILDING] = {[EV_CONFIG_ERROR] = TO(CONFIG_ERROR),

@@ -46,6 +46,9 @@ static void paths(void **state)
 	assert_int_equal(WALK(STAGE_RUNNING, EV_BUILD, EV_CRASHED), STAGE_BUILDING);
 	assert_int_equal(WALK(STAGE_RUNNING, EV_BUILD, EV_CRASHED, EV_HEALTHY), STAGE_RUNNING_BUILDING);
 	assert_int_equal(WALK(STAGE_RUNNING, EV_START, EV_CRASHED), STAGE_APP_STARTING);
+	/* a build that fails while the release before is started again after a crash */
+	assert_int_equal(WALK(STAGE_RUNNING, EV_BUILD, EV_CRASHED, EV_CONFIG_ERROR, EV_HEALTHY), STAGE_RUNNING);
+	assert_int_equal(WALK(STAGE_RUNNING, EV_BUILD, EV_CRASHED, EV_NO_APP_FILE, EV_HEALTHY), STAGE_RUNNING);
 	/* a pause is left by a restart or a rebuild only */
 	assert_int_equal(WALK(STAGE_RUNNING, EV_PAUSE), STAGE_PAUSED);
 	assert_int_equal(WALK(STAGE_PAUSED, EV_BUILD_FAILED), STAGE_PAUSED);
