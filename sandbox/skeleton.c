@@ -17,6 +17,7 @@
 #define FILE_MAX (32 << 20)
 #define DEPTH_MAX 12
 #define USER 1000
+#define FORMAT "2" /* changed with the rules of what is copied */
 
 /* What is taken over from the host, when it is there. Directories with all below. */
 static const char *const from_host[] = {
@@ -71,7 +72,6 @@ static const char *const from_host[] = {
     "etc/skel",
     "etc/deluser.conf",
     "etc/adduser.conf",
-    "etc/environment.d",
     /* apt and dpkg, for packages.txt; apt/auth.conf* is left out: it holds passwords */
     "etc/apt/apt.conf",
     "etc/apt/apt.conf.d",
@@ -198,13 +198,32 @@ static void mix(struct walk *w, const void *p, size_t n)
 		w->hash = (w->hash ^ c[i]) * 1099511628211ULL;
 }
 
+/* Every local user may read apt's lists of sources and proxies; strangers may not have the passwords in them. */
+static bool holds_password(int dirfd, const char *name)
+{
+	cleanup_buf struct buf text = BUF_INIT;
+
+	if (io_read_file(dirfd, name, 1 << 20, &text) < 0)
+		return true;
+	for (const char *p = text.data; p && (p = strstr(p, "://")) != NULL;) {
+		p += strlen("://");
+		const char *at = p + strcspn(p, "@/ \t\n\"");
+		if (*at == '@' && memchr(p, ':', (size_t)(at - p)))
+			return true;
+	}
+	return false;
+}
+
 static int copy_file(struct walk *w, int dirfd, const char *name, const char *path, const struct stat *st)
 {
 	cleanup_close int in = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-	cleanup_close int out = openat(w->to, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (in < 0)
 		return 0; /* it has just gone */
+	if (strncmp(path, "etc/apt/apt", 11) == 0 || strncmp(path, "etc/apt/sources", 15) == 0)
+		if (holds_password(dirfd, name))
+			return 0;
+	cleanup_close int out = openat(w->to, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (out < 0)
 		return err_set(w->err, errno, "skeleton: create %s", path);
 	for (off_t left = st->st_size; left > 0;) {
@@ -303,6 +322,7 @@ static int walk_host(struct walk *w)
 
 static void own_hash(struct walk *w)
 {
+	mix(w, FORMAT, strlen(FORMAT));
 	for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
 		mix(w, folders[i].path, strlen(folders[i].path));
 		mix(w, &folders[i].mode, sizeof folders[i].mode);
