@@ -25,12 +25,13 @@ static const struct {
 
 /* The OCI list, and what tells about the host's kernel, its hardware, or other tenants' timing. Battery B1, B2. */
 static const char *const masked[] = {
-    "/proc/acpi",	 "/proc/asound",	"/proc/cmdline",  "/proc/config.gz",	 "/proc/dynamic_debug",
-    "/proc/interrupts",	 "/proc/iomem",		"/proc/ioports",  "/proc/kallsyms",	 "/proc/kcore",
-    "/proc/key-users",	 "/proc/keys",		"/proc/kmsg",	  "/proc/kpagecgroup",	 "/proc/kpagecount",
-    "/proc/kpageflags",	 "/proc/latency_stats", "/proc/modules",  "/proc/mtrr",		 "/proc/pagetypeinfo",
-    "/proc/sched_debug", "/proc/scsi",		"/proc/slabinfo", "/proc/sysrq-trigger", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/vmallocinfo",	"/proc/zoneinfo",
+    "/proc/acpi",	   "/proc/allocinfo",	"/proc/asound",	     "/proc/bootconfig",    "/proc/buddyinfo",
+    "/proc/cmdline",	   "/proc/config.gz",	"/proc/consoles",    "/proc/dynamic_debug", "/proc/interrupts",
+    "/proc/iomem",	   "/proc/ioports",	"/proc/kallsyms",    "/proc/kcore",	    "/proc/key-users",
+    "/proc/keys",	   "/proc/kmsg",	"/proc/kpagecgroup", "/proc/kpagecount",    "/proc/kpageflags",
+    "/proc/latency_stats", "/proc/modules",	"/proc/mtrr",	     "/proc/pagetypeinfo",  "/proc/pressure",
+    "/proc/sched_debug",   "/proc/scsi",	"/proc/slabinfo",    "/proc/softirqs",	    "/proc/sysrq-trigger",
+    "/proc/timer_list",	   "/proc/timer_stats", "/proc/vmallocinfo", "/proc/zoneinfo",
 };
 
 static const char *const frozen[] = {"/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq", "/proc/sys"};
