@@ -85,8 +85,8 @@ bool sandbox_can_idmap(int source)
 		_exit(1);
 	}
 	close(ready[1]);
-	bool can = pid > 0 && read(ready[0], &byte, 1) == 1 && byte &&
-		   user_write_maps(pid, &spec, &err) == 0 && can_idmap(pid, source);
+	bool can = pid > 0 && read(ready[0], &byte, 1) == 1 && byte && user_write_maps(pid, &spec, &err) == 0 &&
+		   can_idmap(pid, source);
 	close(ready[0]);
 	if (pid > 0) {
 		kill(pid, SIGKILL);
