@@ -1,17 +1,22 @@
 /* base/: buffers, errors, frames with descriptors, files beneath a directory. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/confine.h"
 #include "base/err.h"
 #include "base/frame.h"
 #include "base/io.h"
@@ -192,6 +197,31 @@ static void removing_a_tree_spares_what_links_point_to(void **state)
 	assert_int_equal(io_remove_tree(d, "gone"), 0);
 }
 
+/* A role that is taken over must not get capabilities in a user namespace of its own. */
+static void no_namespaces_after_confinement(void **state)
+{
+	struct err err = ERR_INIT;
+	int status;
+
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (confine_syscalls(PROMISE_INET, &err) < 0)
+			_exit(1);
+		if (syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0) >= 0 || errno != EPERM)
+			_exit(2);
+		if (syscall(SYS_clone3, NULL, 0) >= 0 || errno != ENOSYS)
+			_exit(3);
+		pid_t child = fork();
+		if (child == 0)
+			_exit(0);
+		_exit(child > 0 && waitpid(child, NULL, 0) == child ? 0 : 4);
+	}
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(WEXITSTATUS(status), 0);
+	assert_false(WIFSIGNALED(status));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -200,6 +230,7 @@ int main(void)
 	    cmocka_unit_test(frame_round_trip),
 	    cmocka_unit_test(malformed_frames_are_refused),
 	    cmocka_unit_test(full_frames_fit_and_larger_ones_do_not),
+	    cmocka_unit_test(no_namespaces_after_confinement),
 	    cmocka_unit_test(opening_beneath_never_leaves),
 	    cmocka_unit_test(removing_a_tree_spares_what_links_point_to),
 	};
