@@ -10,9 +10,15 @@
 
 #define REQUEST_MAX (32U << 20) /* a million wants or haves; inflated, the child limits it again */
 #define PENDING_MAX (1U << 20)
+#define CLIENT_JOBS_MAX 8 /* of one address: the slow readers of one client must not keep all others waiting */
+#define WAITING_MAX 512
 
 struct fetch {
 	struct git_job job; /* first */
+	struct fetch *next;
+	bool waiting;
+	char repo[64], client[64], protocol[64];
+	bool gzip;
 	struct http_req *req;
 	struct body_pipe in;
 	uv_pipe_t out;
@@ -25,13 +31,46 @@ struct fetch {
 	char room[65536];
 };
 
-static void drop_hold(struct fetch *f)
+static void start(struct fetch *f);
+
+static bool has_place(const struct fetch *f)
 {
-	if (--f->holds)
-		return;
-	f->job.g->fetches--;
+	unsigned all = 0, own = 0;
+
+	for (const struct fetch *o = f->job.g->fetches; o; o = o->next) {
+		all += !o->waiting;
+		own += !o->waiting && strcmp(o->client, f->client) == 0;
+	}
+	return all < GIT_MAX_JOBS && own < CLIENT_JOBS_MAX;
+}
+
+/* A place has become free. */
+static void start_waiting(struct git_server *g)
+{
+	struct fetch *f = g->closing ? NULL : g->fetches;
+
+	while (f && !(f->waiting && has_place(f)))
+		f = f->next;
+	if (f)
+		start(f);
+}
+
+static void fetch_free(struct fetch *f)
+{
+	struct fetch **at = &f->job.g->fetches;
+
+	while (*at != f)
+		at = &(*at)->next;
+	*at = f->next;
+	start_waiting(f->job.g);
 	git_job_remove(&f->job);
 	free(f);
+}
+
+static void drop_hold(struct fetch *f)
+{
+	if (--f->holds == 0)
+		fetch_free(f);
 }
 
 static void on_handle_closed(uv_handle_t *h)
@@ -165,6 +204,10 @@ static void on_close(struct http_req *r, void *ctx)
 {
 	struct fetch *f = ctx;
 
+	if (f->waiting) {
+		fetch_free(f);
+		return;
+	}
 	f->req = NULL;
 	f->in.req = NULL;
 	role_kill(&f->job.child);
@@ -174,18 +217,18 @@ static void on_close(struct http_req *r, void *ctx)
 	drop_hold(f);
 }
 
-static int start_child(struct fetch *f, const char *repo, bool gzip, const char *protocol, struct err *err)
+static int start_child(struct fetch *f, struct err *err)
 {
 	const char *extra[6];
 	int n = 0, r;
 
-	if (gzip)
+	if (f->gzip)
 		extra[n++] = "--gzip";
 	if (f->advertise)
 		extra[n++] = "--advertise";
-	if (protocol[0]) {
+	if (f->protocol[0]) {
 		extra[n++] = "--protocol";
-		extra[n++] = protocol;
+		extra[n++] = f->protocol;
 	}
 	extra[n] = NULL;
 	uv_stdio_container_t stdio[] = {
@@ -193,41 +236,25 @@ static int start_child(struct fetch *f, const char *repo, bool gzip, const char 
 	    {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&f->out},
 	    {.flags = UV_IGNORE}, /* what git says there may hold bytes of the client */
 	};
-	r = role_spawn(f->job.g->loop, &f->job.child, f->job.g->config, "upload-pack", repo, extra, stdio, 3,
+	r = role_spawn(f->job.g->loop, &f->job.child, f->job.g->config, "upload-pack", f->repo, extra, stdio, 3,
 		       on_child_exit, err);
 	f->job.child.process.data = f;
 	return r;
 }
 
-void git_fetch_start(struct git_server *g, struct http_req *r, const struct git_target *t, bool gzip, bool advertise,
-		     const char *protocol)
+static void start(struct fetch *f)
 {
-	cleanup_free char *repos = xasprintf("%s/" STATE_REPOS, g->config->state);
+	struct git_server *g = f->job.g;
+	struct http_req *r = f->req;
 	struct err err = ERR_INIT;
-	struct fetch *f;
 
-	if (g->closing || g->fetches >= GIT_MAX_JOBS) {
-		http_set_header(r, "Retry-After", "5");
-		git_reply_text(r, 503, "Too many fetches at the same time, try again in a moment.");
-		return;
-	}
-	if (!t->repo[0] || git_repo_create(repos, t->repo, &err) < 0) { /* a Space that nobody has pushed to is empty */
-		git_reply_text(r, 404, "Repository not found.");
-		return;
-	}
-	f = xcalloc(1, sizeof *f);
-	f->req = r;
-	f->advertise = advertise;
-	f->v2 = strstr(protocol, "version=2") != NULL;
-	git_job_add(g, &f->job);
-	g->fetches++;
+	f->waiting = false;
 	f->holds = 5; /* request, pipe in, pipe out, timer, process */
 	uv_timer_init(g->loop, &f->timer);
 	uv_pipe_init(g->loop, &f->out, 0);
 	f->timer.data = f->out.data = f;
 	body_pipe_init(&f->in, g->loop, r, on_pipe_closed, f);
-	http_on_close(r, on_close, f);
-	if (start_child(f, t->repo, gzip, protocol, &err) < 0) {
+	if (start_child(f, &err) < 0) {
 		log_error("git: %s", err.msg);
 		git_reply_text(r, 500, "The repository cannot be served now.");
 		f->req = NULL;
@@ -236,13 +263,60 @@ void git_fetch_start(struct git_server *g, struct http_req *r, const struct git_
 		uv_close((uv_handle_t *)&f->out, on_handle_closed);
 		uv_close((uv_handle_t *)&f->job.child.process, on_handle_closed);
 		body_pipe_close(&f->in);
+		http_resume(r);
 		return;
 	}
 	uv_timer_start(&f->timer, on_deadline, 1000ULL * g->config->push_timeout_s, 0);
 	uv_read_start((uv_stream_t *)&f->out, on_alloc, on_output);
 	http_on_drain(r, on_drain, f);
-	if (advertise)
+	if (f->advertise)
 		body_pipe_end(&f->in);
 	else
 		http_on_body(r, (struct http_body_cb){on_body, on_body_end}, f);
+	http_resume(r);
+}
+
+static unsigned count_waiting(const struct git_server *g)
+{
+	unsigned n = 0;
+
+	for (const struct fetch *f = g->fetches; f; f = f->next)
+		n += f->waiting;
+	return n;
+}
+
+void git_fetch_start(struct git_server *g, struct http_req *r, const struct git_target *t, bool gzip, bool advertise,
+		     const char *protocol)
+{
+	cleanup_free char *repos = xasprintf("%s/" STATE_REPOS, g->config->state);
+	struct str client = http_client(r);
+	struct err err = ERR_INIT;
+	struct fetch **end = &g->fetches;
+
+	if (g->closing || count_waiting(g) >= WAITING_MAX) {
+		http_set_header(r, "Retry-After", "5");
+		git_reply_text(r, 503, "Too many fetches at the same time, try again in a moment.");
+		return;
+	}
+	if (!t->repo[0] || git_repo_create(repos, t->repo, &err) < 0) { /* a Space that nobody has pushed to is empty */
+		git_reply_text(r, 404, "Repository not found.");
+		return;
+	}
+	struct fetch *f = xcalloc(1, sizeof *f);
+	f->req = r;
+	f->gzip = gzip;
+	f->advertise = advertise;
+	f->v2 = strstr(protocol, "version=2") != NULL;
+	snprintf(f->repo, sizeof f->repo, "%s", t->repo);
+	snprintf(f->client, sizeof f->client, "%.*s", (int)client.n, client.p);
+	snprintf(f->protocol, sizeof f->protocol, "%s", protocol);
+	f->waiting = true;
+	git_job_add(g, &f->job);
+	while (*end)
+		end = &(*end)->next;
+	*end = f;
+	http_on_close(r, on_close, f);
+	http_pause(r); /* its body waits too */
+	if (has_place(f))
+		start(f);
 }

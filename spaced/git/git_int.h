@@ -13,7 +13,8 @@ struct git_server {
 	const struct config *config;
 	struct git_callbacks cb;
 	bool closing;
-	unsigned pushes, fetches;
+	unsigned pushes;
+	struct fetch *fetches; /* at work or waiting for a place, oldest first */
 	bool repacking;
 	unsigned refs;
 	struct git_job *jobs;

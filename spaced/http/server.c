@@ -6,6 +6,7 @@
 #include "spaced/http/internal.h"
 
 #define SWEEP_MS 500
+#define BACKLOG 4096 /* a unix socket with a full queue refuses at once (connect(2), EAGAIN) */
 
 static void kick_cb(uv_idle_t *idle)
 {
@@ -198,7 +199,7 @@ int http_server_listen(struct http_server *s, int fd, bool admin)
 	s->handles++;
 	r = uv_pipe_open(&l->pipe, fd);
 	if (r == 0)
-		r = uv_listen((uv_stream_t *)&l->pipe, 512, connection_cb);
+		r = uv_listen((uv_stream_t *)&l->pipe, BACKLOG, connection_cb);
 	if (r < 0) {
 		uv_close((uv_handle_t *)&l->pipe, listener_closed);
 		return r;

@@ -491,6 +491,51 @@ def test_control_killed_before_the_move_of_a_ref(small):
     small.wait_stage("alice", "before", "RUNNING")
 
 
+def slow_clone(daemon, name, tip):
+    """A clone whose reader takes what fits into the buffers, and no more."""
+    body = gitraw.pkt(f"want {tip} side-band-64k ofs-delta\n".encode()) + b"0000" + gitraw.pkt(b"done\n")
+    s = socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.sendall(f"POST /spaces/alice/{name}/git-upload-pack HTTP/1.1\r\nHost: {daemon.domain}:{daemon.port}\r\n"
+              "Content-Type: application/x-git-upload-pack-request\r\n"
+              f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return s
+
+
+def test_slow_clones_of_one_address_wait_and_others_go_on(spaced, repo):
+    r = repo(files={**PAGE, "noise": os.urandom(12_000_000)})
+    spaced.push_ok(r, "alice", "slow", "main:side")
+    slow = [slow_clone(spaced, "slow", r.head()) for _ in range(40)]
+    try:
+        wait_for("as many processes as one address may have", lambda: len(processes("upload-pack", str(spaced.state))) >= 8, 60)
+        assert len(processes("upload-pack", str(spaced.state))) < 20  # role and its pack-objects
+        assert spaced.healthy()
+        # those that wait go away, and one that is served: the next clone gets its place
+        for s in slow[:-4]:
+            s.close()
+        git("clone", "-q", "-b", "side", spaced.remote("alice", "slow"), str(r.path.parent / "clone"))
+    finally:
+        for s in slow:
+            s.close()
+    wait_for("no process left", lambda: not processes("upload-pack", str(spaced.state)), 30)
+
+
+def test_many_ask_for_refs_at_once(spaced, repo):
+    r = repo(files=PAGE)
+    spaced.push_ok(r, "alice", "crowd", "main:side")
+    status = []
+
+    def ask():
+        status.append(spaced.request("GET", "/spaces/alice/crowd/info/refs?service=git-upload-pack", timeout=120).status)
+
+    threads = [threading.Thread(target=ask) for _ in range(150)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert status == [200] * 150
+
+
 # --- what a push may not hold
 
 BAD_NAMES = [".git", ".GIT", ".gIt", "git~1", "GIT~1", ".git ", ".git.", ".git...", ".git::$INDEX_ALLOCATION", ".g\u200cit",
