@@ -25,6 +25,8 @@
 	"0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 168.63.129.16, 169.254.0.0/16, 172.16.0.0/12, "            \
 	"192.0.0.0/24, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4"
 
+#define FLOWS_MAX "4096" /* of one sandbox at a time; a host has 65536 and more */
+
 static uint64_t hash(const char *p, size_t n)
 {
 	uint64_t h = 14695981039346656037ULL; /* FNV-1a */
@@ -124,10 +126,15 @@ void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool gua
 	    "ct status dnat ct original ip daddr " EGRESS_DNS " meta l4proto { tcp, udp } th dport 53 "
 	    "accept\n";
 
+	/* The host's table of connections is one for all: who fills it cuts off everybody. */
+	static const char count[] =
+	    "ct state new add @flows { iifname ct count over " FLOWS_MAX " } reject with icmp type admin-prohibited\n";
+
+	buf_adds(out, "set flows { type ifname; flags dynamic; size 65535; }\n");
 	buf_adds(out, "chain dns { type nat hook prerouting priority dstnat; policy accept;\n");
 	dns_rules(links, resolvers, n, out);
 	buf_adds(out, "}\nchain input { type filter hook input priority filter - 5; policy accept;\n");
-	buf_addf(out, "iifname %s jump to_host\n}\nchain to_host {\n%s", links, dns);
+	buf_addf(out, "iifname %s jump to_host\n}\nchain to_host {\n%s%s", links, count, dns);
 	buf_adds(out, "reject with icmp type admin-prohibited\n}\n"
 		      "chain forward { type filter hook forward priority filter - 5; policy accept;\n");
 	buf_addf(out, "iifname %s jump from_links\noifname %s jump to_links\n", links, links);
@@ -135,6 +142,7 @@ void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool gua
 		buf_adds(out, "iifname != \"" EGRESS_PREFIX "*\" oifname != \"" EGRESS_PREFIX "*\" drop\n");
 	buf_adds(out, "}\nchain from_links {\n");
 	buf_adds(out, "oifname \"" EGRESS_PREFIX "*\" reject with icmp type admin-prohibited\n");
+	buf_adds(out, count);
 	buf_adds(out, dns);
 	buf_adds(out, "ip daddr { " FORBIDDEN " } reject with icmp type admin-prohibited\n"
 		      "ct state invalid drop\naccept\n}\n"
