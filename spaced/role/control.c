@@ -13,6 +13,7 @@
 #include "base/confine.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/trim.h"
 #include "spaced/api/api.h"
 #include "spaced/role/role.h"
 
@@ -231,6 +232,7 @@ int role_control(const struct config *config)
 		log_error("cannot start: %s", err.msg);
 		return 1;
 	}
+	trim_resident();
 	uv_run(&c.loop, UV_RUN_DEFAULT);
 	close_all(&c);
 	return 0;

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/trim.h"
 #include "proxy/route.h"
 #include "spaced/role/host.h"
 #include "spaced/role/role.h"
@@ -381,6 +382,7 @@ int role_parent(struct config *config)
 			p.children[p.nchildren++] = (struct child){.role = r, .link = -1};
 	log_info("spaced " SPACED_VERSION ", state %s, listening on %s, apex %s", config->state, config->listen,
 		 config->public_url);
+	trim_resident();
 	for (;;) {
 		start_due(&p);
 		int sig = wait_signal(&p, 250);

@@ -9,6 +9,7 @@
 #include "base/confine.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/trim.h"
 #include "proxy/proxy.h"
 #include "sandbox/spawner.h"
 #include "spaced/role/role.h"
@@ -25,6 +26,7 @@ int role_spawner(const struct config *config)
 {
 	struct spawner_config sc = {.state = config->state, .control = ROLE_FD_FIRST};
 
+	trim_resident();
 	return spawner_main(&sc);
 }
 
@@ -52,6 +54,7 @@ int role_proxy(const struct config *config)
 	    .spawner = -1,
 	    .parent = ROLE_FD_PARENT,
 	};
+	trim_resident();
 	return proxy_main(&pc);
 }
 
@@ -72,5 +75,6 @@ int role_static(const struct config *config)
 	if (confine_user(a.files, a.files_gid, &err) < 0 || confine_files(paths, &err) < 0 ||
 	    confine_syscalls(PROMISE_FILES | PROMISE_UNIX, &err) < 0)
 		return refused(&err);
+	trim_resident();
 	return static_main(ROLE_FD_FIRST, ROLE_FD_PARENT, fd);
 }

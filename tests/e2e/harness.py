@@ -221,6 +221,9 @@ class Spaced:
     def memory(self, kind="Pss"):
         """KiB of all roles and the parent, from smaps_rollup: Rss counts shared pages in each process, Pss once."""
         total = 0
+        # the look at the host, made once after the start, is a process that ends by itself
+        wait_for("only roles below the parent",
+                 lambda: len(child_pids(self.process.pid)) == sum(map(len, self.pids().values())), 60)
         for pid in [self.process.pid, *child_pids(self.process.pid)]:
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith(f"{kind}:"):
