@@ -47,6 +47,10 @@ static bool path_inside(const char *p)
 
 bool procfile_web(struct str text, struct buf *command)
 {
+	if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0) { /* Windows' editors */
+		text.p += 3;
+		text.n -= 3;
+	}
 	while (text.n) {
 		const char *nl = memchr(text.p, '\n', text.n);
 		size_t n = nl ? (size_t)(nl - text.p) : text.n;
@@ -151,6 +155,12 @@ static bool decide_procfile(const struct tree *t, struct verdict *v)
 	if (t->read(t->ctx, "Procfile", 65536, &text, &err) < 0 ||
 	    !procfile_web((struct str){text.data ? text.data : "", text.len}, &command)) {
 		refuse(v, KIND_NONE, "The Procfile has no `web:` line. Add one, for example `web: python app.py`.");
+		return true;
+	}
+	json_t *text_ok = json_stringn(command.data, command.len); /* as which the release will keep it */
+	json_decref(text_ok);
+	if (!text_ok) {
+		refuse(v, KIND_BAD, "The Procfile's `web:` line is not UTF-8.");
 		return true;
 	}
 	v->kind = KIND_PROCFILE;

@@ -21,6 +21,14 @@ void requirements_release(struct requirements *r)
 	*r = (struct requirements){0};
 }
 
+/* Editors of Windows put one before the first line; pip, uv and Hugging Face's builds take it for nothing. */
+static struct str without_bom(struct str text)
+{
+	if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0)
+		return (struct str){text.p + 3, text.n - 3};
+	return text;
+}
+
 /* One logical line: backslash-newline joined, comment cut, trimmed. False at the end. */
 static bool logical_line(struct str *text, struct buf *line)
 {
@@ -184,7 +192,7 @@ int requirements_read(const struct tree *t, const char *path, struct requirement
 	if (add_file(t, path, NULL, r, err) < 0)
 		return -1;
 	for (; i < r->n; i++) { /* grows while it runs */
-		struct str text = {r->files[i].text, r->files[i].len};
+		struct str text = without_bom((struct str){r->files[i].text, r->files[i].len});
 		while (logical_line(&text, &line)) {
 			cleanup_free char *from = xstrdup(r->files[i].path);
 			if (line.len && scan_line(t, from, line.data, r, err) < 0)
@@ -213,7 +221,7 @@ bool requirements_name(const struct requirements *r, const char *name)
 	cleanup_buf struct buf line = BUF_INIT;
 
 	for (size_t i = 0; i < r->n; i++) {
-		struct str text = {r->files[i].text, r->files[i].len};
+		struct str text = without_bom((struct str){r->files[i].text, r->files[i].len});
 		while (logical_line(&text, &line))
 			if (line.len && same_name(line.data, name))
 				return true;
@@ -249,6 +257,7 @@ int packages_read(struct str text, struct strings *out, struct err *err)
 {
 	cleanup_buf struct buf line = BUF_INIT;
 
+	text = without_bom(text);
 	while (logical_line(&text, &line)) {
 		char *save = NULL;
 		for (char *w = line.len ? strtok_r(line.data, " \t", &save) : NULL; w;

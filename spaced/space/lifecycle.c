@@ -220,7 +220,7 @@ static void publish_static(struct spaces *s, struct unit *u, const struct build_
 	cleanup_free char *url = space_url(s->config, u->label);
 	cleanup_free char *log = logfile_build(s->config, r->build_id);
 
-	if (store_space_set_release(s->store, u->id, rel->id, &err) < 0)
+	if (store_space_set_release(s->store, u->id, rel->id, 0, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	struct instance *old = u->serving;
 	life_drop_start(u, "it is a static Space now");
@@ -398,7 +398,7 @@ void life_healthy(struct instance *in)
 		make_old(old);
 	u->serving = in;
 	u->starting = NULL;
-	if (store_space_set_release(s->store, u->id, in->release_id, &err) < 0)
+	if (store_space_set_release(s->store, u->id, in->release_id, in->generation, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	life_stage(s, u->id, EV_HEALTHY, "");
 	if (old)

@@ -129,7 +129,7 @@ static void recover_space(struct spaces *s, const struct space *sp, const struct
 	}
 	for (size_t i = 0; i < n; i++)
 		generations[i] = r[i].generation;
-	int pick = stage_adopt(sp->stage, generations, n);
+	int pick = stage_adopt(sp->stage, sp->serving, generations, n);
 	for (size_t i = 0; i < n; i++) {
 		if ((int)i == pick && adopt(s, sp, &r[i]))
 			adopted = true;

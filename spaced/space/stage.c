@@ -95,15 +95,12 @@ bool stage_builds(enum space_stage stage)
 	return stage == STAGE_BUILDING || stage == STAGE_RUNNING_BUILDING;
 }
 
-int stage_adopt(enum space_stage stage, const uint32_t *generations, size_t n)
+int stage_adopt(enum space_stage stage, uint32_t serving, const uint32_t *generations, size_t n)
 {
-	(void)generations;
-	if (!n || !stage_serves(stage))
-		return -1;
-	/* While a new one starts, the one before it serves; otherwise older ones are only being drained. */
-	if (stage == STAGE_RUNNING_APP_STARTING && n >= 2)
-		return (int)n - 2;
-	return (int)n - 1;
+	for (size_t i = 0; stage_serves(stage) && i < n; i++)
+		if (generations[i] == serving)
+			return (int)i;
+	return -1;
 }
 
 int crashes_note(struct crashes *c, uint64_t now)

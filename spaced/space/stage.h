@@ -29,9 +29,9 @@ enum space_stage stage_next(enum space_stage stage, enum stage_event ev);
 bool stage_serves(enum space_stage stage);
 bool stage_builds(enum space_stage stage);
 
-/* After a restart of control: which of the running instances (generations, ascending) serves the release in the store.
+/* After a restart of control: which of the running instances (their generations) is the one that serves by the store.
  * -1: none; what runs is to be stopped. */
-int stage_adopt(enum space_stage stage, const uint32_t *generations, size_t n);
+int stage_adopt(enum space_stage stage, uint32_t serving, const uint32_t *generations, size_t n);
 
 /* Restarts after crashes: 1, 2, 4 ... seconds; the fifth within ten minutes ends it. */
 #define CRASHES_MAX 5

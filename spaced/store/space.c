@@ -53,7 +53,7 @@ void space_release(struct space *sp)
 
 #define SPACE_COLUMNS                                                                                                  \
 	"SELECT s.id, s.owner_id, u.name, s.name, s.label, s.visibility, s.stage, s.stage_message, s.default_branch,"  \
-	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified"                                    \
+	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving"                         \
 	" FROM spaces s JOIN users u ON u.id = s.owner_id "
 
 static void read_space(sqlite3_stmt *st, struct space *sp)
@@ -75,6 +75,7 @@ static void read_space(sqlite3_stmt *st, struct space *sp)
 	sp->generation = (uint32_t)store_u64(st, 13);
 	sp->created = store_u64(st, 14);
 	sp->modified = store_u64(st, 15);
+	sp->serving = (uint32_t)store_u64(st, 16);
 }
 
 static int one_space(struct store *s, sqlite3_stmt *query, struct space *out, struct err *err)
@@ -201,11 +202,11 @@ int store_space_set_card(struct store *s, const char *id, const char *sdk, const
 			      sdk ? sdk : "", card_json ? card_json : "{}", (int64_t)io_wall_ms(), id);
 }
 
-int store_space_set_release(struct store *s, const char *id, const char *release_id, struct err *err)
+int store_space_set_release(struct store *s, const char *id, const char *release_id, uint32_t serving, struct err *err)
 {
 	return store_exec_one(s, err, "Space",
-			      "UPDATE spaces SET release_id = nullif(?, ''), modified = ? WHERE id = ?", "sis",
-			      release_id, (int64_t)io_wall_ms(), id);
+			      "UPDATE spaces SET release_id = nullif(?, ''), serving = ?, modified = ? WHERE id = ?",
+			      "siis", release_id, (int64_t)serving, (int64_t)io_wall_ms(), id);
 }
 
 int store_space_set_visibility(struct store *s, const char *id, enum space_visibility v, struct err *err)

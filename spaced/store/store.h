@@ -87,6 +87,7 @@ struct space {
 	char *card;	     /* README header as JSON, "{}" when none; unknown keys kept */
 	char *release_id;    /* "" or the release that serves */
 	uint32_t generation; /* counts instances */
+	uint32_t serving;    /* the generation that serves; 0: none */
 	uint64_t created;
 	uint64_t modified;
 };
@@ -105,7 +106,8 @@ int store_space_list(struct store *s, const struct space_filter *f, struct space
 int store_space_set_stage(struct store *s, const char *id, enum space_stage stage, const char *message,
 			  struct err *err);
 int store_space_set_card(struct store *s, const char *id, const char *sdk, const char *card_json, struct err *err);
-int store_space_set_release(struct store *s, const char *id, const char *release_id, struct err *err);
+/* `serving`: the generation of the instance that serves it; 0 for a static one. */
+int store_space_set_release(struct store *s, const char *id, const char *release_id, uint32_t serving, struct err *err);
 int store_space_set_visibility(struct store *s, const char *id, enum space_visibility v, struct err *err);
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err);
 int store_space_remove(struct store *s, const char *id, struct err *err);

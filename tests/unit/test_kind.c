@@ -45,6 +45,8 @@ static const struct row rows[] = {
      "gunicorn app:app",
      NULL},
     {NULL, {{"Procfile", "worker: x\n"}, {"app.py", ""}}, KIND_NONE, NULL, NULL, "web:"},
+    {NULL, {{"Procfile", "\xef\xbb\xbfweb: x\r\n"}}, KIND_PROCFILE, NULL, "x", NULL},
+    {NULL, {{"Procfile", "web: x \xff\xfe\n"}}, KIND_BAD, NULL, NULL, "UTF-8"},
     {NULL, {{"package.json", "{\"scripts\":{\"start\":\"node .\"}}"}, {"app.py", ""}}, KIND_NODE, NULL, NULL, NULL},
     {NULL, {{"package.json", "{\"scripts\":{}}"}, {"app.py", ""}}, KIND_PYTHON, "app.py", NULL, NULL},
     {NULL, {{"package.json", "not json"}, {"index.html", ""}}, KIND_STATIC, "index.html", NULL, NULL},

@@ -55,6 +55,31 @@ static void refuses(void **state)
 	}
 }
 
+/* as Windows' editors write files */
+static void byte_order_mark(void **state)
+{
+	static const struct fake_file files[] = {{"requirements.txt", "\xef\xbb\xbf-r more.txt\r\n"},
+						 {"more.txt", "\xef\xbb\xbf"
+							      "flask\r\n"},
+						 {0}};
+	struct tree t = fake_tree(files);
+	struct requirements r = {0};
+	struct strings names = {0};
+	struct err err = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(requirements_read(&t, "requirements.txt", &r, &err), 0);
+	assert_int_equal(r.n, 2);
+	assert_true(requirements_name(&r, "flask"));
+	requirements_release(&r);
+	assert_int_equal(packages_read(STR("\xef\xbb\xbf"
+					   "ffmpeg\r\n"),
+				       &names, &err),
+			 0);
+	assert_string_equal(names.v[0], "ffmpeg");
+	packages_release(&names);
+}
+
 static void local_code(void **state)
 {
 	static const struct {
@@ -137,7 +162,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(includes), cmocka_unit_test(refuses),  cmocka_unit_test(local_code),
-	    cmocka_unit_test(names),	cmocka_unit_test(packages),
+	    cmocka_unit_test(names),	cmocka_unit_test(packages), cmocka_unit_test(byte_order_mark),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

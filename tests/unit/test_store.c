@@ -372,8 +372,8 @@ static void builds_and_releases(void **state)
 	FAILS(ENOENT, store_release_add(s, sp.id, sp.id, commit, "{}", &r, &err));
 	OK(store_release_add(s, sp.id, b.id, commit, "{\"kind\":\"static\"}", &r, &err));
 	OK(store_release_add(s, sp.id, b.id, commit, "{}", &r2, &err));
-	FAILS(EBUSY, store_space_set_release(s, sp.id, "000000000000000000000000", &err));
-	OK(store_space_set_release(s, sp.id, r2.id, &err));
+	FAILS(EBUSY, store_space_set_release(s, sp.id, "000000000000000000000000", 1, &err));
+	OK(store_space_set_release(s, sp.id, r2.id, 3, &err));
 	*state = s = reopen(s);
 	OK(store_space_by_id(s, sp.id, &again, &err));
 	assert_string_equal(again.release_id, r2.id);

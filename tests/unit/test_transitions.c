@@ -92,16 +92,17 @@ static void adoption(void **state)
 	static const uint32_t g[] = {3, 4, 5};
 
 	(void)state;
-	assert_int_equal(stage_adopt(STAGE_RUNNING, g, 0), -1);
-	assert_int_equal(stage_adopt(STAGE_RUNNING, g, 1), 0);
-	assert_int_equal(stage_adopt(STAGE_RUNNING, g, 2), 1); /* the older is only being drained */
-	assert_int_equal(stage_adopt(STAGE_RUNNING_BUILDING, g, 2), 1);
-	assert_int_equal(stage_adopt(STAGE_RUNNING_APP_STARTING, g, 2), 0); /* the newer is not healthy yet */
-	assert_int_equal(stage_adopt(STAGE_RUNNING_APP_STARTING, g, 3), 1);
-	assert_int_equal(stage_adopt(STAGE_RUNNING_APP_STARTING, g, 1), 0);
-	assert_int_equal(stage_adopt(STAGE_APP_STARTING, g, 1), -1);
-	assert_int_equal(stage_adopt(STAGE_PAUSED, g, 1), -1);
-	assert_int_equal(stage_adopt(STAGE_DELETING, g, 1), -1);
+	for (size_t n = 1; n <= 3; n++) { /* whatever starts, stops or drains beside it */
+		assert_int_equal(stage_adopt(STAGE_RUNNING, g[n - 1], g, 3), n - 1);
+		assert_int_equal(stage_adopt(STAGE_RUNNING_BUILDING, g[n - 1], g, 3), n - 1);
+		assert_int_equal(stage_adopt(STAGE_RUNNING_APP_STARTING, g[n - 1], g, 3), n - 1);
+	}
+	assert_int_equal(stage_adopt(STAGE_RUNNING, g[0], g, 0), -1);
+	assert_int_equal(stage_adopt(STAGE_RUNNING, 0, g, 3), -1);
+	assert_int_equal(stage_adopt(STAGE_RUNNING, g[2] + 1, g, 3), -1);
+	assert_int_equal(stage_adopt(STAGE_APP_STARTING, g[0], g, 1), -1);
+	assert_int_equal(stage_adopt(STAGE_PAUSED, g[0], g, 1), -1);
+	assert_int_equal(stage_adopt(STAGE_DELETING, g[0], g, 1), -1);
 }
 
 static void next_is(struct queue *q, const char *id)
