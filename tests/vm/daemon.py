@@ -17,7 +17,7 @@ from apps import app_files, server  # noqa: E402
 from harness import EXAMPLES, Repo, Spaced, processes, wait_for  # noqa: E402
 
 SLOW = 180
-TREE = pathlib.Path("/sys/fs/cgroup/spaced")
+ROOT = pathlib.Path("/sys/fs/cgroup")  # a tree per state folder: spaced-...
 counts = {"ok": 0, "not ok": 0}
 
 
@@ -78,7 +78,7 @@ def pids():
 
 
 def limits_are_files():
-    groups = [g for g in TREE.iterdir() if g.name.startswith("app-")]
+    groups = list(ROOT.glob("spaced*/app-*"))
     assert groups
     for g in groups:
         read = lambda f: (g / f).read_text().strip()
@@ -99,7 +99,7 @@ def adoption():
     push("steady", "started", files=files)
     before = identity()
     assert daemon.stop(signal.SIGTERM, timeout=SLOW) == 0
-    assert list(TREE.glob("app-*")), "the apps were stopped too"
+    assert list(ROOT.glob("spaced*/app-*")), "the apps were stopped too"
     daemon.start(timeout=SLOW)
     assert identity() == before, "it was started again"
 
@@ -127,7 +127,7 @@ def pause():
 def end():
     assert daemon.stop(signal.SIGINT, timeout=SLOW) in (0, 130)
     wait_for("no process of an app to be left", lambda: not processes("app.py"), SLOW)
-    wait_for("no group to be left", lambda: not list(TREE.glob("app-*")), 30)
+    wait_for("no group to be left", lambda: not list(ROOT.glob("spaced*/app-*")), 30)
 
 
 step("start", lambda: daemon.start(timeout=SLOW))
