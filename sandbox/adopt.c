@@ -169,6 +169,15 @@ static int connect_monitor(struct instance *i)
 	return fd;
 }
 
+void instance_missed(struct instance *i)
+{
+	i->fds[MONITOR_RECORD] = openat(i->dir, "exit", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	i->lost = true;
+	i->init = -1; /* it may have run: its end is reported */
+	log_info("sandbox %s has ended while no spawner was there", i->info.name);
+	instance_end(i);
+}
+
 /* A monitor answers at once, unless it is still busy with the start: then the answer comes by way of the loop. */
 static void adopt(struct spawn *s, const char *name, const struct instance_info *info)
 {
@@ -187,11 +196,7 @@ static void adopt(struct spawn *s, const char *name, const struct instance_info 
 		log_info("sandbox %s %s", name, i->state == RUNNING ? "taken over" : "is on its way");
 		return;
 	}
-	i->fds[MONITOR_RECORD] = openat(i->dir, "exit", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	i->lost = true;
-	i->init = -1; /* it may have run: its end is reported */
-	log_info("sandbox %s has ended while no spawner was there", name);
-	instance_end(i);
+	instance_missed(i);
 }
 
 static bool link_wanted(void *ctx, uint32_t n)

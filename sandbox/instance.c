@@ -361,7 +361,9 @@ static void monitor_gone(struct instance *i)
 	spawn_unwatch(i->s, &i->monitor);
 	close(i->monitor.fd);
 	i->monitor.fd = -1;
-	if (i->state == STARTING) {
+	if (i->state == STARTING && i->start_id == 0) {
+		instance_missed(i); /* of an earlier spawner; it was dying when we connected */
+	} else if (i->state == STARTING) {
 		err_set(&err, ECHILD, "start of %s: the monitor died", i->info.name);
 		start_failed(i, &err);
 	} else if (i->state == RUNNING && has_exited(i)) {

@@ -167,5 +167,7 @@ void instance_adopt_all(struct spawn *s);
 void instance_follow(struct instance *i, int channel);
 int instance_listen(struct instance *i, struct err *err);
 void instance_end(struct instance *i);
+/* One that an earlier spawner has started is gone: its end is reported, as far as it is known. */
+void instance_missed(struct instance *i);
 
 #endif
