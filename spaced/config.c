@@ -343,17 +343,16 @@ static int option_of(struct config *c, int argc, char **argv, int *i, bool *prin
 	const char *name = arg + 2;
 	size_t n = eq ? (size_t)(eq - name) : strlen(name);
 	const char *value = eq ? eq + 1 : NULL;
+	const struct option_row *row = row_of(name, n);
+	bool file = n == 6 && strncmp(name, "config", 6) == 0;
+	if (!row && !file)
+		return err_set(err, 0, "no option --%.*s (see spaced --help)", (int)n, name);
 	if (!value) {
 		if (*i + 1 >= argc)
 			return err_set(err, 0, "%s needs a value (see spaced --help)", arg);
 		value = argv[++*i];
 	}
-	if (n == 6 && strncmp(name, "config", 6) == 0)
-		return 0; /* read before */
-	const struct option_row *row = row_of(name, n);
-	if (!row)
-		return err_set(err, 0, "no option --%.*s (see spaced --help)", (int)n, name);
-	return set_value(c, row, value, err);
+	return file ? 0 /* read before */ : set_value(c, row, value, err);
 }
 
 int config_load(struct config *c, int argc, char **argv, struct err *err)

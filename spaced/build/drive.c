@@ -71,6 +71,12 @@ static bool begins(const char *line, size_t n, const char *with)
 	return n >= k && memcmp(line, with, k) == 0;
 }
 
+/* npm 10 says "npm error", npm 9 of Debian "npm ERR!"; short lines are codes. */
+static bool npm_sentence(const char *line, size_t n)
+{
+	return n > 40 && (begins(line, n, "npm error ") || begins(line, n, "npm ERR! "));
+}
+
 /* The line of the step's own output that says most, for the one-sentence reason: pip's and uv's last "ERROR:", npm's
  * first sentence, else the last line. */
 static void telling_line(struct job *j, char *out, size_t size)
@@ -87,10 +93,10 @@ static void telling_line(struct job *j, char *out, size_t size)
 		const char *line = tail.data + at;
 		const char *nl = memchr(line, '\n', tail.len - at);
 		len = nl ? (size_t)(nl - line) : tail.len - at;
-		unsigned rank = begins(line, len, "ERROR: ")		      ? 3
-				: begins(line, len, "npm error ") && len > 40 ? 2
-				: strspn(line, " \t\r") < len		      ? 1
-									      : 0;
+		unsigned rank = begins(line, len, "ERROR: ")  ? 3
+				: npm_sentence(line, len)     ? 2
+				: strspn(line, " \t\r") < len ? 1
+							      : 0;
 		if (rank > best_rank || (rank == best_rank && rank != 2)) {
 			best = line;
 			best_n = len;
