@@ -4,12 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "spaced/git/git.h"
 #include "spaced/space/internal.h"
 #include "spaced/static/static.h"
 
@@ -177,6 +179,8 @@ static void sweep_layers(struct gc *g)
 	free(list);
 }
 
+enum swept { SITES, LOGS, REPOS };
+
 static bool ours(const char *volume)
 {
 	static const char *const prefixes[] = {"src-", "deps-", "pkgs-", "node-", "top-", "tmp-"};
@@ -195,7 +199,66 @@ static bool top_in_use(struct gc *g, const char *volume)
 	return strncmp(volume, "top-", 4) == 0 && space_instance(g->s, name);
 }
 
-static void sweep_files(struct gc *g, const char *folder, bool trees)
+/* A folder may hold thousands of files: another thread removes it. */
+struct removal {
+	uv_work_t work;
+	const struct config *config;
+	enum swept what;
+	char name[NAME_MAX + 1];
+};
+
+static void remove_tree(uv_work_t *w)
+{
+	const struct removal *r = w->data;
+	cleanup_free char *repos = xasprintf("%s/%s", r->config->state, STATE_REPOS);
+	struct err err = ERR_INIT;
+
+	if ((r->what == SITES ? site_remove(r->config, r->name, &err) : git_repo_remove(repos, r->name, &err)) < 0)
+		log_warn("gc: %s", err.msg);
+}
+
+static void tree_removed(uv_work_t *w, int status)
+{
+	(void)status;
+	free(w->data);
+}
+
+static void remove_later(struct gc *g, enum swept what, const char *name)
+{
+	struct removal *r = xcalloc(1, sizeof *r);
+
+	r->config = g->s->config;
+	r->what = what;
+	snprintf(r->name, sizeof r->name, "%s", name);
+	r->work.data = r;
+	if (uv_queue_work(g->s->loop, &r->work, remove_tree, tree_removed) < 0)
+		free(r);
+}
+
+static bool is_id(const char *s, size_t n)
+{
+	return n == STORE_ID - 1 && strspn(s, "0123456789abcdef") >= n;
+}
+
+/* "{space id}.git" of a Space that is gone: control died while it was deleted. */
+static bool is_orphan(struct gc *g, const char *name)
+{
+	struct space sp = {0};
+	struct err err = ERR_INIT;
+	char id[STORE_ID];
+
+	if (strlen(name) != STORE_ID - 1 + 4 || !is_id(name, STORE_ID - 1) || strcmp(name + STORE_ID - 1, ".git") != 0)
+		return false;
+	memcpy(id, name, STORE_ID - 1);
+	id[STORE_ID - 1] = '\0';
+	if (store_space_by_id(g->s->store, id, &sp, &err) == 0) {
+		space_release(&sp);
+		return false;
+	}
+	return err.code == ENOENT;
+}
+
+static void sweep_files(struct gc *g, const char *folder, enum swept what)
 {
 	cleanup_free char *path = xasprintf("%s/%s", g->s->config->state, folder);
 	cleanup_dir DIR *d = opendir(path);
@@ -203,21 +266,21 @@ static void sweep_files(struct gc *g, const char *folder, bool trees)
 	unsigned removed = 0;
 
 	while (d && removed < SLICE && (e = readdir(d)) != NULL) {
-		struct err err = ERR_INIT;
+		/* ".tmp-{build id}": being filled, or left by a death */
+		const char *name = what == SITES && strncmp(e->d_name, ".tmp-", 5) == 0 ? e->d_name + 5 : e->d_name;
 		struct stat st;
 		/* what is young may have come while we looked */
-		if (e->d_name[0] == '.' || kept(g, e->d_name) ||
-		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_mtime + YOUNG_S > time(NULL))
+		if (name[0] == '.' || kept(g, name) || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    st.st_mtime + YOUNG_S > time(NULL))
 			continue;
-		if (trees) {
-			/* a site being filled belongs to a build of ours */
-			if (strlen(e->d_name) != STORE_ID - 1 || builder_active(g->s->builder, e->d_name))
-				continue;
-			if (site_remove(g->s->config, e->d_name, &err) < 0)
-				log_warn("gc: %s", err.msg);
-		} else {
+		if (what == LOGS)
 			unlinkat(dirfd(d), e->d_name, 0);
-		}
+		else if (what == SITES && is_id(name, strlen(name)) && !builder_active(g->s->builder, name))
+			remove_later(g, SITES, name); /* one being filled belongs to a build of ours */
+		else if (what == REPOS && is_orphan(g, name))
+			remove_later(g, REPOS, name);
+		else
+			continue;
 		removed++;
 	}
 }
@@ -234,8 +297,9 @@ static void on_volumes(void *ctx, const struct place_volume *v, size_t n, const 
 			if (ours(v[i].name) && !kept(g, v[i].name) && !top_in_use(g, v[i].name) &&
 			    !builder_uses_volume(g->s->builder, v[i].name))
 				place_volume_remove(g->s->place, v[i].name, NULL, NULL);
-		sweep_files(g, STATE_SITES, true);
-		sweep_files(g, STATE_LOGS, false);
+		sweep_files(g, STATE_SITES, SITES);
+		sweep_files(g, STATE_LOGS, LOGS);
+		sweep_files(g, STATE_REPOS, REPOS);
 	}
 	forget_all(g);
 }

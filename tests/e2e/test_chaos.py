@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from apps import app_files
+from apps import app_files, static_files
 from harness import Repo, Spaced, wait_for
 
 
@@ -135,3 +135,24 @@ def space_id(daemon, repo):
         if any(repo.git("rev-parse", "HEAD~1") in text for text in heads):
             return bare.name[:-4]
     raise AssertionError("no repository of this push")
+
+
+def test_leftovers_of_a_death(daemon, tmp_path):
+    """What lies in the state folder and belongs to no record goes away by itself; what is young may belong to somebody."""
+    daemon.push_ok(Repo(tmp_path / "r", files=static_files("here")), "alice", "stays")
+    owner = os.stat(daemon.state / "repos")
+    old, young = "0" * 23 + "1", "0" * 23 + "2"
+    folders = [daemon.state / "repos" / f"{i}.git" for i in (old, young)] + [daemon.state / "sites" / i for i in (old, young)]
+    folders.append(daemon.state / "sites" / f".tmp-{old}")
+    for folder in folders:
+        (folder / "some/where").mkdir(parents=True)
+        (folder / "some/file").write_text("secret")
+        for path in [folder, folder / "some", folder / "some/where", folder / "some/file"]:
+            os.chown(path, owner.st_uid, owner.st_gid)
+        if old in folder.name:
+            os.utime(folder, (1e9, 1e9))
+    daemon.restart()
+    gone = [f for f in folders if old in f.name]
+    wait_for("the leftovers to go", lambda: not any(f.exists() for f in gone), 30)
+    assert all(f.exists() for f in folders if young in f.name)
+    assert daemon.get_ok("alice", "stays").text == "here"
