@@ -259,6 +259,15 @@ static void refuse_method(struct http_req *r, const char *allow)
 	git_reply_text(r, 405, "Method not allowed.");
 }
 
+/* git-lfs shows the message; without an answer of ours it would say that the repository does not exist. */
+static void refuse_lfs(struct http_req *r)
+{
+	static const char body[] = "{\"message\":\"this server does not keep git-lfs files yet: commit the file itself "
+				   "(git lfs migrate export --include='*'), git takes up to 1 GiB each\"}";
+
+	http_reply(r, 501, "application/vnd.git-lfs+json", body, sizeof body - 1);
+}
+
 bool git_server_handle(struct git_server *g, struct http_req *r)
 {
 	struct str path = http_path(r), method = http_method(r);
@@ -271,6 +280,10 @@ bool git_server_handle(struct git_server *g, struct http_req *r)
 		return false;
 	struct str tail = {rest + 1, rest_len - 1};
 	bool info = str_eq(tail, "info/refs");
+	if (tail.n > 9 && memcmp(tail.p, "info/lfs/", 9) == 0) {
+		refuse_lfs(r);
+		return true;
+	}
 	if (!info && !find_service(tail, &service))
 		return false;
 	if (info && !str_eq(method, "GET"))
