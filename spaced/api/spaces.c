@@ -7,6 +7,7 @@
 #include "spaced/http/url.h"
 
 #define LIST_PAGE_MAX 1000 /* the Hub's */
+#define FULL_PAGE_MAX 100  /* each asks its repository, and everybody waits for the loop; clients follow Link */
 #define EXPAND_MAX 32
 
 /* ---- shapes ---- */
@@ -249,26 +250,26 @@ static void link_next(struct call *c, const char *last)
 	http_set_header(c->r, "Link", "%s", link.data);
 }
 
-static size_t page_size(struct call *c)
+static size_t page_size(struct call *c, size_t max)
 {
 	cleanup_buf struct buf v = BUF_INIT;
 	unsigned long n;
 	char *end;
 
 	if (!call_query(c, "limit", &v))
-		return LIST_PAGE_MAX;
+		return max;
 	n = strtoul(v.data, &end, 10);
 	if (*end || !n || v.data[0] == '-')
-		return LIST_PAGE_MAX;
-	return n < LIST_PAGE_MAX ? n : LIST_PAGE_MAX;
+		return max;
+	return n < max ? n : max;
 }
 
 void spaces_list_get(struct call *c)
 {
 	cleanup_buf struct buf author = BUF_INIT, search = BUF_INIT, cursor = BUF_INIT;
-	size_t limit = page_size(c), n = 0;
-	struct space_filter f = {.viewer_id = !c->known ? NULL : c->me.admin ? "*" : c->me.id, .limit = limit + 1};
 	bool full = call_flag(c, "full"), ok = true;
+	size_t limit = page_size(c, full ? FULL_PAGE_MAX : LIST_PAGE_MAX), n = 0;
+	struct space_filter f = {.viewer_id = !c->known ? NULL : c->me.admin ? "*" : c->me.id, .limit = limit + 1};
 	struct err err = ERR_INIT;
 	struct user owner = {0};
 	struct space *list = NULL;
