@@ -12,17 +12,17 @@ struct contain {
 	const struct sandbox_sources *src;
 	const struct plan *plan;
 	const int *stdio;
-	int sock;	    /* to the parent: descriptors come in, an error goes out; closed by exec: all went well */
-	int status;	    /* write end of sandbox.status_pipe */
+	int sock;   /* to the parent: descriptors come in, an error goes out; closed by exec: all went well */
+	int status; /* write end of sandbox.status_pipe */
 	int mounts[PLAN_MAX_MOUNTS]; /* detached, from the parent; rootless: made here */
-	int root;	    /* the new root, while it is being built */
+	int root;		     /* the new root, while it is being built */
 	bool rootless;
-	bool own_netns;	    /* made by clone, so its loopback is ours to switch on */
-	bool cgroups;	    /* there are limits beside the rlimits */
+	bool own_netns;		 /* made by clone, so its loopback is ours to switch on */
+	bool cgroups;		 /* there are limits beside the rlimits */
 	int doors[CGROUP_DOORS]; /* of our cgroups, opened by the parent */
 	int ndoors;
 	const struct sock_fprog *filter;
-	char *title;	    /* the arguments and environment of the caller, still in our memory */
+	char *title; /* the arguments and environment of the caller, still in our memory */
 	size_t title_len;
 };
 

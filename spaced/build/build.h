@@ -15,10 +15,10 @@ enum build_outcome { OUT_BUILT, OUT_NO_APP_FILE, OUT_CONFIG_ERROR, OUT_FAILED, O
 struct build_result {
 	const char *build_id, *space_id, *commit;
 	enum build_outcome outcome;
-	const char *message;	/* one sentence, "" when built */
+	const char *message; /* one sentence, "" when built */
 	enum kind kind;
 	const struct card *card; /* NULL when the header could not be read */
-	const char *recipe;	/* JSON for store_release_add; NULL unless built */
+	const char *recipe;	 /* JSON for store_release_add; NULL unless built */
 };
 struct builder_callbacks {
 	/* Called from the loop, never from within a call of the builder. */

@@ -5,7 +5,7 @@
 #include "spaced/build/build.h"
 #include "spaced/build/queue.h"
 
-#define NO_ENDING ((enum build_outcome)-1)
+#define NO_ENDING ((enum build_outcome) - 1)
 
 /* One build in memory. Every call under way holds a reference; it is freed when it has ended and none is left. */
 struct job {
@@ -14,7 +14,7 @@ struct job {
 	unsigned refs;
 	bool ended;
 	bool reported; /* nothing of it runs any more */
-	bool lights; /* the plan needs no sandbox or only unpacks the source */
+	bool lights;   /* the plan needs no sandbox or only unpacks the source */
 	char id[STORE_ID];
 	char space_id[STORE_ID];
 	char commit[41];
@@ -31,13 +31,13 @@ struct job {
 	enum build_outcome ending; /* asked to end, or decided; NO_ENDING */
 	char *message;
 	int log;
-	uint64_t began;	      /* monotonic ms */
+	uint64_t began; /* monotonic ms */
 	const char *phase;
 	uint64_t phase_began;
 	size_t layer, step;
 	unsigned attempts;
-	char *volumes[RECIPE_LAYERS]; /* finished ones, in the order of the recipe */
-	char top[SANDBOX_NAME_MAX + 1]; /* being made; "" none */
+	char *volumes[RECIPE_LAYERS];	    /* finished ones, in the order of the recipe */
+	char top[SANDBOX_NAME_MAX + 1];	    /* being made; "" none */
 	char becomes[SANDBOX_NAME_MAX + 1]; /* its name once it is made; "" none */
 	/* the step under way */
 	char sandbox[SANDBOX_NAME_MAX + 1];
@@ -47,7 +47,7 @@ struct job {
 	bool interrupted; /* the spawner went away */
 	off_t log_from;
 	struct sandbox_exit exit;
-	char *io_error;	   /* of the tree's stream or the site's extraction */
+	char *io_error; /* of the tree's stream or the site's extraction */
 	char *start_error;
 };
 

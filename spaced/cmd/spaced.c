@@ -25,11 +25,8 @@ static const struct {
 	const char *name;
 	int (*main)(int argc, char **argv);
 } helpers[] = {
-    {"unpack", git_unpack_main},
-    {"archive", git_archive_main},
-    {"upload-pack", git_upload_pack_main},
-    {"repack", git_repack_main},
-    {"extract", site_extract_main},
+    {"unpack", git_unpack_main}, {"archive", git_archive_main},	 {"upload-pack", git_upload_pack_main},
+    {"repack", git_repack_main}, {"extract", site_extract_main},
 };
 
 static enum log_level level_of(const char *name)

@@ -41,9 +41,9 @@ struct instance {
 	uint16_t port;
 	char *headers;
 	enum instance_state state;
-	bool again;	   /* a restart after a crash */
+	bool again; /* a restart after a crash */
 	bool stop_sent;
-	bool up;	   /* the spawner has started it */
+	bool up; /* the spawner has started it */
 	bool exited;
 	uint64_t started;  /* wall ms */
 	uint64_t began;	   /* monotonic ms */
@@ -92,7 +92,7 @@ struct spaces {
 
 /* lifecycle.c */
 struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err); /* loads it; NULL: no such Space */
-struct unit *unit_find(struct spaces *s, const char *space_id);			 /* NULL: nothing happens to it */
+struct unit *unit_find(struct spaces *s, const char *space_id);			/* NULL: nothing happens to it */
 struct instance *space_instance(struct spaces *s, const char *name);
 void life_stage(struct spaces *s, const char *space_id, enum stage_event ev, const char *message);
 void life_built(void *ctx, const struct build_result *r);
@@ -116,9 +116,9 @@ void life_shutdown_check(struct spaces *s);
 /* start.c */
 int start_instance(struct unit *u, const struct space *sp, const char *release_id, const char *build_id, bool again,
 		   struct err *err);
-char *space_url(const struct config *c, const char *label); /* malloc'd, without a slash at the end */
+char *space_url(const struct config *c, const char *label);  /* malloc'd, without a slash at the end */
 char *space_host(const struct config *c, const char *label); /* "label.domain[:port]" */
-void space_instance_free(struct instance *in); /* frees it; must not be linked any more */
+void space_instance_free(struct instance *in);		     /* frees it; must not be linked any more */
 
 /* route.c */
 void route_publish(struct spaces *s, const struct space *sp);
