@@ -70,7 +70,7 @@ static int open_listeners(struct worker *w, const struct proxy_config *config)
 	w->nlisteners = config->nlisteners;
 	for (size_t i = 0; i < config->nlisteners; i++) {
 		struct listener *l = &w->listeners[i];
-		struct sockaddr_storage sa;
+		struct sockaddr_storage sa = {0};
 		int len = sizeof sa, on = 1;
 		l->w = w;
 		uv_tcp_init(&w->loop, &l->tcp);

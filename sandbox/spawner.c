@@ -523,9 +523,8 @@ static void handle(struct link *l, struct frame *f)
 		l->dead = true;
 		return;
 	}
-	if (!v || !v->fn || id == 0)
-		r = malformed(&err);
-	else if (v->named && (!get_str(&q.r, q.name, sizeof q.name) || !sandbox_name_ok(q.name)))
+	bool known = v && v->fn && id != 0;
+	if (!known || (v->named && (!get_str(&q.r, q.name, sizeof q.name) || !sandbox_name_ok(q.name))))
 		r = malformed(&err);
 	else
 		r = v->fn(&q, &err);

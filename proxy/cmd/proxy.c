@@ -120,7 +120,9 @@ static int run_worker(struct proxy_config *config, const char *listen_at)
 	}
 	config->listeners = &fd;
 	config->nlisteners = 1;
-	return proxy_main(config);
+	int status = proxy_main(config);
+	config->listeners = NULL;
+	return status;
 }
 
 static volatile sig_atomic_t ended;
@@ -197,7 +199,7 @@ int main(int argc, char **argv)
 		} else if (c == 'r') {
 			config.routes_file = optarg;
 		} else if (c == 'w') {
-			n = atoi(optarg);
+			n = (int)strtol(optarg, NULL, 10);
 		} else if (c == 'h') {
 			fputs(help, stdout);
 			return 0;

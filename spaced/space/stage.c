@@ -110,5 +110,5 @@ int crashes_note(struct crashes *c, uint64_t now)
 	c->at[c->n++ % CRASHES_MAX] = now;
 	for (unsigned i = 0; i < CRASHES_MAX && i < c->n; i++)
 		recent += now - c->at[i] < CRASH_WINDOW_MS;
-	return recent >= CRASHES_MAX ? -1 : 1000 << (recent - 1);
+	return recent >= CRASHES_MAX ? -1 : 500 << recent;
 }

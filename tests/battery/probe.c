@@ -80,10 +80,11 @@ static void a1(void)
 {
 	char path[4096] = "/";
 	struct stat st;
+	size_t n = 1;
 
 	for (int i = 0; i < 64; i++)
-		strncat(path, "../", sizeof path - strlen(path) - 1);
-	strncat(path, argument + 1, sizeof path - strlen(path) - 1);
+		n += (size_t)snprintf(path + n, sizeof path - n, "../");
+	snprintf(path + n, sizeof path - n, "%s", argument + 1);
 	say(stat(path, &st) == 0, "host file above the root");
 	say(stat(path + 1, &st) == 0, "host file above the working folder");
 	in_child("chroot", try_chroot, 0);
