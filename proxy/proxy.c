@@ -70,17 +70,21 @@ static int open_listeners(struct worker *w, const struct proxy_config *config)
 	w->nlisteners = config->nlisteners;
 	for (size_t i = 0; i < config->nlisteners; i++) {
 		struct listener *l = &w->listeners[i];
-		struct sockaddr_storage sa = {0};
+		union {
+			struct sockaddr any;
+			struct sockaddr_in in;
+			struct sockaddr_in6 in6;
+		} sa = {.in6 = {0}};
 		int len = sizeof sa, on = 1;
 		l->w = w;
 		uv_tcp_init(&w->loop, &l->tcp);
 		int r = uv_tcp_open(&l->tcp, config->listeners[i]);
 		if (r == 0)
-			r = uv_tcp_getsockname(&l->tcp, (struct sockaddr *)&sa, &len);
+			r = uv_tcp_getsockname(&l->tcp, &sa.any, &len);
 		if (r < 0)
 			return r;
 		/* sin_port and sin6_port lie at the same place. Accepted sockets inherit the option. */
-		l->port = ntohs(((struct sockaddr_in *)&sa)->sin_port);
+		l->port = ntohs(sa.in.sin_port);
 		setsockopt(config->listeners[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	}
 	return 0;

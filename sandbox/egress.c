@@ -11,6 +11,7 @@
 #include <nftables/libnftables.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -38,7 +39,15 @@ static uint64_t hash(const char *p, size_t n)
 
 void egress_init(struct egress *e, const char *state, const char *lock)
 {
-	snprintf(e->tag, sizeof e->tag, "%05x", (unsigned)(hash(state, strlen(state)) & 0xfffff));
+	/* Made from the folder itself, not from its path: folders in closed homes are all seen at one path, each in its own
+	 * mount namespace (spaced/role/state.c), and two daemons must never take each other's links for leftovers. */
+	struct stat st;
+	uint64_t id[2] = {0, 0};
+	if (stat(state, &st) == 0) {
+		id[0] = st.st_dev;
+		id[1] = st.st_ino;
+	}
+	snprintf(e->tag, sizeof e->tag, "%05x", (unsigned)(hash((const char *)id, sizeof id) & 0xfffff));
 	e->lock = lock;
 }
 

@@ -282,9 +282,11 @@ void page_space(struct call *c)
 		html_escape(&body, sp->stage_message);
 		buf_adds(&body, "</pre>\n");
 	}
-	buf_adds(&body, "<p><a class=\"button\" href=\"");
-	html_escape(&body, url);
-	buf_adds(&body, "/\">Open the app</a></p>\n");
+	if (*sp->release_id) {
+		buf_adds(&body, "<p><a class=\"button\" href=\"");
+		html_escape(&body, url);
+		buf_adds(&body, "/\">Open the app</a></p>\n");
+	}
 	add_commands(c, sp, &body);
 	buf_addf(&body,
 		 "<h2>Logs</h2>\n<p><a href=\"/spaces/%s/%s/logs/build\">last build</a> ·"

@@ -229,8 +229,8 @@ static void publish_static(struct spaces *s, struct unit *u, const struct build_
 	life_stage(s, u->id, EV_PUBLISHED, "");
 	if (old)
 		retire(old);
-	logfile_append(log, "===== Live at %s =====\n", url);
-	watch_end(s, r->build_id, "%s is live at %s\n", u->name, url);
+	logfile_append(log, "===== Live =====\n");
+	watch_end(s, r->build_id, "\n  %s/\n\n", url);
 	note(s, u->id, "running", url);
 	gc_soon(s);
 }
@@ -405,9 +405,8 @@ void life_healthy(struct instance *in)
 		retire(old);
 	if (*in->build_id) {
 		cleanup_free char *log = logfile_build(s->config, in->build_id);
-		logfile_append(log, "--> start (%.1f s): healthy on port %u\n===== Live at %s =====\n", took, in->port,
-			       url);
-		watch_end(s, in->build_id, "%s is live at %s\n", u->name, url);
+		logfile_append(log, "--> start (%.1f s): healthy on port %u\n===== Live =====\n", took, in->port);
+		watch_end(s, in->build_id, "\n  %s/\n\n", url);
 	}
 	note(s, u->id, "running", url);
 	recover_missing(s);

@@ -136,7 +136,7 @@ static uint32_t request(uint32_t verb, const struct buf *b, const int *fds, int 
 /* Waits for the answer: 0, or the errno of the spawner's refusal. `f` may be NULL. */
 static int answer(uint32_t id, struct frame *f)
 {
-	struct frame own;
+	struct frame own = {0};
 
 	if (!f)
 		f = &own;
