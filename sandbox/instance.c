@@ -253,7 +253,13 @@ int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int 
 		err_set(err, errno, "log of %s", info.name);
 		goto fail;
 	}
+	/* the log is the app's own, so that it may open /dev/stdout again, as log configurations do */
 	i->fds[MONITOR_LOG_PIPE] = st.log_pipe[0];
+	if (fchown(st.log_pipe[1], spec->id_base + spec->uid, spec->id_base + spec->gid) < 0) {
+		err_set(err, errno, "owner of the log pipe of %s", info.name);
+		close(st.log_pipe[1]);
+		goto fail;
+	}
 	st.netns = netns_pool_take(&s->pool);
 	int r = fork_start(&st, err);
 	close(st.log_pipe[1]);

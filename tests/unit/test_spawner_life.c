@@ -18,7 +18,7 @@ static void test_true(void **unused)
 {
 	char *argv[] = {"true", NULL};
 	char *missing[] = {"/no/such/program", NULL};
-	char *failing[] = {"/bin/sh", "-c", "echo out; echo err >&2; exit 7", NULL};
+	char *failing[] = {"/bin/sh", "-c", "echo out; echo err >&2; echo again >/dev/stdout; exit 7", NULL};
 	char *killed[] = {"/bin/sh", "-c", "kill -USR1 $$", NULL};
 	struct sandbox_spec s = spec_of("app-1-1", argv);
 
@@ -40,7 +40,7 @@ static void test_true(void **unused)
 	e = wait_exit("app-1-1");
 	assert_string_equal(e.reason, "exit code 7");
 	cleanup_free char *text = log_text("app-1-1");
-	assert_string_equal(text, "out\nerr\n");
+	assert_string_equal(text, "out\nerr\nagain\n");
 	forget("app-1-1");
 	s = spec_of("app-1-1", killed);
 	assert_int_equal(start(&s), 0);
