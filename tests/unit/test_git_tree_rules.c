@@ -28,7 +28,7 @@ static void dotgit_and_its_look_alikes(void **state)
 					  "\xe2\x80\x8e.git",
 					  ".gi\xef\xbb\xbft",
 					  ".git\xe2\x81\xaa",
-					  ".GI\xe2\x80\xaaT"};
+					  ".GI\xe2\x80\xaaT\xe2\x80\xac"};
 	static const char *const good[] = {"git",   ".gitx",  ".gitignore", ".gitmodules",     ".github",
 					   "git~2", "git~10", ".gi",	    "x.git",	       ".git\xc3\xa9",
 					   ". git", ".git-x", "a.git.b",    "\xe2\x82\xac.git"};

@@ -109,7 +109,7 @@ static void limits_of_a_push(void **state)
 	receive_init(&r, 2, 100);
 	memset(long_name, 'x', sizeof long_name);
 	memcpy(long_name, OID_ZERO " " A " refs/heads/", 93); /* NOLINT(bugprone-not-null-terminated-result) */
-	assert_int_equal(feed(&r, long_name, 300, &err), 0); /* wrong for itself only */
+	assert_int_equal(feed(&r, long_name, 300, &err), 0);  /* wrong for itself only */
 	assert_non_null(r.commands[0].error);
 	assert_int_equal(feed(&r, long_name, sizeof long_name, &err), -1);
 	receive_release(&r);
