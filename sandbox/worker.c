@@ -87,7 +87,10 @@ int worker_result(const struct buf *raw, struct buf *result, struct err *err)
 	struct str payload = get_bytes(&r);
 
 	if (!get_ok(&r))
-		return err_set(err, ECHILD, "a worker process died");
+		return err_text(
+		    err, ECHILD,
+		    "a worker process of the spawner crashed (if `nft list ruleset` crashes too, another program "
+		    "has set rules that this host's nftables cannot read)");
 	if (!ok) {
 		err_set(err, 0, "%.*s", (int)msg.n, msg.p);
 		err->code = (int)code;
