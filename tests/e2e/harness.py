@@ -68,7 +68,8 @@ class Repo:
         self.env = git_env(self.path.parent)
         self.git("init", "-q", "-b", "main")
         self.write(files or {})
-        self.commit("first")
+        # a commit of its own, also when two work trees get the same files within a second: tests look for tips
+        self.commit(f"first of {os.urandom(8).hex()}")
 
     def git(self, *args, check=True, **kw):
         return subprocess.run(["git", *args], cwd=self.path, env=self.env, check=check, text=True,
