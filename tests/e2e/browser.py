@@ -85,12 +85,20 @@ class Browser:
             raise AssertionError(f"{error}\n{self.url}:\n{self.text[:2000]}") from None
 
     def click(self, selector):
-        """A real mouse click in the middle of the first element that matches."""
-        place = wait_for(f"{selector} on the page", lambda: self.evaluate(
-            "(() => { const e = document.querySelector(%s); if (!e) return null; e.scrollIntoView({block: 'center'});"
-            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-            % json.dumps(selector)), 30)
-        for kind in ("mousePressed", "mouseReleased"):
+        """A real mouse click in the middle of the first element that matches, once it has come to rest: a page that is
+        still drawing a chart above it moves it away from under the mouse."""
+        seen = []
+
+        def at_rest():
+            seen.append(self.evaluate(
+                "(() => { const e = document.querySelector(%s); if (!e) return null; e.scrollIntoView({block: 'center'});"
+                "const r = e.getBoundingClientRect(), x = r.x + r.width / 2, y = r.y + r.height / 2;"
+                "const top = document.elementFromPoint(x, y); return top && e.contains(top) ? [x, y] : null; })()"
+                % json.dumps(selector)))
+            return seen[-1] if len(seen) > 5 and all(place == seen[-1] for place in seen[-6:]) else None
+
+        place = wait_for(f"{selector} at rest on the page", at_rest, 30, 0.2)
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
     def screenshot(self, path):
