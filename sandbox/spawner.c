@@ -635,6 +635,14 @@ static int wait_ms(struct spawn *s)
 	return next > now ? (int)(next - now) : 0;
 }
 
+static int remove_rules(void *arg, struct buf *result, struct err *err)
+{
+	const struct spawn *s = arg;
+
+	(void)result;
+	return egress_remove_rules(&s->egress, err);
+}
+
 int spawner_main(const struct spawner_config *config)
 {
 	/* Not on the stack: what is under way when the role ends is still reachable, so no leak. */
@@ -660,6 +668,9 @@ int spawner_main(const struct spawner_config *config)
 			src->ready(src, e.events);
 		}
 	}
+	/* nobody is left behind them: the rules go too (in a worker, as everything that libnftables does) */
+	if (!s.instances && worker_run(remove_rules, &s, NULL, &err) < 0)
+		log_warn("firewall rules stay behind: %s", err.msg);
 	HASH_ITER(hh, s.instances, i, tmp)
 	instance_free(i);
 	netns_pool_release(&s.pool);
