@@ -21,10 +21,10 @@ struct proxy_limits {	      /* 0: the default in brackets */
 };
 
 struct proxy_config {
-	const int
-	    *listeners; /* TCP sockets, non-blocking, in listen(2) state, taken over. One set per process, bound with
-				 SO_REUSEPORT. Nothing is accepted before the first PROXY_COMMIT: visitors wait in the
-				 (bounded) backlog */
+	/* TCP sockets, non-blocking, in listen(2) state, taken over. Processes may share one (spaced: so that a taken port is
+	 * noticed) or bind one each with SO_REUSEPORT (the `proxy` program). Nothing is accepted before the first
+	 * PROXY_COMMIT: visitors wait in the (bounded) backlog. */
+	const int *listeners;
 	size_t nlisteners;
 	int control;		 /* SEQPACKET to the control role, or -1 (stand-alone) */
 	int parent;		 /* SEQPACKET from the parent (PROXY_NEW_CONTROL, PROXY_SPAWNER of route.h), or -1 */
