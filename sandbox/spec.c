@@ -8,7 +8,7 @@
 #define STRING_BYTES (64U * 1024) /* one argument or environment entry */
 #define LIST_ENTRIES 1024U
 #define HOSTNAME_BYTES 64 /* __NEW_UTS_LEN, uname(2) */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 
 static void free_list(char **list)
 {
@@ -32,6 +32,7 @@ void sandbox_spec_release(struct sandbox_spec *s)
 	}
 	free_list(s->argv);
 	free_list(s->env);
+	free_list(s->egress_list);
 	free(s->cwd);
 	free(s->hostname);
 	*s = (struct sandbox_spec){0};
@@ -120,7 +121,7 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		return err_set(err, EINVAL, "bad sandbox name `%.80s`", s->name);
 	if ((unsigned)s->profile > SANDBOX_BUILD_ROOT)
 		return err_set(err, EINVAL, "unknown profile %u", (unsigned)s->profile);
-	if ((unsigned)s->egress > EGRESS_INTERNET)
+	if ((unsigned)s->egress > EGRESS_LIST)
 		return err_set(err, EINVAL, "unknown egress policy %u", (unsigned)s->egress);
 	/* Never a range that touches the host's own users (login.defs: 0..65535 are theirs) or the ids' end. */
 	if (s->id_base != 0 && (s->id_base < 65536 || s->id_base > UINT32_MAX - 1 - SANDBOX_IDS))
@@ -132,7 +133,8 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		return -1;
 	if (!s->argv || !s->argv[0] || !s->argv[0][0])
 		return err_set(err, EINVAL, "no program to run");
-	if (check_list(s->argv, "arguments", err) < 0 || check_list(s->env, "environment entries", err) < 0)
+	if (check_list(s->argv, "arguments", err) < 0 || check_list(s->env, "environment entries", err) < 0 ||
+	    check_list(s->egress_list, "egress entries", err) < 0)
 		return -1;
 	for (char **e = s->env; e && *e; e++)
 		if (!strchr(*e, '=') || **e == '=')
@@ -181,6 +183,7 @@ void sandbox_spec_encode(const struct sandbox_spec *s, struct buf *b)
 	put_str(b, s->cwd);
 	put_str(b, s->hostname);
 	put_u8(b, (uint8_t)s->egress);
+	put_list(b, s->egress_list);
 	put_u64(b, s->limits.memory);
 	put_u32(b, s->limits.cpu_milli);
 	put_u32(b, s->limits.pids);
@@ -188,6 +191,8 @@ void sandbox_spec_encode(const struct sandbox_spec *s, struct buf *b)
 	put_u64(b, s->limits.tmpfs);
 	put_u32(b, s->limits.timeout_s);
 	put_u64(b, s->limits.log_bytes);
+	put_u64(b, s->limits.io_bytes);
+	put_u64(b, s->limits.bandwidth);
 }
 
 /* NULL travels as "". */
@@ -260,6 +265,7 @@ int sandbox_spec_decode(struct reader *r, struct sandbox_spec *s, struct err *er
 	s->cwd = get_opt(r, PATH_BYTES);
 	s->hostname = get_opt(r, HOSTNAME_BYTES);
 	s->egress = (enum sandbox_egress)get_u8(r);
+	s->egress_list = get_list(r);
 	s->limits.memory = get_u64(r);
 	s->limits.cpu_milli = get_u32(r);
 	s->limits.pids = get_u32(r);
@@ -267,6 +273,8 @@ int sandbox_spec_decode(struct reader *r, struct sandbox_spec *s, struct err *er
 	s->limits.tmpfs = get_u64(r);
 	s->limits.timeout_s = get_u32(r);
 	s->limits.log_bytes = get_u64(r);
+	s->limits.io_bytes = get_u64(r);
+	s->limits.bandwidth = get_u64(r);
 	if (r->bad || sandbox_spec_check(s, err) < 0) {
 		if (r->bad)
 			err_set(err, EBADMSG, "malformed sandbox spec");

@@ -26,6 +26,7 @@ enum sandbox_profile {
 enum sandbox_egress {
 	EGRESS_NONE,	 /* loopback only */
 	EGRESS_INTERNET, /* no private, link-local, multicast, CGNAT or metadata range; DNS through the host's resolvers */
+	EGRESS_LIST,	 /* what `egress_list` names, and of that nothing in the ranges above */
 };
 
 struct sandbox_bind {
@@ -43,6 +44,8 @@ struct sandbox_limits {	    /* 0 everywhere: unlimited */
 	uint64_t tmpfs;	    /* bytes for /tmp, /dev/shm each; 0: 256 MiB; charged to memory */
 	uint32_t timeout_s; /* wall clock; then SIGTERM, 5 s, SIGKILL, and reason "timeout" */
 	uint64_t log_bytes; /* stdout+stderr budget: what goes beyond is dropped and counted in the log; 0: 64 MiB */
+	uint64_t io_bytes;  /* bytes per second that it reads, and that it writes, from and to block devices */
+	uint64_t bandwidth; /* bytes per second to the Internet, and from it */
 };
 
 struct sandbox_spec {
@@ -64,6 +67,7 @@ struct sandbox_spec {
 	char *cwd;	/* absolute inside; NULL: "/" */
 	char *hostname; /* NULL: the name */
 	enum sandbox_egress egress;
+	char **egress_list; /* NULL-ended, EGRESS_LIST only; what an entry may say: egress.h */
 	struct sandbox_limits limits;
 };
 
