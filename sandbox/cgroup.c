@@ -65,15 +65,29 @@ int cg_read(int dir, const char *file, char *dst, size_t size)
 	return (int)len;
 }
 
+static uint64_t number_of(const char *text)
+{
+	return text[0] == '-' || text[0] == 'm' ? UINT64_MAX : strtoull(text, NULL, 10);
+}
+
 uint64_t cg_number(int dir, const char *file)
 {
 	char text[64];
 
-	if (cg_read(dir, file, text, sizeof text) <= 0)
-		return 0;
-	if (text[0] == '-' || text[0] == 'm')
-		return UINT64_MAX;
-	return strtoull(text, NULL, 10);
+	return cg_read(dir, file, text, sizeof text) <= 0 ? 0 : number_of(text);
+}
+
+int cg_set(int dir, const char *file, const char *text, uint64_t *got)
+{
+	cleanup_close int fd = openat(dir, file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n = (ssize_t)strlen(text);
+	char now[64];
+
+	if (fd < 0 || write(fd, text, (size_t)n) != n || (n = pread(fd, now, sizeof now - 1, 0)) < 0)
+		return -errno;
+	now[n] = '\0';
+	*got = number_of(now);
+	return 0;
 }
 
 uint64_t cg_keyed(int dir, const char *file, const char *key)
@@ -93,14 +107,14 @@ uint64_t cg_keyed(int dir, const char *file, const char *key)
 
 int cg_open_group(int root, const char *name, bool make)
 {
-	if (make && mkdirat(root, tree, 0755) < 0 && errno != EEXIST)
-		return -errno;
-	cleanup_close int parent = openat(root, tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (parent < 0)
-		return -errno;
-	if (make && mkdirat(parent, name, 0755) < 0 && errno != EEXIST)
-		return -errno;
-	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	char path[2 * SANDBOX_NAME_MAX + 8];
+
+	snprintf(path, sizeof path, "%s/%s", tree, name);
+	if (make && mkdirat(root, path, 0755) < 0 && errno == ENOENT)
+		if ((mkdirat(root, tree, 0755) < 0 && errno != EEXIST) ||
+		    (mkdirat(root, path, 0755) < 0 && errno != EEXIST))
+			return -errno;
+	int fd = openat(root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -267,6 +281,13 @@ static void enter_delegated(void)
 	roots.v2_delegated = true;
 }
 
+static void leave_v1(enum cgroup_controller c)
+{
+	if (roots.v1[c] >= 0)
+		close(roots.v1[c]);
+	roots.v1[c] = -1;
+}
+
 static const struct cgroup_ops *detect(void)
 {
 	const char *force = getenv("SPACED_FORCE");
@@ -283,8 +304,14 @@ static const struct cgroup_ops *detect(void)
 		return &cgroup_v1_ops;
 	if (roots.v2 < 0 && root)
 		roots.v2 = mount_v2();
+	if (v1 && roots.v2 >= 0 && !(force && has_word(force, "cgroup_v2"))) {
+		/* What v2 does in any case takes no group on v1, whose making is a good part of a start. */
+		leave_v1(CG_FREEZER);
+		leave_v1(CG_CPUACCT);
+		return &cgroup_hybrid_ops;
+	}
 	if (v1 && !(force && has_word(force, "cgroup_v2")))
-		return roots.v2 >= 0 ? &cgroup_hybrid_ops : &cgroup_v1_ops;
+		return &cgroup_v1_ops;
 	if (roots.v2 < 0)
 		return &cgroup_none_ops;
 	if (cgroup_v2_prepare(&err) < 0) {

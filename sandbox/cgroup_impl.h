@@ -21,6 +21,8 @@ const struct cgroup_roots *cgroup_roots(void);
 const char *cgroup_tree(void);
 
 int cg_write(int dir, const char *file, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Writes a limit and reads through the same descriptor what the kernel made of it, a number as of cg_number(). */
+int cg_set(int dir, const char *file, const char *text, uint64_t *got);
 /* Reads a short file as a NUL-terminated string; the length, or negative errno. */
 int cg_read(int dir, const char *file, char *dst, size_t size);
 /* A file that is one number ("max" and -1: UINT64_MAX); 0 when it is not there. */

@@ -20,14 +20,16 @@ static int v1_dir(const char *name, enum cgroup_controller c, bool make)
 /* Writes and reads back; 0 means no limit, and then a missing file is no error. */
 static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
 {
-	uint64_t page = 4096;
-	int rc = value ? cg_write(dir, file, "%llu", (unsigned long long)value) : cg_write(dir, file, "-1");
+	uint64_t page = 4096, got = 0;
+	char text[32] = "-1";
 
+	if (value)
+		snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+	int rc = cg_set(dir, file, text, &got);
 	if (rc < 0 && !value)
 		return 0;
 	if (rc < 0)
 		return err_set(err, -rc, "cgroup limit %s", file);
-	uint64_t got = cg_number(dir, file);
 	if (value && got != value && got != value / page * page)
 		return err_set(err, EIO, "cgroup limit %s is %llu instead of %llu", file, (unsigned long long)got,
 			       (unsigned long long)value);
@@ -38,10 +40,10 @@ static int set_memory(int dir, uint64_t bytes, struct err *err)
 {
 	bool sum = faccessat(dir, "memory.memsw.limit_in_bytes", W_OK, 0) == 0;
 
-	/* memsw may never be below memory, so growing and shrinking want opposite orders: open the sum first. */
-	if (sum && set_limit(dir, "memory.memsw.limit_in_bytes", 0, err) < 0)
-		return -1;
-	if (set_limit(dir, "memory.limit_in_bytes", bytes, err) < 0)
+	/* memsw may never be below memory, so a group that is adopted and is to grow wants the sum opened first. */
+	if (set_limit(dir, "memory.limit_in_bytes", bytes, err) < 0 &&
+	    (!sum || set_limit(dir, "memory.memsw.limit_in_bytes", 0, err) < 0 ||
+	     set_limit(dir, "memory.limit_in_bytes", bytes, err) < 0))
 		return -1;
 	return sum ? set_limit(dir, "memory.memsw.limit_in_bytes", bytes, err) : 0;
 }
@@ -252,6 +254,8 @@ static int v1_stats(const struct cgroup *cg, struct cgroup_stats *out, struct er
 		out->throttled_usec = cg_keyed(cpu, "cpu.stat", "throttled_time") / 1000;
 	if (acct >= 0)
 		out->cpu_usec = cg_number(acct, "cpuacct.usage") / 1000;
+	else if (cg->v2_dir >= 0) /* a core figure: counted without a controller */
+		out->cpu_usec = cg_keyed(cg->v2_dir, "cpu.stat", "usage_usec");
 	if (pids >= 0)
 		out->pids = (uint32_t)cg_number(pids, "pids.current");
 	return 0;

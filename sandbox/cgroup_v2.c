@@ -80,8 +80,12 @@ int cgroup_v2_open(const char *name, bool make, struct cgroup *out, struct err *
  * error only when there is something to limit: an unkept promise is worse than a refusal. */
 static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
 {
-	int rc = value ? cg_write(dir, file, "%llu", (unsigned long long)value) : cg_write(dir, file, "max");
+	uint64_t got = 0, page = 4096;
+	char text[32] = "max";
 
+	if (value)
+		snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+	int rc = cg_set(dir, file, text, &got);
 	if (rc == -ENOENT && !value)
 		return 0;
 	if (rc == -ENOENT)
@@ -91,7 +95,6 @@ static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
 			       file);
 	if (rc < 0)
 		return err_set(err, -rc, "cgroup limit %s", file);
-	uint64_t got = cg_number(dir, file), page = 4096;
 	if (value && got != value && got != value / page * page)
 		return err_set(err, EIO, "cgroup limit %s is %llu instead of %llu", file, (unsigned long long)got,
 			       (unsigned long long)value);
@@ -101,12 +104,14 @@ static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
 static int set_cpu(int dir, uint32_t milli, struct err *err)
 {
 	unsigned quota = milli * (PERIOD_USEC / 1000);
-	int rc = milli ? cg_write(dir, "cpu.max", "%u %u", quota, PERIOD_USEC)
-		       : cg_write(dir, "cpu.max", "max %u", PERIOD_USEC);
+	uint64_t got = 0;
+	char text[32];
 
+	snprintf(text, sizeof text, milli ? "%u %u" : "max", quota, PERIOD_USEC);
+	int rc = cg_set(dir, "cpu.max", text, &got);
 	if (rc < 0 && !(rc == -ENOENT && !milli))
 		return err_set(err, -rc, "cgroup limit cpu.max");
-	if (milli && cg_number(dir, "cpu.max") != quota)
+	if (milli && got != quota)
 		return err_set(err, EIO, "cgroup limit cpu.max was not kept");
 	/* Saved up quota of one period: a page view is a burst, not a load. Kernel ≥ 5.14, else without. */
 	cg_write(dir, "cpu.max.burst", "%u", quota);
