@@ -54,7 +54,8 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*
 FUZZ := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 all: $(PROGRAMS)
-.PHONY: all help deps run test unit e2e sanitize vm lint format bench fuzz install uninstall clean battery
+.PHONY: all help deps run test unit e2e sanitize vm lint format bench fuzz install uninstall clean battery \
+	battery-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -63,6 +64,7 @@ help:
 	@echo 'make run         install what is missing, build, start, deploy the example   [PORT=7000 STATE=var]'
 	@echo 'make test        all tests'
 	@echo 'make unit e2e    one kind of them            make sanitize   tests under ASan + UBSan'
+	@echo 'make battery     99 ways out, each tried; escaped must be 0'
 	@echo 'make vm          sandbox, battery and a daemon on the kernel of Debian, cgroup v2 alone, in a VM'
 	@echo 'make lint        format, clang-tidy, shellcheck, front end    make format'
 	@echo 'make bench       measured ratios             make fuzz [SECONDS=60]'
@@ -107,6 +109,14 @@ $(B)/proxy: $(B)/obj/proxy/cmd/proxy.o $(B)/proxy.a $(B)/base.a
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox) cmocka)
 
+# The attacker is static: it needs nothing of the system that it is in. So is what takes calls away from the launcher.
+BATTERY := $(addprefix $(B)/tests/battery/,probe shim)
+battery_cc = @mkdir -p $(@D); $(if $(V),,echo '  CC    $@'); $(CC) -std=gnu17 -D_GNU_SOURCE -O1 $(WARN) -static -o $@
+$(B)/tests/battery/probe: $(wildcard tests/battery/probe/*.c) tests/battery/probe/probe.h
+	$(battery_cc) $(filter %.c,$^)
+$(B)/tests/battery/shim: tests/battery/shim.c
+	$(battery_cc) $^
+
 $(B)/tests/bench/start: $(call objs,$(wildcard tests/bench/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
 
@@ -128,9 +138,12 @@ e2e: all
 sanitize:
 	@$(MAKE) --no-print-directory -j2 SANITIZE=1 all
 	@tests/run sanitize
-vm: all unit-programs
+vm: all unit-programs battery-programs
 	@tests/run vm
 unit-programs: $(UNIT)
+battery-programs: $(BATTERY)
+battery: all
+	@tests/run battery
 
 lint:
 	@scripts/lint

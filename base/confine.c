@@ -390,22 +390,27 @@ static int unknown_is_enosys(scmp_filter_ctx ctx, struct err *err)
 	return 0;
 }
 
-static int drop_capabilities(struct err *err)
+static int drop_capabilities(unsigned promises, struct err *err)
 {
-	cap_t none = cap_init();
+	static const cap_value_t net_admin[] = {CAP_NET_ADMIN};
+	cap_t keep = cap_init();
 
 	for (int cap = 0; cap <= 63; cap++)
 		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* fails without CAP_SETPCAP: nothing to drop then */
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	int r = none ? cap_set_proc(none) : -1;
+	if (keep && (promises & PROMISE_NET_ADMIN)) {
+		cap_set_flag(keep, CAP_PERMITTED, 1, net_admin, CAP_SET);
+		cap_set_flag(keep, CAP_EFFECTIVE, 1, net_admin, CAP_SET);
+	}
+	int r = keep ? cap_set_proc(keep) : -1;
 	int e = errno;
-	cap_free(none);
+	cap_free(keep);
 	return r < 0 ? err_set(err, e, "drop capabilities") : 0;
 }
 
 int confine_syscalls(unsigned promises, struct err *err)
 {
-	if (drop_capabilities(err) < 0)
+	if (drop_capabilities(promises, err) < 0)
 		return -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_set(err, errno, "no_new_privs");

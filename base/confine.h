@@ -10,11 +10,12 @@
 #include "base/err.h"
 
 enum promise {
-	PROMISE_BASE = 0,	/* memory, time, signals on itself, read/write/poll on what is open, threads */
-	PROMISE_FILES = 1 << 0, /* open, create, rename, remove (where Landlock lets it) */
-	PROMISE_INET = 1 << 1,	/* socket/connect AF_INET, AF_INET6 */
-	PROMISE_UNIX = 1 << 2,	/* socket/connect/accept AF_UNIX */
-	PROMISE_EXEC = 1 << 3,	/* fork and exec */
+	PROMISE_BASE = 0,	    /* memory, time, signals on itself, read/write/poll on what is open, threads */
+	PROMISE_FILES = 1 << 0,	    /* open, create, rename, remove (where Landlock lets it) */
+	PROMISE_INET = 1 << 1,	    /* socket/connect AF_INET, AF_INET6 */
+	PROMISE_UNIX = 1 << 2,	    /* socket/connect/accept AF_UNIX */
+	PROMISE_EXEC = 1 << 3,	    /* fork and exec */
+	PROMISE_NET_ADMIN = 1 << 4, /* CAP_NET_ADMIN is kept: requests over netlink sockets that are open */
 };
 
 struct confine_path {
@@ -28,7 +29,7 @@ int confine_user(uid_t uid, gid_t gid, struct err *err);
 /* Landlock: only `paths` (ended by .path == NULL) stay reachable. Without Landlock in the kernel: 0 and a log line.
  * Best effort on the ABI; sets no_new_privs. */
 int confine_files(const struct confine_path *paths, struct err *err);
-/* No capabilities in any set, no_new_privs, not dumpable, then the allow-list for `promises` (a mask of enum promise).
+/* No capabilities in any set (but see PROMISE_NET_ADMIN), no_new_privs, not dumpable, then the allow-list for `promises` (a mask of enum promise).
  * Anything else fails with EPERM, unknown numbers with ENOSYS. PROMISE_EXEC: children inherit it all. */
 int confine_syscalls(unsigned promises, struct err *err);
 

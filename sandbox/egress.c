@@ -4,10 +4,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libmnl/libmnl.h>
-#include <linux/netfilter.h>
-#include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
 #include <nftables/libnftables.h>
 #include <string.h>
 #include <sys/file.h>
@@ -16,15 +12,10 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "sandbox/egress_list.h"
 #include "sandbox/netns.h"
+#include "sandbox/nf.h"
 #include "sandbox/rtnl.h"
-
-/* Not the Internet: IANA's special-purpose registry (RFC 6890) and multicast, without the documentation ranges. Two are
- * metadata services of clouds with addresses that look public: 168.63.129.16 (Azure's WireServer), and Oracle's in
- * 192.0.0.0/24. */
-#define FORBIDDEN                                                                                                      \
-	"0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 168.63.129.16, 169.254.0.0/16, 172.16.0.0/12, "            \
-	"192.0.0.0/24, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4"
 
 #define FLOWS_MAX "4096" /* of one sandbox at a time; a host has 65536 and more */
 
@@ -78,7 +69,7 @@ size_t egress_resolvers(const char *resolv_conf, uint32_t out[4])
 
 /* resolv.conf may name only a stub on loopback; who runs it keeps the real list elsewhere. When nobody does, the stub
  * itself is used (the link then lets packets reach 127/8: only port 53, by the rules). */
-static size_t host_resolvers(uint32_t out[4])
+size_t egress_host_resolvers(uint32_t out[4])
 {
 	static const char *const files[] = {"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf",
 					    "/run/NetworkManager/no-stub-resolv.conf",
@@ -153,7 +144,9 @@ void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool gua
 	buf_adds(out, "oifname \"" EGRESS_PREFIX "*\" reject with icmp type admin-prohibited\n");
 	buf_adds(out, count);
 	buf_adds(out, dns);
-	buf_adds(out, "ip daddr { " FORBIDDEN " } reject with icmp type admin-prohibited\n"
+	buf_adds(out, "ip daddr { ");
+	egress_forbidden_text(out);
+	buf_adds(out, " } reject with icmp type admin-prohibited\n"
 		      "ct state invalid drop\naccept\n}\n"
 		      "chain to_links {\nct state established,related accept\ndrop\n}\n"
 		      "chain leave { type nat hook postrouting priority srcnat; policy accept;\n");
@@ -175,33 +168,7 @@ static void rules_text(const char *tag, const char *chains, uint64_t version, st
 		 tag, tag, tag, tag);
 }
 
-/* One netlink question: is there chain `chain` in table ip `table`? */
-static bool chain_present(const char *table, const char *chain)
-{
-	char room[4096] = {0};
-	struct nlmsghdr *h = mnl_nlmsg_put_header(room);
-	struct mnl_socket *s = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
-	bool there = false;
-
-	if (!s)
-		return false;
-	h->nlmsg_type = (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETCHAIN;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-	h->nlmsg_seq = 1;
-	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof *g);
-	g->nfgen_family = NFPROTO_IPV4;
-	g->version = NFNETLINK_V0;
-	mnl_attr_put_strz(h, NFTA_CHAIN_TABLE, table);
-	mnl_attr_put_strz(h, NFTA_CHAIN_NAME, chain);
-	if (mnl_socket_bind(s, 0, MNL_SOCKET_AUTOPID) == 0 && mnl_socket_sendto(s, h, h->nlmsg_len) >= 0) {
-		ssize_t n = mnl_socket_recvfrom(s, room, sizeof room);
-		there = n > 0 && mnl_cb_run(room, (size_t)n, 1, mnl_socket_get_portid(s), NULL, NULL) >= 0;
-	}
-	mnl_socket_close(s);
-	return there;
-}
-
-static int nft_run(const char *text, struct buf *output, struct err *err)
+int egress_nft(const char *text, struct buf *output, struct err *err)
 {
 	struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
 
@@ -222,40 +189,26 @@ static int nft_run(const char *text, struct buf *output, struct err *err)
 }
 
 /* Other people's firewalls: a packet must be accepted by every base chain of a hook. In each that drops by policy
- * (iptables-nft, ufw, Docker), one rule of ours lets our links pass; what they may do is said by our own chains.
- * firewalld and iptables-legacy are not touched: doctor names them. */
+ * (iptables-nft, ufw, Docker), two rules of ours let our links pass; what they may do is said by our own chains.
+ * firewalld and iptables-legacy are not touched: doctor names them. Raw netlink: libnftables would have to read rules that
+ * newer programs have written, and Debian 12's crashes on some. */
 static int pass_foreign_forward(struct err *err)
 {
-	cleanup_buf struct buf list = BUF_INIT;
-	cleanup_buf struct buf cmd = BUF_INIT;
-	char family[16] = "", table[128] = "", chain[128] = "";
-	bool dropping = false, passed = false;
+	cleanup_free struct nf_forward *all = NULL;
+	size_t count = 0;
+	struct nf n;
 
-	if (nft_run("list ruleset", &list, err) < 0)
+	if (nf_open(&n, err) < 0)
 		return -1;
-	buf_addc(&list, '\n');
-	for (char *p = list.data, *end; *p && (end = strchr(p, '\n')) != NULL; p = end + 1) {
-		*end = '\0';
-		if (sscanf(p, "table %15s %127s {", family, table) == 2)
-			continue;
-		if (sscanf(p, " chain %127s {", chain) == 1)
-			dropping = passed = false;
-		if (strstr(p, "type filter hook forward") && strstr(p, "policy drop"))
-			dropping = strcmp(family, "ip") == 0 || strcmp(family, "inet") == 0;
-		if (strstr(p, "comment \"spaced\""))
-			passed = true;
-		if (strcmp(p, "\t}") == 0 && dropping && !passed)
-			buf_addf(&cmd,
-				 "insert rule %s %s %s iifname \"" EGRESS_PREFIX "*\" accept comment \"spaced\"\n"
-				 "insert rule %s %s %s oifname \"" EGRESS_PREFIX
-				 "*\" ct state established,related accept "
-				 "comment \"spaced\"\n",
-				 family, table, chain, family, table, chain);
-	}
-	return cmd.len ? nft_run(cmd.data, NULL, err) : 0;
+	int r = nf_forward_drops(&n, &all, &count, err);
+	for (size_t i = 0; i < count && r == 0; i++)
+		if (!all[i].passed)
+			r = nf_forward_pass(&n, &all[i], EGRESS_PREFIX, err);
+	nf_close(&n);
+	return r;
 }
 
-static int write_sysctl(const char *path, const char *value, struct err *err)
+int egress_sysctl(const char *path, const char *value, struct err *err)
 {
 	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
 	int r = fd < 0 ? -errno : io_write_full(fd, value, strlen(value));
@@ -301,16 +254,16 @@ int egress_ensure(const struct egress *e, struct err *err)
 		return err_set(err, errno, "lock %s", e->lock);
 	if (routing(lock, &guard, err) < 0)
 		return -1;
-	egress_rules(e->tag, resolvers, host_resolvers(resolvers), guard, &chains);
+	egress_rules(e->tag, resolvers, egress_host_resolvers(resolvers), guard, &chains);
 	uint64_t v = hash(chains.data, chains.len);
 	snprintf(table, sizeof table, "spaced_%s", e->tag);
 	snprintf(version, sizeof version, "v%016llx", (unsigned long long)v);
-	if (!chain_present(table, version)) {
+	if (!nf_chain_present(table, version)) {
 		rules_text(e->tag, chains.data, v, &text);
-		if (nft_run(text.data, NULL, err) < 0 || pass_foreign_forward(err) < 0)
+		if (egress_nft(text.data, NULL, err) < 0 || pass_foreign_forward(err) < 0)
 			return -1;
 	}
-	return write_sysctl("/proc/sys/net/ipv4/ip_forward", "1", err); /* after the rules: never open in between */
+	return egress_sysctl("/proc/sys/net/ipv4/ip_forward", "1", err); /* after the rules: never open in between */
 }
 
 int egress_remove_rules(const struct egress *e, struct err *err)
@@ -318,206 +271,7 @@ int egress_remove_rules(const struct egress *e, struct err *err)
 	cleanup_free char *text = xasprintf("add table ip spaced_%s\ndelete table ip spaced_%s\n"
 					    "add table ip6 spaced_%s\ndelete table ip6 spaced_%s\n",
 					    e->tag, e->tag, e->tag, e->tag);
-	return nft_run(text, NULL, err);
-}
-
-/* -- links -------------------------------------------------------------------------------------------------------- */
-
-static void link_name(const struct egress *e, uint32_t n, char out[16])
-{
-	snprintf(out, 16, EGRESS_PREFIX "%s%04x", e->tag, n & 0xffff);
-}
-
-#define MAX_OWN 1024
-struct plan {
-	const struct egress *e;
-	uint32_t own[MAX_OWN]; /* ifindexes of our links: their routes do not count */
-	size_t nown;
-	uint32_t out; /* ifindex of the default route */
-	uint32_t out_mtu;
-	uint32_t at; /* the /30 in question */
-	bool taken;
-};
-
-static void plan_link(void *ctx, const struct rtnl_link *l)
-{
-	struct plan *p = ctx;
-
-	if (strncmp(l->name, EGRESS_PREFIX, 3) == 0 && strncmp(l->name + 3, p->e->tag, 5) == 0 && p->nown < MAX_OWN)
-		p->own[p->nown++] = l->index;
-	if (p->out && l->index == p->out)
-		p->out_mtu = l->mtu;
-}
-
-static void plan_default(void *ctx, const struct rtnl_route *r)
-{
-	struct plan *p = ctx;
-
-	if (r->prefix == 0 && r->ifindex && !p->out)
-		p->out = r->ifindex;
-}
-
-static bool overlap(uint32_t a, unsigned pa, uint32_t b, unsigned pb)
-{
-	unsigned p = pa < pb ? pa : pb;
-	uint32_t mask = p ? ~0U << (32 - p) : 0;
-
-	return (a & mask) == (b & mask);
-}
-
-static void plan_route(void *ctx, const struct rtnl_route *r)
-{
-	struct plan *p = ctx;
-
-	if (r->prefix == 0 || !overlap(r->addr, r->prefix, p->at & 0xffff0000U, 16))
-		return;
-	for (size_t i = 0; i < p->nown; i++)
-		if (p->own[i] == r->ifindex)
-			return;
-	p->taken = true;
-}
-
-/* The first /16 that no foreign route of the host touches: out of 100.64/10 (shared address space, RFC 6598: no LAN uses
- * it), else out of 10/8. The kernel's tables are the truth; nothing is remembered. */
-static int choose_net(struct rtnl *nl, struct plan *p, uint32_t n, struct err *err)
-{
-	for (unsigned k = 0; k < 64 + 200; k++) {
-		uint32_t block =
-		    k < 64 ? 0x64400000U + (((k + 32) % 64) << 16) : 0x0a000000U + ((254 - (k - 64)) << 16);
-		uint32_t dns[4];
-		size_t ndns = host_resolvers(dns);
-		p->at = block + n * 4;
-		p->taken = false;
-		if (rtnl_routes(nl, plan_route, p, err) < 0)
-			return -1;
-		for (size_t i = 0; i < ndns; i++)
-			p->taken |= overlap(dns[i], 32, block, 16);
-		if (!p->taken)
-			return 0;
-	}
-	return err_set(err, EADDRNOTAVAIL, "no private network is left that the host does not use");
-}
-
-static int host_side(struct rtnl *nl, const char *name, uint32_t addr, struct err *err)
-{
-	static const struct {
-		const char *path, *value;
-	} settings[] = {
-	    {"/proc/sys/net/ipv6/conf/%s/disable_ipv6", "1"},
-	    {"/proc/sys/net/ipv4/conf/%s/rp_filter", "1"}, /* nobody sends with another's address */
-	    {"/proc/sys/net/ipv4/conf/%s/accept_redirects", "0"},
-	    {"/proc/sys/net/ipv4/conf/%s/send_redirects", "0"},
-	    {"/proc/sys/net/ipv4/conf/%s/route_localnet", "1"}, /* a resolver on loopback; all else is rejected */
-	};
-	uint32_t dns[4];
-	bool stub = host_resolvers(dns) > 0 && dns[0] >> 24 == 127;
-
-	for (size_t i = 0; i < sizeof settings / sizeof *settings - (stub ? 0 : 1); i++) {
-		char path[96];
-		int k = (int)(strchr(settings[i].path, '%') - settings[i].path);
-		snprintf(path, sizeof path, "%.*s%s%s", k, settings[i].path, name, settings[i].path + k + 2);
-		if (write_sysctl(path, settings[i].value, err) < 0)
-			return -1;
-	}
-	return rtnl_address(nl, name, addr, 30, err) < 0 ? -1 : rtnl_link_up(nl, name, err);
-}
-
-static int sandbox_side(int netns, uint32_t gateway, struct err *err)
-{
-	struct rtnl nl = {0};
-	int back;
-
-	if (netns_enter(netns, &back, err) < 0)
-		return -1;
-	int r = rtnl_open(&nl, err);
-	if (r == 0)
-		r = rtnl_address(&nl, "eth0", gateway + 1, 30, err);
-	if (r == 0)
-		r = rtnl_link_up(&nl, "eth0", err);
-	if (r == 0)
-		r = rtnl_default_route(&nl, gateway, err);
-	rtnl_close(&nl);
-	netns_leave(back);
-	return r;
-}
-
-int egress_attach(const struct egress *e, uint32_t n, int netns, struct err *err)
-{
-	struct plan p = {.e = e, .out_mtu = 1500};
-	struct rtnl nl;
-	char name[16];
-
-	if (n >= EGRESS_MAX)
-		return err_set(err, EADDRNOTAVAIL, "too many sandboxes with egress");
-	link_name(e, n, name);
-	if (rtnl_open(&nl, err) < 0)
-		return -1;
-	int r = rtnl_link_delete(&nl, name, err); /* a leftover of an earlier life */
-	if (r == 0)
-		r = rtnl_routes(&nl, plan_default, &p, err);
-	if (r == 0)
-		r = rtnl_links(&nl, plan_link, &p, err);
-	if (r == 0)
-		r = choose_net(&nl, &p, n, err);
-	if (r == 0)
-		r = rtnl_veth(&nl, name, "eth0", netns, p.out_mtu >= 576 && p.out_mtu < 1500 ? p.out_mtu : 1500, err);
-	if (r == 0) {
-		r = host_side(&nl, name, p.at + 1, err);
-		if (r == 0)
-			r = sandbox_side(netns, p.at + 1, err);
-		if (r < 0)
-			rtnl_link_delete(&nl, name, NULL);
-	}
-	rtnl_close(&nl);
-	return r < 0 ? err_prefix(err, "egress") : 0;
-}
-
-int egress_detach(const struct egress *e, uint32_t n, struct err *err)
-{
-	struct rtnl nl;
-	char name[16];
-
-	link_name(e, n, name);
-	if (rtnl_open(&nl, err) < 0)
-		return -1;
-	int r = rtnl_link_delete(&nl, name, err);
-	rtnl_close(&nl);
-	return r;
-}
-
-struct sweep {
-	const struct egress *e;
-	bool (*keep)(void *ctx, uint32_t n);
-	void *ctx;
-	uint32_t *found;
-	size_t n;
-};
-
-static void sweep_link(void *ctx, const struct rtnl_link *l)
-{
-	struct sweep *s = ctx;
-	unsigned n;
-
-	if (strncmp(l->name, EGRESS_PREFIX, 3) != 0 || strncmp(l->name + 3, s->e->tag, 5) != 0 ||
-	    sscanf(l->name + 8, "%4x", &n) != 1 || s->keep(s->ctx, n))
-		return;
-	s->found = xreallocarray(s->found, s->n + 1, sizeof *s->found);
-	s->found[s->n++] = n;
-}
-
-int egress_sweep(const struct egress *e, bool (*keep)(void *ctx, uint32_t n), void *ctx, struct err *err)
-{
-	struct sweep s = {.e = e, .keep = keep, .ctx = ctx};
-	struct rtnl nl;
-
-	if (rtnl_open(&nl, err) < 0)
-		return -1;
-	int r = rtnl_links(&nl, sweep_link, &s, err);
-	rtnl_close(&nl);
-	for (size_t i = 0; i < s.n && r == 0; i++)
-		r = egress_detach(e, s.found[i], err);
-	free(s.found);
-	return r;
+	return egress_nft(text, NULL, err);
 }
 
 /* -- probe -------------------------------------------------------------------------------------------------------- */
@@ -540,7 +294,7 @@ bool egress_probe(struct buf *why)
 	rtnl_link_delete(&nl, name, NULL);
 	rtnl_close(&nl);
 	if (r == 0)
-		r = nft_run("list tables", &text, &err);
+		r = egress_nft("list tables", &text, &err);
 	if (r < 0) {
 		buf_addf(why, "egress: %s\n", err.msg);
 		return false;
@@ -553,7 +307,7 @@ bool egress_probe(struct buf *why)
 	    strstr(text.data, "filter"))
 		buf_adds(why, "egress: iptables-legacy rules are active: if their FORWARD policy is DROP, run "
 			      "iptables-legacy -I FORWARD -i " EGRESS_PREFIX "+ -j ACCEPT and the same with -o\n");
-	size_t n = host_resolvers(dns);
+	size_t n = egress_host_resolvers(dns);
 	if (n == 0)
 		buf_adds(why, "egress: the host has no IPv4 name server in resolv.conf: no DNS inside\n");
 	return true;

@@ -1,5 +1,6 @@
 /* The way out to the Internet for one sandbox: a veth pair from its network namespace to the host, forwarded and
- * masqueraded by nftables. Wished for by EGRESS_INTERNET; called by the spawner's workers (root).
+ * masqueraded by nftables. Wished for by EGRESS_INTERNET and EGRESS_LIST (what a list names is enforced inside the sandbox's
+ * namespace: egress_inside.h); called by the spawner's workers (root). Without root: slirp.h.
  *
  * What the rules let through: only to public IPv4 addresses; never to the host itself, to another sandbox, to private,
  * link-local (metadata), CGNAT, multicast or reserved ranges. DNS: EGRESS_DNS, the one name server in the sandbox's
@@ -31,8 +32,9 @@ void egress_init(struct egress *e, const char *state, const char *lock);
 /* The rules are there as they should be now (resolvers, ranges), routing is on; else puts them there. Milliseconds when
  * something is to do; run it in a worker (libnftables keeps memory). */
 int egress_ensure(const struct egress *e, struct err *err);
-/* Connects `netns` as number `n`. */
-int egress_attach(const struct egress *e, uint32_t n, int netns, struct err *err);
+/* Connects `netns` as number `n`. `bandwidth`: bytes per second each way, by a token bucket at each end; 0: no limit. ENOENT
+ * when the kernel has none. */
+int egress_attach(const struct egress *e, uint32_t n, int netns, uint64_t bandwidth, struct err *err);
 /* Removes link `n`; 0 also when it is not there. */
 int egress_detach(const struct egress *e, uint32_t n, struct err *err);
 /* Removes all of our links whose number `keep` does not want. */
@@ -41,6 +43,12 @@ int egress_sweep(const struct egress *e, bool (*keep)(void *ctx, uint32_t n), vo
 int egress_remove_rules(const struct egress *e, struct err *err);
 /* Whether this host can: CAP_NET_ADMIN, veth, nftables. `why` gets lines for `spacectl doctor`, also on success. */
 bool egress_probe(struct buf *why);
+
+/* For the rest of sandbox/: the resolvers of this host; text for libnftables; a sysctl, 0 when the kernel has none of
+ * that name. */
+size_t egress_host_resolvers(uint32_t out[4]);
+int egress_nft(const char *text, struct buf *output, struct err *err);
+int egress_sysctl(const char *path, const char *value, struct err *err);
 
 /* Deciders, apart for tests. The real resolvers of a host from the text of its resolv.conf: IPv4 only, loopback stubs left
  * out. Returns their number. */

@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/egress_inside.h"
 #include "sandbox/sandbox.h"
 
 #define FREEZE_MS 2000
@@ -53,6 +54,8 @@ struct start {
 	int log_pipe[2];
 	int netns;
 	int channel;
+	struct egress_policy policy;
+	struct egress_inside inside;
 };
 
 static int open_volume(struct spawn *s, const char *name, int *fd, struct err *err)
@@ -105,9 +108,15 @@ static int open_network(struct start *st, struct err *err)
 	if (i->info.egress == NO_EGRESS)
 		return 0;
 	/* in a child of its own, for libnftables' memory */
-	if (worker_run(ensure_in_worker, &i->s->egress, NULL, err) < 0)
+	if (worker_run(ensure_in_worker, &i->s->egress, NULL, err) < 0 ||
+	    egress_policy_of(&st->spec, &st->policy, err) < 0)
 		return -1;
-	return egress_attach(&i->s->egress, i->info.egress, st->netns, err);
+	if (egress_inside_needed(&st->policy, false)) {
+		st->inside = (struct egress_inside){.policy = &st->policy, .uid = EGRESS_INSIDE_UID(st->spec.id_base)};
+		st->src.network = egress_inside_network;
+		st->src.network_ctx = &st->inside;
+	}
+	return egress_attach(&i->s->egress, i->info.egress, st->netns, st->policy.bandwidth, err);
 }
 
 static int start_sandbox(struct start *st, struct monitor *m, struct err *err)
@@ -206,7 +215,7 @@ static int plan_info(struct spawn *s, const struct sandbox_spec *spec, struct in
 		return err_set(err, EEXIST, "sandbox %s", spec->name);
 	if (spec->base && strcmp(spec->base, "host") != 0)
 		return err_set(err, ENOENT, "base %s", spec->base);
-	if (spec->egress == EGRESS_INTERNET) {
+	if (spec->egress != EGRESS_NONE) {
 		info->egress = free_egress(s);
 		if (info->egress == NO_EGRESS)
 			return err_set(err, EADDRNOTAVAIL, "too many sandboxes with egress");

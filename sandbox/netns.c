@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -50,6 +51,17 @@ ino_t netns_inode(int netns)
 {
 	struct stat st;
 	return fstat(netns, &st) < 0 ? 0 : st.st_ino;
+}
+
+int netns_owner(int netns, int *userns, struct err *err)
+{
+	cleanup_close int owner = ioctl(netns, NS_GET_USERNS);
+	struct stat ours, theirs;
+
+	if (owner < 0 || stat("/proc/self/ns/user", &ours) < 0 || fstat(owner, &theirs) < 0)
+		return err_set(err, errno, "owner of a network namespace");
+	*userns = theirs.st_ino == ours.st_ino ? -1 : steal_fd(&owner);
+	return 0;
 }
 
 int netns_enter(int netns, int *back, struct err *err)

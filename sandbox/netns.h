@@ -19,6 +19,8 @@ int netns_make(struct err *err);
 int netns_enter(int netns, int *back, struct err *err);
 void netns_leave(int back);
 ino_t netns_inode(int netns);
+/* The user namespace that owns it (the caller's descriptor), -1 when that is the caller's own. */
+int netns_owner(int netns, int *userns, struct err *err);
 
 struct netns_pool {
 	int ready[NETNS_POOL];

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "sandbox/contain.h"
 #include "sandbox/egress.h"
+#include "sandbox/slirp.h"
 
 static bool can_mount_overlay(void)
 {
@@ -134,17 +135,6 @@ static bool has_loop(void)
 	return fd >= 0 && ioctl(fd, LOOP_CTL_GET_FREE) >= 0;
 }
 
-/* slirp4netns is found on the usual path; rootless sandboxes are connected by it. */
-static bool has_slirp(void)
-{
-	static const char *const places[] = {"/usr/bin/slirp4netns", "/usr/local/bin/slirp4netns", "/bin/slirp4netns"};
-
-	for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-		if (access(places[i], X_OK) == 0)
-			return true;
-	return false;
-}
-
 void sandbox_probe(struct sandbox_host *h)
 {
 	cleanup_buf struct buf why = BUF_INIT;
@@ -156,5 +146,5 @@ void sandbox_probe(struct sandbox_host *h)
 	probe_namespaces(h);
 	h->loop_devices = h->root && has_loop();
 	h->cgroup = cgroup_host()->kind;
-	h->egress = h->root ? egress_probe(&why) : has_slirp();
+	h->egress = h->root ? egress_probe(&why) : slirp_probe(&why);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <libmnl/libmnl.h>
 #include <linux/if_link.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -141,6 +142,101 @@ int rtnl_default_route(struct rtnl *n, uint32_t gateway, struct err *err)
 	mnl_attr_put_u32(h, RTA_GATEWAY, htonl(gateway));
 	int r = talk(n, h, NULL, NULL);
 	return r < 0 ? err_set(err, -r, "default route") : 0;
+}
+
+/* Bursts of a fiftieth of a second; what waits longer than a tenth is dropped. The bucket holds a whole packet at least, and
+ * packets of segmentation offload that do not fit are segmented by it. */
+int rtnl_bandwidth(struct rtnl *n, const char *name, uint64_t rate, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_NEWQDISC, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
+	struct tcmsg *t = mnl_nlmsg_put_extra_header(h, sizeof *t);
+	uint64_t burst = rate / 50 > 16384 ? rate / 50 : 16384;
+	uint64_t waiting = rate / 10 + burst;
+	struct tc_tbf_qopt opt = {
+	    .rate = {.rate = rate < UINT32_MAX ? (uint32_t)rate : UINT32_MAX, .linklayer = TC_LINKLAYER_ETHERNET},
+	    .limit = waiting < UINT32_MAX ? (uint32_t)waiting : UINT32_MAX};
+
+	t->tcm_family = AF_UNSPEC;
+	t->tcm_ifindex = (int)if_nametoindex(name);
+	t->tcm_parent = TC_H_ROOT;
+	t->tcm_handle = 0x10000;
+	mnl_attr_put_strz(h, TCA_KIND, "tbf");
+	struct nlattr *options = mnl_attr_nest_start(h, TCA_OPTIONS);
+	mnl_attr_put(h, TCA_TBF_PARMS, sizeof opt, &opt);
+	mnl_attr_put_u32(h, TCA_TBF_BURST, burst < UINT32_MAX ? (uint32_t)burst : UINT32_MAX);
+	if (rate >= UINT32_MAX)
+		mnl_attr_put_u64(h, TCA_TBF_RATE64, rate);
+	mnl_attr_nest_end(h, options);
+	int r = talk(n, h, NULL, NULL);
+	return r < 0 ? err_set(err, -r, "bandwidth of %s (sch_tbf)", name) : 0;
+}
+
+static int counters_cb(const struct nlmsghdr *h, void *ctx)
+{
+	struct rtnl_counters *out = ctx;
+	struct rtnl_link_stats64 stats = {0};
+	struct nlattr *a;
+
+	mnl_attr_for_each(a, h, sizeof(struct ifinfomsg))
+	{
+		size_t len = mnl_attr_get_payload_len(a);
+		if (mnl_attr_get_type(a) != IFLA_STATS64)
+			continue;
+		memcpy(&stats, mnl_attr_get_payload(a), len < sizeof stats ? len : sizeof stats);
+		*out = (struct rtnl_counters){.received = stats.rx_bytes, .sent = stats.tx_bytes};
+	}
+	return MNL_CB_OK;
+}
+
+int rtnl_counters(struct rtnl *n, const char *name, struct rtnl_counters *out, struct err *err)
+{
+	char room[ROOM] = {0};
+	struct nlmsghdr *h = request(room, RTM_GETLINK, NLM_F_ACK);
+
+	*out = (struct rtnl_counters){0};
+	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
+	mnl_attr_put_strz(h, IFLA_IFNAME, name);
+	int r = talk(n, h, counters_cb, out);
+	return r < 0 ? err_set(err, -r, "counters of %s", name) : 0;
+}
+
+struct addresses {
+	uint32_t *out;
+	size_t n, max;
+};
+
+static int address_cb(const struct nlmsghdr *h, void *ctx)
+{
+	const struct ifaddrmsg *m = mnl_nlmsg_get_payload(h);
+	struct addresses *all = ctx;
+	struct nlattr *a;
+
+	if (h->nlmsg_type != RTM_NEWADDR || m->ifa_family != AF_INET || m->ifa_scope == RT_SCOPE_HOST)
+		return MNL_CB_OK;
+	mnl_attr_for_each(a, h, sizeof *m)
+	{
+		if (mnl_attr_get_type(a) == IFA_LOCAL && mnl_attr_get_payload_len(a) == 4 && all->n < all->max)
+			all->out[all->n++] = ntohl(mnl_attr_get_u32(a));
+	}
+	return MNL_CB_OK;
+}
+
+size_t rtnl_host_addresses(uint32_t *out, size_t max)
+{
+	struct addresses all = {.out = out, .max = max};
+	char room[ROOM] = {0};
+	struct err ignored;
+	struct rtnl n;
+
+	if (rtnl_open(&n, &ignored) < 0)
+		return 0;
+	struct nlmsghdr *h = request(room, RTM_GETADDR, NLM_F_DUMP);
+	struct ifaddrmsg *m = mnl_nlmsg_put_extra_header(h, sizeof *m);
+	m->ifa_family = AF_INET;
+	int r = talk(&n, h, address_cb, &all);
+	rtnl_close(&n);
+	return r < 0 ? 0 : all.n;
 }
 
 struct walk {

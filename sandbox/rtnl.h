@@ -22,6 +22,15 @@ int rtnl_link_delete(struct rtnl *n, const char *name, struct err *err); /* 0 wh
 int rtnl_address(struct rtnl *n, const char *name, uint32_t addr, unsigned prefix, struct err *err); /* host order */
 int rtnl_default_route(struct rtnl *n, uint32_t gateway, struct err *err);
 
+/* At most `rate` bytes per second leave by the link: a token bucket (tc-tbf(8)) as its queue. ENOENT: the kernel lacks it. */
+int rtnl_bandwidth(struct rtnl *n, const char *name, uint64_t rate, struct err *err);
+struct rtnl_counters {
+	uint64_t received, sent; /* bytes, as the link counts them */
+};
+int rtnl_counters(struct rtnl *n, const char *name, struct rtnl_counters *out, struct err *err);
+/* IPv4 addresses of this namespace's links, without loopback, in host order. Returns their number; 0 also on failure. */
+size_t rtnl_host_addresses(uint32_t *out, size_t max);
+
 struct rtnl_route {
 	uint32_t addr; /* host order */
 	unsigned prefix;

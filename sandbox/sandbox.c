@@ -197,6 +197,8 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 	l->box.netns = open(path, O_RDONLY | O_CLOEXEC);
 	if (userns < 0 || l->box.netns < 0)
 		return err_set(err, errno, "namespaces of the new process");
+	if (src->network && src->network(src->network_ctx, l->box.netns, l->box.pidfd, err) < 0)
+		return -1;
 	for (; !l->child.rootless && n < (int)l->plan.nmounts && rc == 0; n++) {
 		const struct plan_mount *m = &l->plan.mounts[n];
 

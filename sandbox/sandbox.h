@@ -34,6 +34,10 @@ struct sandbox_sources {
 	int netns;     /* prepared network namespace with lo up; -1: make one */
 	bool idmap;    /* layers, top and binds are to be idmapped onto the range */
 	bool outlives; /* goes on when the caller dies (spawner: a monitor is replaced); else dies with it */
+	/* Called once its namespaces are there and before anything runs in them, with pid 1's pidfd; descriptors stay
+	 * the launcher's. NULL: nothing to connect. */
+	int (*network)(void *ctx, int netns, int init, struct err *err);
+	void *network_ctx;
 };
 
 /* A running sandbox. Descriptors owned; closed by sandbox_release(). */

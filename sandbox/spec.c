@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#include "sandbox/egress_list.h"
+
 #define PATH_BYTES 4096
 #define STRING_BYTES (64U * 1024) /* one argument or environment entry */
 #define LIST_ENTRIES 1024U
@@ -136,6 +138,11 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 	if (check_list(s->argv, "arguments", err) < 0 || check_list(s->env, "environment entries", err) < 0 ||
 	    check_list(s->egress_list, "egress entries", err) < 0)
 		return -1;
+	for (char **e = s->egress_list; e && *e; e++) {
+		struct egress_entry entry;
+		if (egress_entry_parse(STRZ(*e), &entry, err) < 0)
+			return -1;
+	}
 	for (char **e = s->env; e && *e; e++)
 		if (!strchr(*e, '=') || **e == '=')
 			return err_set(err, EINVAL, "an environment entry is not NAME=VALUE");

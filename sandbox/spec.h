@@ -67,7 +67,7 @@ struct sandbox_spec {
 	char *cwd;	/* absolute inside; NULL: "/" */
 	char *hostname; /* NULL: the name */
 	enum sandbox_egress egress;
-	char **egress_list; /* NULL-ended, EGRESS_LIST only; what an entry may say: egress.h */
+	char **egress_list; /* NULL-ended, EGRESS_LIST only; what an entry may say: egress_list.h */
 	struct sandbox_limits limits;
 };
 

@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "sandbox/egress.h"
+#include "sandbox/egress_inside.h"
 #include "sandbox/netns.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/skeleton.h"
@@ -41,7 +42,10 @@ static const char usage[] =
     "  --cpus N             processors, as 1.5\n"
     "  --pids N             processes and threads\n"
     "  --disk SIZE          writable layer (in memory); default 256M\n"
-    "  --egress POLICY      none (loopback only, the default) or internet (no private or link-local address)\n"
+    "  --egress POLICY      none (loopback only, the default), internet (no private or link-local address), or\n"
+    "                       list:FILE: only what FILE names, a line each: HOST, *.HOST, ADDR/PREFIX; with :PORT or "
+    "without\n"
+    "  --bandwidth SIZE     bytes per second to the Internet, and from it, as 10M\n"
     "  --timeout TIME       as 60s, 5m, 1h: then SIGTERM, and SIGKILL five seconds later\n"
     "  --env NAME=VALUE     nothing is inherited; PATH, HOME, LANG and TERM have defaults\n"
     "  --cwd FOLDER         working folder inside; default /app\n"
@@ -71,6 +75,8 @@ struct run {
 	int slot; /* locked: our number for ids and addresses */
 	uint32_t number;
 	bool connected;
+	struct egress_policy policy;
+	struct egress_inside inside;
 };
 
 struct outcome {
@@ -180,6 +186,7 @@ enum {
 	OPT_PIDS,
 	OPT_DISK,
 	OPT_EGRESS,
+	OPT_BANDWIDTH,
 	OPT_TIMEOUT,
 	OPT_ENV,
 	OPT_CWD,
@@ -199,6 +206,7 @@ static const struct option longopts[] = {
     {"pids", required_argument, NULL, OPT_PIDS},
     {"disk", required_argument, NULL, OPT_DISK},
     {"egress", required_argument, NULL, OPT_EGRESS},
+    {"bandwidth", required_argument, NULL, OPT_BANDWIDTH},
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
     {"env", required_argument, NULL, OPT_ENV},
     {"cwd", required_argument, NULL, OPT_CWD},
@@ -213,10 +221,26 @@ static const struct option longopts[] = {
 
 static void set_egress(struct sandbox_spec *s, const char *policy)
 {
-	if (strcmp(policy, "internet") == 0)
+	cleanup_buf struct buf text = BUF_INIT;
+	struct err err = ERR_INIT;
+
+	egress_list_free(s->egress_list);
+	s->egress_list = NULL;
+	if (strcmp(policy, "none") == 0) {
+		s->egress = EGRESS_NONE;
+	} else if (strcmp(policy, "internet") == 0) {
 		s->egress = EGRESS_INTERNET;
-	else if (strcmp(policy, "none") != 0)
-		die("--egress: `%s` is neither none nor internet", policy);
+	} else if (strncmp(policy, "list:", 5) == 0) {
+		int rc = io_read_file(AT_FDCWD, policy + 5, EGRESS_LIST_BYTES, &text);
+		if (rc < 0)
+			die("--egress: read `%s`: %s", policy + 5, strerror(-rc));
+		s->egress = EGRESS_LIST;
+		s->egress_list = egress_list_parse((struct str){text.data, text.len}, &err);
+		if (!s->egress_list)
+			die("--egress: `%s`: %s", policy + 5, err.msg);
+	} else {
+		die("--egress: `%s` is none of none, internet, list:FILE", policy);
+	}
 }
 
 static void one_option(struct options *o, int opt, char **argv)
@@ -248,6 +272,9 @@ static void one_option(struct options *o, int opt, char **argv)
 		break;
 	case OPT_EGRESS:
 		set_egress(s, optarg);
+		break;
+	case OPT_BANDWIDTH:
+		s->limits.bandwidth = bytes("--bandwidth", optarg);
 		break;
 	case OPT_TIMEOUT:
 		v = number("--timeout", optarg, "smh", seconds);
@@ -407,19 +434,29 @@ static void take_slot(struct run *r)
 	die("more than %d sandboxes at once", SLOTS);
 }
 
+/* As root by a veth pair, made ahead; the rest (a list; all of it rootless) is done by the launcher's hook. */
 static void connect_out(struct run *r, const struct options *o)
 {
 	struct err err = ERR_INIT;
 
-	if (o->rootless)
-		die("--egress internet needs root (veth and nftables)");
-	r->egress_lock = xasprintf("%s/egress.lock", r->state);
-	egress_init(&r->egress, r->state, r->egress_lock);
-	r->src.netns = netns_make(&err);
-	if (r->src.netns < 0 || egress_ensure(&r->egress, &err) < 0 || egress_detach(&r->egress, r->number, &err) < 0 ||
-	    egress_attach(&r->egress, r->number, r->src.netns, &err) < 0)
+	if (egress_policy_of(&o->spec, &r->policy, &err) < 0)
 		die("%s", err.msg);
-	r->connected = true;
+	r->inside = (struct egress_inside){.policy = &r->policy, .slirp = o->rootless, .gone = -1};
+	if (!o->rootless) {
+		r->inside.uid = EGRESS_INSIDE_UID(o->spec.id_base);
+		r->egress_lock = xasprintf("%s/egress.lock", r->state);
+		egress_init(&r->egress, r->state, r->egress_lock);
+		r->src.netns = netns_make(&err);
+		if (r->src.netns < 0 || egress_ensure(&r->egress, &err) < 0 ||
+		    egress_detach(&r->egress, r->number, &err) < 0 ||
+		    egress_attach(&r->egress, r->number, r->src.netns, r->policy.bandwidth, &err) < 0)
+			die("%s", err.msg);
+		r->connected = true;
+	}
+	if (egress_inside_needed(&r->policy, o->rootless)) {
+		r->src.network = egress_inside_network;
+		r->src.network_ctx = &r->inside;
+	}
 }
 
 static void prepare(struct run *r, struct options *o)
@@ -441,7 +478,7 @@ static void prepare(struct run *r, struct options *o)
 		s->id_base = FIRST_ID + r->number * SANDBOX_IDS;
 	}
 	r->src.skeleton = skeleton_of_host(r->state, s->id_base);
-	if (s->egress == EGRESS_INTERNET)
+	if (s->egress != EGRESS_NONE)
 		connect_out(r, o);
 }
 
@@ -544,6 +581,9 @@ static void clean_up(struct run *r)
 	if (r->connected && egress_detach(&r->egress, r->number, &err) < 0)
 		fprintf(stderr, "sandbox: %s\n", err.msg);
 	sandbox_release(&r->box);
+	struct pollfd helpers = {.fd = r->inside.gone, .events = POLLIN};
+	if (r->src.network && poll(&helpers, 1, GRACE_MS) != 1)
+		fprintf(stderr, "sandbox: what connected it is still there\n");
 }
 
 /* Root that wants to be rootless: its own id may not be mapped, so it goes on as nobody. */

@@ -1,0 +1,130 @@
+"""One run of the battery in one configuration: where things are, how a probe gets inside and outside."""
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+from .case import Acts, Broken
+from .host import Host, kill_tree
+from .victim import Victim
+
+HERE = pathlib.Path(__file__).resolve().parents[1]
+ROOT = HERE.parents[1]
+LIMIT_S = 600  # wall clock of one probe; each family of D7 may be a module to load
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+
+
+class Battery:
+    controls = {}  # case -> Acts: the same in every configuration
+
+    def __init__(self, config, work, build, programs):
+        self.config = config
+        self.work = work
+        self.tools = pathlib.Path(build, "tests", "battery")  # probe, shim, walls
+        self.build = pathlib.Path(build if config.build == "build" else ROOT / config.build)
+        self.sandbox = os.environ.get("SANDBOX", str(self.build / "sandbox")) if config.build == "build" else str(
+            self.build / "sandbox")
+        self.probe = f"{work}/probe"
+        shutil.copy(self.tools / "probe", self.probe)
+        self.env = {**os.environ, **config.env}
+        self.boxes = []  # names of the sandboxes that were started
+        self.host = Host(work, programs)
+        self.stack = contextlib.ExitStack()
+        self.stack.callback(self.host.close)
+        self._daemon = None
+        try:
+            self.victim = Victim(self.box(), self.env)
+        except Exception:
+            self.stack.close()
+            raise
+        self.stack.callback(self.victim.close)
+
+    def close(self):
+        self.stack.close()
+
+    # --- sandboxes
+
+    def box(self, *options):
+        """The start of a command line: what follows is options, `--` and the command."""
+        shim = [str(self.tools / "shim"), self.config.shim] if self.config.shim else []
+        return [*shim, self.sandbox, "run", *self.config.options, *options]
+
+    def start(self, argv, **more):
+        """Popen of a command line from box(), whose group's name is known afterwards."""
+        process = subprocess.Popen(argv, env=more.pop("env", self.env), **more)
+        self.boxes.append(f"run-{process.pid}")
+        return process
+
+    def run(self, argv, timeout=LIMIT_S, **more):
+        """The same, waited for: CompletedProcess with text."""
+        process = self.start(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             stdin=more.pop("stdin", subprocess.DEVNULL), text=True, errors="replace", **more)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            kill_tree(process.pid)
+            process.communicate()
+            raise Broken(f"no end after {timeout} s: {' '.join(map(str, argv))[-200:]}") from None
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+    # --- probes
+
+    def arguments(self, case):
+        return [case.id] + ([case.argument(self)] if case.argument else [])
+
+    def said(self, done):
+        acts = Acts.parse(done.stdout, done.stderr)
+        if not acts or done.returncode == 99:
+            raise Broken(f"the probe said nothing (status {done.returncode}): {done.stderr.strip()[-400:]}")
+        return acts
+
+    def inside(self, case, *options, **more):
+        """The acts of a case in a sandbox. The caller has a descriptor of `/` open, which must not get in (A9)."""
+        options = [*case.options, *options]
+        root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        os.set_inheritable(root, True)
+        try:
+            return self.said(self.run([*self.box("--timeout", "300s", "--ro-bind", self.probe, "/opt/probe", *options),
+                                       "--", "/opt/probe", *self.arguments(case)], pass_fds=(root,), **more))
+        finally:
+            os.close(root)
+
+    def outside(self, case):
+        """The positive control: as root, in mounts of its own (and more, by case.control)."""
+        if case.id not in self.controls:
+            root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+            os.set_inheritable(root, True)
+            try:
+                argv = ["unshare", "-m", "--propagation", "private", *case.control, self.probe, *self.arguments(case)]
+                process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                           stdin=subprocess.DEVNULL, errors="replace", pass_fds=(root,))
+                try:
+                    out, err = process.communicate(timeout=LIMIT_S)
+                except subprocess.TimeoutExpired:
+                    kill_tree(process.pid)
+                    process.communicate()
+                    raise Broken(f"no end outside after {LIMIT_S} s") from None
+                self.controls[case.id] = self.said(subprocess.CompletedProcess(argv, process.returncode, out, err))
+            finally:
+                os.close(root)
+        return self.controls[case.id]
+
+    # --- a daemon
+
+    def daemon(self):
+        """A running spaced (tests/e2e/harness.py), started when the first case wants one; it ends with the run."""
+        if self._daemon is None:
+            os.environ["SPACED_BUILD"] = str(self.build)
+            from harness import Spaced
+            daemon = Spaced()
+            self.stack.callback(daemon.close)
+            self._daemon = daemon.start()
+        return self._daemon
+
+
+def hush():
+    """A run that is stopped by a signal cleans up like one that ends."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

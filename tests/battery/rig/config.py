@@ -1,0 +1,34 @@
+"""The configurations of the matrix: the same walls on another kind of host. What a host lacks is taken away from it by
+tests/battery/shim (a seccomp filter that answers ENOSYS), as an old kernel does, not by asking the program to pretend."""
+import pathlib
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    about: str
+    env: dict = field(default_factory=dict)
+    shim: str = ""  # what the shim takes away
+    options: tuple = ()  # of `sandbox run`
+    build: str = "build"
+
+
+CONFIGS = {c.name: c for c in (
+    Config("host", "the host as it is"),
+    Config("v1", "cgroup v1 alone", env={"SPACED_FORCE": "cgroup_v1"}),
+    Config("legacy-mount", "without open_tree, move_mount, fsopen, fsmount, mount_setattr", shim="legacy-mount"),
+    Config("no-openat2", "without openat2", shim="no-openat2"),
+    Config("rootless", "started without privileges", options=("--rootless",)),
+    Config("asan", "the launcher under ASan and UBSan", build="build-asan"),
+)}
+
+
+def lacking(config, root):
+    """Why this host cannot run a configuration, or None."""
+    if config.name == "v1" and not any(" - cgroup " in line and "memory" in line
+                                       for line in open("/proc/self/mountinfo")):
+        return "this host has no cgroup v1 with a memory controller"
+    if config.name == "asan" and not pathlib.Path(root, config.build, "sandbox").exists():
+        return "build-asan/sandbox is not built (make SANITIZE=1)"
+    return None
