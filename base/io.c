@@ -4,12 +4,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -89,17 +87,6 @@ int io_write_file(int dirfd, const char *path, const void *p, size_t n, mode_t m
 	if (r < 0)
 		unlinkat(dirfd, tmp, 0);
 	return r;
-}
-
-int io_open_beneath(int dirfd, const char *path, int flags, mode_t mode)
-{
-	struct open_how how = {
-	    .flags = (unsigned)(flags | O_CLOEXEC),
-	    .mode = (flags & (O_CREAT | O_TMPFILE)) ? mode : 0,
-	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-	};
-	long fd = syscall(SYS_openat2, dirfd, path, &how, sizeof how);
-	return fd < 0 ? -errno : (int)fd;
 }
 
 static int remove_tree(int dirfd, const char *name, dev_t dev)

@@ -16,8 +16,6 @@ int io_read_full(int fd, void *p, size_t n);
 int io_read_file(int dirfd, const char *path, size_t max, struct buf *out);
 /* Writes a file whole or not at all: temporary name, fsync, rename. */
 int io_write_file(int dirfd, const char *path, const void *p, size_t n, mode_t mode);
-/* openat2 with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, O_CLOEXEC added. fd or negative errno. */
-int io_open_beneath(int dirfd, const char *path, int flags, mode_t mode);
 /* Removes a file or a whole tree without ever following a symlink or leaving the file system. 0 (also when it is not
  * there) or negative errno of the first failure; goes on with the rest. */
 int io_remove_tree(int dirfd, const char *name);

@@ -3,15 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/resolve.h"
 #include "spaced/http/mime.h"
 #include "spaced/http/server.h"
 #include "spaced/http/url.h"
@@ -59,14 +58,9 @@ static char *join(const char *a, const char *b)
 static int open_inside(int dir, const char *path)
 {
 	const int flags = O_RDONLY | O_NONBLOCK | O_NOCTTY;
-	int fd = io_open_beneath(dir, path, flags, 0);
+	int fd = resolve_beneath(dir, path, flags);
 
-	if (fd != -ELOOP)
-		return fd;
-	struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC),
-			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
-	long r = syscall(SYS_openat2, dir, path, &how, sizeof how);
-	return r < 0 ? -errno : (int)r;
+	return fd == -ELOOP ? resolve_inside(dir, path, flags) : fd;
 }
 
 static bool is_html(const struct lookup *l)
@@ -246,7 +240,7 @@ void lookup_run(struct lookup *l)
 	struct stat st = {0};
 
 	l->site = site_get(l->sites_fd, l->id);
-	files = l->site ? io_open_beneath(l->sites_fd, folder, O_PATH | O_DIRECTORY, 0) : -ENOENT;
+	files = l->site ? resolve_beneath(l->sites_fd, folder, O_PATH | O_DIRECTORY) : -ENOENT;
 	if (files < 0) {
 		not_found(l, -1);
 		return;

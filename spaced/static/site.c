@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/resolve.h"
 #include "spaced/static/path.h"
 
 #define SITE_JSON_MAX (64U * 1024)
@@ -169,7 +170,7 @@ static void remember(const char *id, const struct stat *st, struct site *s)
 struct site *site_get(int sites_fd, const char *id)
 {
 	cleanup_free char *path = xasprintf("%s/site.json", id);
-	cleanup_close int fd = io_open_beneath(sites_fd, path, O_RDONLY, 0);
+	cleanup_close int fd = resolve_beneath(sites_fd, path, O_RDONLY);
 	cleanup_buf struct buf text = BUF_INIT;
 	struct stat st;
 

@@ -20,6 +20,7 @@
 #include "base/err.h"
 #include "base/frame.h"
 #include "base/io.h"
+#include "base/resolve.h"
 
 static void buf_grows_and_shrinks(void **state)
 {
@@ -165,14 +166,14 @@ static void opening_beneath_never_leaves(void **state)
 	assert_int_equal(io_write_file(d, "in/f", "x", 1, 0600), 0);
 	assert_int_equal(symlinkat("/etc/passwd", d, "in/abs"), 0);
 	assert_int_equal(symlinkat("f", d, "in/rel"), 0);
-	cleanup_close int in = io_open_beneath(d, "in", O_RDONLY | O_DIRECTORY, 0);
+	cleanup_close int in = resolve_beneath(d, "in", O_RDONLY | O_DIRECTORY);
 	assert_true(in >= 0);
-	cleanup_close int f = io_open_beneath(in, "f", O_RDONLY, 0);
+	cleanup_close int f = resolve_beneath(in, "f", O_RDONLY);
 	assert_true(f >= 0);
-	assert_int_equal(io_open_beneath(in, "abs", O_RDONLY, 0), -ELOOP);
-	assert_int_equal(io_open_beneath(in, "rel", O_RDONLY, 0), -ELOOP);
-	assert_int_equal(io_open_beneath(in, "../in/f", O_RDONLY, 0), -EXDEV);
-	assert_int_equal(io_open_beneath(in, "/etc/passwd", O_RDONLY, 0), -EXDEV);
+	assert_int_equal(resolve_beneath(in, "abs", O_RDONLY), -ELOOP);
+	assert_int_equal(resolve_beneath(in, "rel", O_RDONLY), -ELOOP);
+	assert_int_equal(resolve_beneath(in, "../in/f", O_RDONLY), -EXDEV);
+	assert_int_equal(resolve_beneath(in, "/etc/passwd", O_RDONLY), -EXDEV);
 	cleanup_buf struct buf b = BUF_INIT;
 	assert_int_equal(io_read_file(in, "f", 0, &b), -EFBIG);
 	buf_clear(&b);
