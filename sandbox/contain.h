@@ -16,6 +16,7 @@ struct contain {
 	int status; /* write end of sandbox.status_pipe */
 	int mounts[PLAN_MAX_MOUNTS]; /* detached, from the parent; rootless: made here */
 	int root;		     /* the new root, while it is being built */
+	int masks[2];		     /* of a file and of a folder, once there is one: those to come are copies */
 	bool rootless;
 	bool own_netns;		 /* made by clone, so its loopback is ours to switch on */
 	bool cgroups;		 /* there are limits beside the rlimits */
@@ -53,6 +54,11 @@ int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err)
 int user_write_oom(pid_t pid, struct err *err);
 int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err); /* a detached mount */
 int mnt_prepare_top(int top, bool build_root, struct err *err);
+/* Without detached mounts (mnt_ops.h), root's child is born in a mount namespace in which the sources lie ready: the
+ * caller is in it between the two calls, and the second ends the process when there is no way back. *home -1: neither. */
+int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, int *home, struct err *err);
+void mnt_shelf_leave(int *home);
+int mnt_from_shelf(size_t i, unsigned attr, struct err *err); /* child */
 /* Compiled once per process. */
 const struct sock_fprog *seccomp_filter(struct err *err);
 int landlock_abi(void);
@@ -64,9 +70,11 @@ int mnt_target(int root, const char *path, bool folder, struct err *err);
 int dev_bind(int root, const struct plan_step *s, struct err *err);
 int dev_pts(int root, const struct plan_step *s, struct err *err);
 int proc_mount(int root, const struct plan_step *s, struct err *err);
-int proc_mask(int root, const struct plan_step *s, struct err *err);
+int proc_mask(struct contain *c, const struct plan_step *s, struct err *err);
 int proc_freeze(int root, const struct plan_step *s, struct err *err);
-int mnt_move(int mount, int dir, const char *target, struct err *err);
+/* Mounts, by mnt_host() of mnt_ops.h: MOUNT_ATTR_* for `m`; a copy of what `source` stands for in our own namespace. */
+unsigned mnt_attr(const struct plan_mount *m);
+int mnt_copy_by_path(int source, unsigned attr, bool submounts, struct err *err);
 int mnt_tmpfs(uint64_t size, mode_t mode, uid_t owner, struct err *err);
 
 #endif

@@ -3,7 +3,6 @@
  * inside the new root (CVE-2019-19921, CVE-2021-30465, CVE-2024-45310; battery A2-A4, A8). */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -11,7 +10,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/resolve.h"
 #include "sandbox/contain.h"
+#include "sandbox/mnt_ops.h"
 
 #define MNT_SAFE (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 
@@ -65,27 +66,28 @@ int mnt_prepare_top(int top, bool build_root, struct err *err)
 	return 0;
 }
 
-/* Rootless: the copy has to be made by us, from our own view of the caller's mounts, and is checked to be of the
- * same inode (battery A8). */
-static int clone_own(const struct plan_mount *m, int source, struct err *err)
+/* Our own view of what a descriptor of another mount namespace stands for, checked to be the same inode (battery A8). */
+int mnt_copy_by_path(int source, unsigned attr, bool submounts, struct err *err)
 {
 	char link[64], path[4096];
 	struct stat a, b;
-	struct mount_attr attr = {.attr_set = MNT_SAFE | (m->write ? 0 : MOUNT_ATTR_RDONLY)};
 
 	snprintf(link, sizeof link, "/proc/self/fd/%d", source);
 	ssize_t n = readlink(link, path, sizeof path - 1);
 	if (n < 0)
 		return err_set(err, errno, "path of a source");
 	path[n] = '\0';
-	cleanup_close int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	cleanup_close int fd = mnt_host()->copy(AT_FDCWD, path, attr, submounts, err);
 	if (fd < 0)
-		return err_set(err, errno, "clone the mount of `%s`", path);
+		return -1;
 	if (fstat(source, &a) < 0 || fstat(fd, &b) < 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino)
 		return err_set(err, ESTALE, "`%s` was swapped while it was mounted", path);
-	if (mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) < 0)
-		return err_set(err, errno, "mount attributes of `%s`", path);
 	return steal_fd(&fd);
+}
+
+unsigned mnt_attr(const struct plan_mount *m)
+{
+	return MNT_SAFE | (m->write ? 0 : MOUNT_ATTR_RDONLY);
 }
 
 static int source_fd(const struct sandbox_sources *src, const struct plan_mount *m)
@@ -106,60 +108,30 @@ static int source_fd(const struct sandbox_sources *src, const struct plan_mount 
 	}
 }
 
-static int fs_option(int fs, const char *key, const char *value, struct err *err)
-{
-	int rc =
-	    value ? fsconfig(fs, FSCONFIG_SET_STRING, key, value, 0) : fsconfig(fs, FSCONFIG_SET_FLAG, key, NULL, 0);
-
-	return rc < 0 ? err_set(err, errno, "mount option %s=%.200s", key, value ? value : "") : 0;
-}
-
-static int fs_mount(int fs, const char *type, unsigned attr, struct err *err)
-{
-	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return err_set(err, errno, "make a %s", type);
-	int fd = fsmount(fs, FSMOUNT_CLOEXEC, attr);
-	return fd < 0 ? err_set(err, errno, "mount a %s", type) : fd;
-}
-
 /* A detached tmpfs with limits on bytes and inodes (battery G3); `owner` 0 is whoever makes it. */
 int mnt_tmpfs(uint64_t size, mode_t mode, uid_t owner, struct err *err)
 {
-	cleanup_close int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
 	char text[4][32];
 
-	if (fs < 0)
-		return err_set(err, errno, "open a tmpfs");
 	snprintf(text[0], sizeof text[0], "%llu", (unsigned long long)size);
 	snprintf(text[1], sizeof text[1], "%llu", (unsigned long long)(size / 4096 < 64 ? 64 : size / 4096));
 	snprintf(text[2], sizeof text[2], "%o", mode);
 	snprintf(text[3], sizeof text[3], "%u", owner);
-	if (fs_option(fs, "size", text[0], err) < 0 || fs_option(fs, "nr_inodes", text[1], err) < 0 ||
-	    fs_option(fs, "mode", text[2], err) < 0 ||
-	    (owner && (fs_option(fs, "uid", text[3], err) < 0 || fs_option(fs, "gid", text[3], err) < 0)))
-		return -1;
-	return fs_mount(fs, "tmpfs", MNT_SAFE, err);
-}
-
-int mnt_move(int mount, int dir, const char *target, struct err *err)
-{
-	unsigned flags = MOVE_MOUNT_F_EMPTY_PATH | (*target ? 0 : MOVE_MOUNT_T_EMPTY_PATH);
-
-	if (move_mount(mount, "", dir, target, flags) < 0)
-		return err_set(err, errno, "attach a mount at `%s`", target);
-	return 0;
+	const struct mnt_option options[] = {{"size", text[0]}, {"nr_inodes", text[1]},
+					     {"mode", text[2]}, {owner ? "uid" : NULL, text[3]},
+					     {"gid", text[3]},	{NULL, NULL}};
+	return mnt_host()->make("tmpfs", options, MNT_SAFE, err);
 }
 
 /* One component; made when missing. Symlinks are followed only inside `root`. */
 static int descend(int root, const char *path, bool folder, struct err *err)
 {
-	struct open_how how = {.flags = O_PATH | O_CLOEXEC | (folder ? O_DIRECTORY : 0),
-			       .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
-	int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+	int fd = resolve_in_root(root, path, O_PATH | (folder ? O_DIRECTORY : 0));
 
-	if (fd < 0 && errno != ENOENT)
-		return err_set(err, errno, "`/%s` in the image", path);
-	return fd;
+	errno = fd < 0 ? -fd : 0;
+	if (fd < 0 && fd != -ENOENT)
+		return err_set(err, -fd, "`/%s` in the image", path);
+	return fd < 0 ? -1 : fd;
 }
 
 static int make_target(int dir, const char *name, bool folder)
@@ -219,7 +191,7 @@ static int attach(struct contain *c, const struct plan_step *s, struct err *err)
 	if (fstat(c->mounts[s->mount], &st) < 0)
 		return err_set(err, errno, "source of `%s`", s->target);
 	cleanup_close int at = mnt_target(c->root, s->target, S_ISDIR(st.st_mode), err);
-	return at < 0 ? -1 : mnt_move(c->mounts[s->mount], at, "", err);
+	return at < 0 ? -1 : mnt_host()->move(c->mounts[s->mount], at, "", err);
 }
 
 static int stage_tmpfs(const struct plan_step *s, struct err *err)
@@ -230,30 +202,28 @@ static int stage_tmpfs(const struct plan_step *s, struct err *err)
 		return -1;
 	if (mkdir(s->target, 0755) < 0)
 		return err_set(err, errno, "make `%s`", s->target);
-	return mnt_move(fd, AT_FDCWD, s->target, err);
+	return mnt_host()->move(fd, AT_FDCWD, s->target, err);
 }
 
 /* `userxattr`: the only kind that a user namespace may mount; a layer made so must be read so. Lower folders are
  * relative to the staging folder, our working folder, which keeps the option short. */
 static int overlay(struct contain *c, const struct plan_step *s, struct err *err)
 {
-	cleanup_close int fs = fsopen("overlay", FSOPEN_CLOEXEC);
-	bool is_root = strcmp(s->target, "new") == 0;
+	const struct mnt_option options[] = {{"lowerdir", s->text},
+					     {"userxattr", NULL},
+					     {*s->upper ? "upperdir" : NULL, s->upper},
+					     {"workdir", s->work},
+					     {NULL, NULL}};
+	cleanup_close int fd =
+	    mnt_host()->make("overlay", options, MNT_SAFE | (*s->upper ? 0 : MOUNT_ATTR_RDONLY), err);
 
-	if (fs < 0)
-		return err_set(err, errno, "open an overlay");
-	if (fs_option(fs, "lowerdir", s->text, err) < 0 || fs_option(fs, "userxattr", NULL, err) < 0)
-		return -1;
-	if (*s->upper && (fs_option(fs, "upperdir", s->upper, err) < 0 || fs_option(fs, "workdir", s->work, err) < 0))
-		return -1;
-	cleanup_close int fd = fs_mount(fs, "overlay", MNT_SAFE | (*s->upper ? 0 : MOUNT_ATTR_RDONLY), err);
 	if (fd < 0)
 		return err_prefix(err, "overlay of %s on %s", *s->upper ? s->upper : "nothing", s->text);
-	if (!is_root) {
+	if (strcmp(s->target, "new") != 0) {
 		cleanup_close int at = mnt_target(c->root, s->target + strlen("new"), true, err);
-		return at < 0 ? -1 : mnt_move(fd, at, "", err);
+		return at < 0 ? -1 : mnt_host()->move(fd, at, "", err);
 	}
-	if (mnt_move(fd, AT_FDCWD, s->target, err) < 0)
+	if (mnt_host()->move(fd, AT_FDCWD, s->target, err) < 0)
 		return -1;
 	c->root = steal_fd(&fd);
 	return 0;
@@ -264,16 +234,16 @@ static int attach_tmpfs(struct contain *c, const struct plan_step *s, struct err
 	cleanup_close int at = mnt_target(c->root, s->target, true, err);
 	cleanup_close int fd = at < 0 ? -1 : mnt_tmpfs(s->size, s->mode, s->owner, err);
 
-	return fd < 0 ? -1 : mnt_move(fd, at, "", err);
+	return fd < 0 ? -1 : mnt_host()->move(fd, at, "", err);
 }
 
 static int empty(struct contain *c, const struct plan_step *s, struct err *err)
 {
-	struct open_how how = {.flags = O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-			       .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
-	cleanup_close int fd = (int)syscall(SYS_openat2, c->root, s->target, &how, sizeof how);
+	int rc = resolve_in_root(c->root, s->target, O_WRONLY | O_TRUNC | O_NOFOLLOW);
 
-	return fd < 0 && errno != ENOENT ? err_set(err, errno, "empty a file") : 0;
+	if (rc >= 0)
+		close(rc);
+	return rc < 0 && rc != -ENOENT ? err_set(err, -rc, "empty a file") : 0;
 }
 
 static int run_step(struct contain *c, const struct plan_step *s, struct err *err)
@@ -282,7 +252,7 @@ static int run_step(struct contain *c, const struct plan_step *s, struct err *er
 	case PLAN_STAGE:
 		if (mkdir(s->target, 0755) < 0)
 			return err_set(err, errno, "make `%s`", s->target);
-		return mnt_move(c->mounts[s->mount], AT_FDCWD, s->target, err);
+		return mnt_host()->move(c->mounts[s->mount], AT_FDCWD, s->target, err);
 	case PLAN_FOLDER:
 		return mkdir(s->target, 0755) < 0 ? err_set(err, errno, "make `%s`", s->target) : 0;
 	case PLAN_POOL:
@@ -304,11 +274,27 @@ static int run_step(struct contain *c, const struct plan_step *s, struct err *er
 	case PLAN_EMPTY:
 		return empty(c, s, err);
 	case PLAN_MASK:
-		return proc_mask(c->root, s, err);
+		return proc_mask(c, s, err);
 	case PLAN_FREEZE:
 		return proc_freeze(c->root, s, err);
 	}
 	return err_set(err, EINVAL, "unknown step %d", (int)s->op);
+}
+
+/* What the parent could not hand over as a descriptor. Rootless: everything, with what is mounted below it. */
+static int take_mounts(struct contain *c, struct err *err)
+{
+	for (size_t i = 0; i < c->plan->nmounts; i++) {
+		const struct plan_mount *m = &c->plan->mounts[i];
+
+		if (c->rootless)
+			c->mounts[i] = mnt_copy_by_path(source_fd(c->src, m), mnt_attr(m), true, err);
+		else if (!mnt_host()->detached)
+			c->mounts[i] = mnt_from_shelf(i, mnt_attr(m), err);
+		if (c->mounts[i] < 0)
+			return -1;
+	}
+	return 0;
 }
 
 int mnt_build(struct contain *c, struct err *err)
@@ -316,21 +302,15 @@ int mnt_build(struct contain *c, struct err *err)
 	/* Nothing that the host mounts later may show up here, nothing of ours there. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return err_set(err, errno, "make all mounts private");
-	for (size_t i = 0; c->rootless && i < c->plan->nmounts; i++) {
-		const struct plan_mount *m = &c->plan->mounts[i];
-
-		if ((c->mounts[i] = clone_own(m, source_fd(c->src, m), err)) < 0)
-			return -1;
-	}
 	umask(0);
-	cleanup_close int staging = mnt_tmpfs(1 << 20, 0700, 0, err);
+	/* Over "/". Our root stays the host's until mnt_enter(). */
+	cleanup_close int staging = mnt_host()->staging(err);
 	if (staging < 0)
-		return -1;
-	/* Over "/": the one folder that exists everywhere. Our root stays the host's until mnt_enter(). */
-	if (mnt_move(staging, AT_FDCWD, "/", err) < 0)
 		return -1;
 	if (fchdir(staging) < 0)
 		return err_set(err, errno, "enter the staging folder");
+	if (take_mounts(c, err) < 0)
+		return -1;
 	for (size_t i = 0; i < c->plan->nsteps; i++) {
 		const struct plan_step *s = &c->plan->steps[i];
 

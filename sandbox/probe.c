@@ -12,26 +12,25 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/resolve.h"
 #include "sandbox/contain.h"
 #include "sandbox/egress.h"
+#include "sandbox/mnt_ops.h"
 #include "sandbox/slirp.h"
 
 static bool can_mount_overlay(void)
 {
-	cleanup_close int staging = -1, fs = -1;
+	static const struct mnt_option options[] = {
+	    {"lowerdir", "a"}, {"upperdir", "b"}, {"workdir", "c"}, {"userxattr", NULL}, {NULL, NULL}};
 	struct err err;
 
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || (staging = mnt_tmpfs(1 << 20, 0700, 0, &err)) < 0)
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return false;
-	if (mnt_move(staging, AT_FDCWD, "/", &err) < 0 || fchdir(staging) < 0 || mkdirat(staging, "a", 0700) < 0 ||
-	    mkdirat(staging, "b", 0700) < 0 || mkdirat(staging, "c", 0700) < 0)
+	cleanup_close int staging = mnt_host()->staging(&err);
+	if (staging < 0 || fchdir(staging) < 0 || mkdir("a", 0700) < 0 || mkdir("b", 0700) < 0 || mkdir("c", 0700) < 0)
 		return false;
-	fs = fsopen("overlay", FSOPEN_CLOEXEC);
-	return fs >= 0 && fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir", "a", 0) == 0 &&
-	       fsconfig(fs, FSCONFIG_SET_STRING, "upperdir", "b", 0) == 0 &&
-	       fsconfig(fs, FSCONFIG_SET_STRING, "workdir", "c", 0) == 0 &&
-	       fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) == 0 &&
-	       fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0;
+	cleanup_close int fd = mnt_host()->make("overlay", options, 0, &err);
+	return fd >= 0;
 }
 
 /* In a child, so that nothing is left. It answers with bits, and waits so that its namespace can be used. */
@@ -49,7 +48,7 @@ static pid_t probe_child(int answer[2], int wait_for[2])
 		_exit(1);
 	/* As in a sandbox: the caller's id as such does not exist here when it is root. */
 	bool mapped = getuid() != 65534 || (setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0);
-	bits = mapped && unshare(CLONE_NEWNS) == 0 && can_mount_overlay();
+	bits = mapped && unshare(CLONE_NEWNS) == 0 ? (can_mount_overlay() | (mnt_host()->detached ? 2 : 0)) : 0;
 	_exit(write(answer[1], &bits, 1) == 1 ? 0 : 1);
 }
 
@@ -62,10 +61,15 @@ static bool can_idmap(pid_t child, int source)
 
 	snprintf(path, sizeof path, "/proc/%d/ns/user", child);
 	userns = open(path, O_RDONLY | O_CLOEXEC);
-	if (source < 0 || userns < 0)
+	if (source < 0 || userns < 0 || !sandbox_has_idmaps())
 		return false;
 	fd = mnt_clone_for(&m, source, userns, &err);
 	return fd >= 0;
+}
+
+bool sandbox_has_idmaps(void)
+{
+	return mnt_host()->detached;
 }
 
 /* The namespace needs its map first: newer kernels refuse one without. */
@@ -76,7 +80,7 @@ bool sandbox_can_idmap(int source)
 	int ready[2];
 	char byte;
 
-	if (pipe2(ready, O_CLOEXEC) < 0)
+	if (!sandbox_has_idmaps() || pipe2(ready, O_CLOEXEC) < 0)
 		return false;
 	pid_t pid = fork();
 	if (pid == 0) {
@@ -120,7 +124,8 @@ static void probe_namespaces(struct sandbox_host *h)
 		h->idmapped_mounts = h->root && can_idmap(pid, usr);
 		bits = 1;
 		if (write(wait_for[1], &bits, 1) == 1 && read(answer[0], &bits, 1) == 1)
-			h->overlay_in_userns = bits;
+			h->overlay_in_userns = bits & 1;
+		h->mount_api = bits & 2 ? mnt_new_ops.label : mnt_legacy_ops.label;
 	}
 	close(wait_for[1]);
 	close(answer[0]);
@@ -140,7 +145,10 @@ void sandbox_probe(struct sandbox_host *h)
 	cleanup_buf struct buf why = BUF_INIT;
 	struct utsname u;
 
-	*h = (struct sandbox_host){.root = geteuid() == 0, .landlock_abi = landlock_abi()};
+	*h = (struct sandbox_host){.root = geteuid() == 0,
+				   .landlock_abi = landlock_abi(),
+				   .mount_api = mnt_legacy_ops.label,
+				   .openat2 = resolve_has_openat2()};
 	if (uname(&u) == 0)
 		snprintf(h->kernel, sizeof h->kernel, "%.63s", u.release);
 	probe_namespaces(h);

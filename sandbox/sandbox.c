@@ -18,6 +18,7 @@
 #include "base/frame.h"
 #include "base/io.h"
 #include "sandbox/contain.h"
+#include "sandbox/mnt_ops.h"
 
 #define NAMESPACES (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
 #define START_TIMEOUT_S 60 /* a host that is swapping; then something hangs and is killed */
@@ -43,7 +44,7 @@ static bool is_folder(int dir, const char *name)
 static int make_plan(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
 		     struct err *err)
 {
-	struct plan_facts facts = {.top = src->top >= 0, .idmap = src->idmap && spec->id_base};
+	struct plan_facts facts = {.top = src->top >= 0, .idmap = src->idmap && spec->id_base && mnt_host()->detached};
 	bool build_root = spec->profile == SANDBOX_BUILD_ROOT;
 
 	for (size_t i = 0; i < spec->nlayers; i++) {
@@ -56,7 +57,15 @@ static int make_plan(struct launch *l, const struct sandbox_spec *spec, const st
 	facts.dpkg = l->dpkg >= 0;
 	if (src->top >= 0 && mnt_prepare_top(src->top, build_root, err) < 0)
 		return -1;
-	return plan_make(spec, &facts, &l->plan, err);
+	if (plan_make(spec, &facts, &l->plan, err) < 0)
+		return -1;
+	for (size_t i = 0; src->idmap && spec->id_base && !facts.idmap && i < l->plan.nmounts; i++)
+		if (l->plan.mounts[i].write || build_root)
+			return err_text(
+			    err, ENOSYS,
+			    "a folder or volume that is written, or root inside, needs files shown with the "
+			    "sandbox's ids, and this kernel or container runtime has no mount_setattr(2)");
+	return 0;
 }
 
 static int mount_source(const struct launch *l, const struct sandbox_sources *src, const struct plan_mount *m)
@@ -135,7 +144,8 @@ static void return_owner(int bits)
 
 /* The child is born in the network namespace in which its parent is: we go there and come back. To come back is not
  * optional: a spawner in an app's network would serve everybody from there. */
-static pid_t clone_into(struct launch *l, const struct sandbox_sources *src, struct clone_args *args, struct err *err)
+static pid_t clone_in_netns(struct launch *l, const struct sandbox_sources *src, struct clone_args *args,
+			    struct err *err)
 {
 	cleanup_close int home = -1;
 
@@ -161,6 +171,27 @@ static pid_t clone_into(struct launch *l, const struct sandbox_sources *src, str
 	return pid;
 }
 
+/* The same for mounts, where they cannot be handed over later. */
+static pid_t clone_in_mntns(struct launch *l, const struct sandbox_sources *src, struct clone_args *args,
+			    struct err *err)
+{
+	int sources[PLAN_MAX_MOUNTS], home = -1;
+	unsigned attr[PLAN_MAX_MOUNTS];
+	size_t n = l->plan.nmounts;
+
+	if (l->child.rootless || mnt_host()->detached)
+		return clone_in_netns(l, src, args, err);
+	for (size_t i = 0; i < n; i++) {
+		sources[i] = mount_source(l, src, &l->plan.mounts[i]);
+		attr[i] = mnt_attr(&l->plan.mounts[i]);
+	}
+	if (mnt_shelf_open(sources, attr, n, &home, err) < 0)
+		return -1;
+	pid_t pid = clone_in_netns(l, src, args, err);
+	mnt_shelf_leave(&home);
+	return pid;
+}
+
 static int launch_clone(struct launch *l, const struct sandbox_sources *src, struct err *err)
 {
 	struct clone_args args = {.flags = NAMESPACES | CLONE_PIDFD, .exit_signal = SIGCHLD};
@@ -173,7 +204,7 @@ static int launch_clone(struct launch *l, const struct sandbox_sources *src, str
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (__u64)l->box.cgroup.v2_dir;
 	}
-	pid_t pid = clone_into(l, src, &args, err);
+	pid_t pid = clone_in_mntns(l, src, &args, err);
 	if (pid < 0)
 		return -1;
 	l->box.init = pid;
@@ -199,7 +230,7 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 		return err_set(err, errno, "namespaces of the new process");
 	if (src->network && src->network(src->network_ctx, l->box.netns, l->box.pidfd, err) < 0)
 		return -1;
-	for (; !l->child.rootless && n < (int)l->plan.nmounts && rc == 0; n++) {
+	for (; !l->child.rootless && mnt_host()->detached && n < (int)l->plan.nmounts && rc == 0; n++) {
 		const struct plan_mount *m = &l->plan.mounts[n];
 
 		mounts[n] = mnt_clone_for(m, mount_source(l, src, m), userns, err);
@@ -353,6 +384,7 @@ int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources 
 				    .stdio = stdio,
 				    .sock = -1,
 				    .root = -1,
+				    .masks = {-1, -1},
 				    .rootless = spec->id_base == 0,
 				    .own_netns = src->netns < 0};
 	l->box = (struct sandbox){.pidfd = -1, .netns = -1, .status_pipe = -1, .cgroup.v2_dir = -1};

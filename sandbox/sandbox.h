@@ -18,9 +18,13 @@ struct sandbox_host {
 	int landlock_abi;  /* 0: none */
 	enum cgroup_kind cgroup;
 	bool egress; /* veth and nftables work (root), or slirp4netns is there (rootless) */
+	const char *mount_api; /* "new", or "legacy": mount(2), and then nothing of the host's can be written */
+	bool openat2;
 	char kernel[64];
 };
 void sandbox_probe(struct sandbox_host *host);
+/* Whether there are idmapped mounts at all. */
+bool sandbox_has_idmaps(void);
 /* Whether what is below this folder's descriptor can be shown with other ids. Tried, which takes a fork. */
 bool sandbox_can_idmap(int source);
 

@@ -388,8 +388,10 @@ static int skeleton_of_host(const char *state, uint32_t id_base)
 	skeleton_name(hash);
 	snprintf(name, sizeof name, "%s", hash);
 	int fd = dir < 0 ? -1 : openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd >= 0 || dir < 0)
+	if (dir < 0 || (fd >= 0 && (!id_base || sandbox_has_idmaps())))
 		return dir < 0 ? open_or_die(state) : fd;
+	if (fd >= 0)
+		close(fd);
 	bool shift = id_base && !sandbox_can_idmap(dir);
 	if (shift) {
 		snprintf(name, sizeof name, "%s-%u", hash, id_base);
@@ -637,9 +639,9 @@ static int probe(void)
 
 	sandbox_probe(&h);
 	printf("kernel %s\nroot %d\nuser_namespaces %d\nidmapped_mounts %d\noverlay_in_userns %d\nloop_devices %d\n"
-	       "landlock_abi %d\ncgroup %s\negress %d\n",
+	       "landlock_abi %d\ncgroup %s\negress %d\nmount_api %s\nopenat2 %d\n",
 	       h.kernel, h.root, h.user_namespaces, h.idmapped_mounts, h.overlay_in_userns, h.loop_devices,
-	       h.landlock_abi, cgroup_host()->label, h.egress);
+	       h.landlock_abi, cgroup_host()->label, h.egress, h.mount_api, h.openat2);
 	return h.user_namespaces && h.overlay_in_userns ? 0 : 1;
 }
 
