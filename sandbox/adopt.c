@@ -24,7 +24,7 @@ struct instance *instance_new(struct spawn *s, const struct instance_info *info)
 
 	i->s = s;
 	i->info = *info;
-	i->monitor.fd = -1;
+	i->monitor.fd = i->exec.fd = -1;
 	for (int k = 0; k < MONITOR_NFDS; k++)
 		i->fds[k] = -1;
 	if (io_mkdir(s->sandboxes, info->name, 0700) < 0)
@@ -40,6 +40,12 @@ void instance_free(struct instance *i)
 	if (i->monitor.fd >= 0) {
 		spawn_unwatch(i->s, &i->monitor);
 		close(i->monitor.fd);
+	}
+	instance_exec_detach(i);
+	while (i->commands) {
+		struct command *c = i->commands;
+		i->commands = c->next;
+		free(c);
 	}
 	for (int k = 0; k < MONITOR_NFDS; k++)
 		if (i->fds[k] >= 0)

@@ -5,6 +5,7 @@
 
 #include <linux/filter.h>
 
+#include "sandbox/exec.h"
 #include "sandbox/plan.h"
 
 struct contain {
@@ -14,6 +15,7 @@ struct contain {
 	const int *stdio;
 	int sock;   /* to the parent: descriptors come in, an error goes out; closed by exec: all went well */
 	int status; /* write end of sandbox.status_pipe */
+	int exec;   /* other end of sandbox.exec */
 	int mounts[PLAN_MAX_MOUNTS]; /* detached, from the parent; rootless: made here */
 	int root;		     /* the new root, while it is being built */
 	int masks[2];		     /* of a file and of a folder, once there is one: those to come are copies */
@@ -48,6 +50,21 @@ int landlock_apply(struct contain *c, struct err *err);
 int seccomp_apply(struct contain *c, struct err *err);
 /* The main process is exec'd in a child; this process reaps until it ends. */
 _Noreturn void init_run(struct contain *c);
+
+/* Pid 1's children, before they are the app's programs: working folder (inside), descriptors, signals. Whether there is
+ * a session of its own is the caller's. */
+int program_prepare(const char *folder, const int stdio[3], struct err *err);
+int program_exec(char **argv, char **env); /* returns with an errno */
+
+/* The commands beside the main process that pid 1 has forked; exec.h. */
+struct exec_table {
+	struct {
+		uint32_t id;
+		pid_t pid; /* 0: a free place */
+	} run[EXEC_MAX];
+};
+bool exec_serve(const struct contain *c, struct exec_table *t, int sock); /* one request; false: the asker is gone */
+void exec_reaped(struct exec_table *t, int sock, pid_t pid, int status);
 
 /* Parent's halves. */
 int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err);

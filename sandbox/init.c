@@ -1,12 +1,13 @@
-/* Pid 1 inside: execs the main process in a child, hands signals from outside on to it, reaps whatever ends, and ends
- * with it, which ends all others. Behind every wall already, and out of the reach of the app: not dumpable, its
+/* Pid 1 inside: execs the main process in a child, hands signals from outside on to it, starts commands beside it that are
+ * asked for from outside (exec_inside.c), reaps whatever ends, and ends with the main process, which ends all others. Behind every wall already, and out of the reach of the app: not dumpable, its
  * memory of the caller wiped where it shows. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <poll.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,111 +20,69 @@ _Noreturn void contain_fail(int sock, const struct err *err)
 	_exit(127);
 }
 
-static const char *env_get(char **env, const char *name)
-{
-	size_t n = strlen(name);
-
-	for (; env && *env; env++)
-		if (strncmp(*env, name, n) == 0 && (*env)[n] == '=')
-			return *env + n + 1;
-	return NULL;
-}
-
-/* execvp's rule, with the PATH of the app and not of the caller. Returns the errno that tells most. */
-static int exec_in_path(char **argv, char **env)
-{
-	static char *const none[] = {NULL};
-	const char *path = env_get(env, "PATH");
-	char file[4096];
-	int worst = ENOENT;
-
-	env = env ? env : (char **)none;
-	if (strchr(argv[0], '/')) {
-		execve(argv[0], argv, env);
-		return errno;
-	}
-	path = path && *path ? path : "/usr/local/bin:/usr/bin:/bin";
-	for (size_t n; *path; path += n + (path[n] == ':')) {
-		n = strcspn(path, ":");
-		if (n == 0 || (size_t)snprintf(file, sizeof file, "%.*s/%s", (int)n, path, argv[0]) >= sizeof file)
-			continue;
-		execve(file, argv, env);
-		if (errno != ENOENT && errno != ENOTDIR)
-			worst = errno;
-	}
-	return worst;
-}
-
-/* The descriptors go to 0, 1, 2 by way of numbers that are out of their way. */
-static int take_stdio(const int stdio[3])
-{
-	int high[3];
-
-	for (int i = 0; i < 3; i++)
-		if ((high[i] = fcntl(stdio[i], F_DUPFD_CLOEXEC, 16)) < 0)
-			return -1;
-	for (int i = 0; i < 3; i++)
-		if (dup2(high[i], i) < 0)
-			return -1;
-	return 0;
-}
-
 _Noreturn static void main_process(struct contain *c)
 {
 	const struct sandbox_spec *s = c->spec;
 	struct err err = ERR_INIT;
-	char cwd[4096];
-	sigset_t none;
 	int sock = fcntl(c->sock, F_DUPFD_CLOEXEC, 32);
 
 	setsid(); /* no way to the terminal of the caller: CVE-2017-5226 */
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (chdir(s->cwd ? s->cwd : "/") < 0) {
-		err_set(&err, errno, "working folder `%.300s`", s->cwd);
-		contain_fail(c->sock, &err);
-	}
-	/* A folder outside of the root reads as "(unreachable)/...": CVE-2024-21626, battery A10. */
-	if (!getcwd(cwd, sizeof cwd) || cwd[0] != '/') {
-		err_set(&err, EXDEV, "working folder `%.300s` is outside", s->cwd);
-		contain_fail(c->sock, &err);
-	}
-	if (sock < 0 || take_stdio(c->stdio) < 0 || close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) < 0) {
+	if (sock < 0) {
 		err_set(&err, errno, "descriptors of the main process");
 		contain_fail(c->sock, &err);
 	}
-	int code = exec_in_path(s->argv, s->env);
+	if (program_prepare(s->cwd, c->stdio, &err) < 0)
+		contain_fail(sock, &err);
+	int code = program_exec(s->argv, s->env);
 	err_set(&err, code, "exec `%.300s`", s->argv[0]);
 	contain_fail(sock, &err);
 }
 
-/* Only signals from outside (si_pid 0: no such process in here) go on; the app can reach itself without us. */
-static void forward(const siginfo_t *si, pid_t to)
+/* Only signals from outside (pid 0: no such process in here) go on; the app can reach itself without us. */
+static void forward(int signals, pid_t to)
 {
-	if (si->si_code <= 0 && si->si_pid == 0)
-		kill(to, si->si_signo);
+	struct signalfd_siginfo si;
+
+	if (read(signals, &si, sizeof si) == (ssize_t)sizeof si && si.ssi_signo != SIGCHLD && si.ssi_code <= 0 &&
+	    si.ssi_pid == 0)
+		kill(to, (int)si.ssi_signo);
 }
 
-_Noreturn static void reap(pid_t main_pid, int status_pipe)
+/* What pid 1 keeps; all other descriptors are closed. */
+enum { STATUS, REQUESTS, SIGNALS, KEPT };
+
+static void reap(pid_t main_pid, struct exec_table *commands, int requests)
 {
-	sigset_t all;
-	siginfo_t si;
 	int status;
+	pid_t pid;
 
-	sigfillset(&all);
-	for (;;) {
-		pid_t pid;
-
-		while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-			if (pid != main_pid)
-				continue;
-			io_write_full(status_pipe, &status, sizeof status);
-			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid != main_pid) {
+			exec_reaped(commands, requests, pid, status);
+			continue;
 		}
-		if (pid < 0)
-			_exit(127);
-		if (sigwaitinfo(&all, &si) > 0 && si.si_signo != SIGCHLD)
-			forward(&si, main_pid);
+		io_write_full(STATUS, &status, sizeof status);
+		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+	}
+	if (pid < 0)
+		_exit(127);
+}
+
+_Noreturn static void live(const struct contain *c, pid_t main_pid)
+{
+	struct exec_table commands = {0};
+	struct pollfd p[2] = {{.fd = SIGNALS, .events = POLLIN}, {.fd = REQUESTS, .events = POLLIN}};
+
+	for (;;) {
+		reap(main_pid, &commands, p[1].fd);
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[0].revents)
+			forward(SIGNALS, main_pid);
+		if (p[1].revents && !exec_serve(c, &commands, REQUESTS)) {
+			close(REQUESTS); /* nobody out there can ask any more */
+			p[1].fd = -1;
+		}
 	}
 }
 
@@ -161,7 +120,16 @@ _Noreturn void init_run(struct contain *c)
 	}
 	if (pid == 0)
 		main_process(c);
-	if (dup2(c->status, 0) < 0 || close_range(1, ~0U, 0) < 0)
+	/* by way of numbers that are out of their way */
+	int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	int keep[KEPT] = {[STATUS] = fcntl(c->status, F_DUPFD_CLOEXEC, 16),
+			  [REQUESTS] = fcntl(c->exec, F_DUPFD_CLOEXEC, 16),
+			  [SIGNALS] = fcntl(signals, F_DUPFD_CLOEXEC, 16)};
+	for (int i = 0; i < KEPT; i++)
+		if (dup3(keep[i], i, O_CLOEXEC) < 0)
+			_exit(127);
+	if (close_range(KEPT, ~0U, 0) < 0)
 		_exit(127);
-	reap(pid, 0);
+	io_set_nonblock(REQUESTS, true);
+	live(c, pid);
 }

@@ -132,6 +132,7 @@ static int start_sandbox(struct start *st, struct monitor *m, struct err *err)
 	m->fds[MONITOR_PIDFD] = box.pidfd;
 	m->fds[MONITOR_NETNS] = box.netns;
 	m->fds[MONITOR_STATUS] = box.status_pipe;
+	m->fds[MONITOR_EXEC] = box.exec;
 	return 0;
 }
 
@@ -290,15 +291,22 @@ static void on_state(struct instance *i, struct frame *f)
 {
 	struct reader r = reader_of(f->payload, f->len);
 	uint32_t init = get_u32(&r);
+	int pair[2];
 
+	if (f->nfds == MONITOR_EXEC && frame_pair(pair) == 0) { /* of a version without: nobody is at the other end */
+		close(pair[1]);
+		f->fds[f->nfds++] = pair[0];
+	}
 	if (!get_ok(&r) || f->nfds != MONITOR_NFDS)
 		return;
+	instance_exec_detach(i);
 	for (int k = 0; k < MONITOR_NFDS; k++) {
 		if (i->fds[k] >= 0)
 			close(i->fds[k]);
 		i->fds[k] = frame_take_fd(f, k);
 	}
 	i->init = (pid_t)init;
+	instance_exec_attach(i, i->state == STARTING && i->start_id == 0);
 	if (i->state != STARTING)
 		return;
 	i->state = RUNNING;
@@ -531,6 +539,8 @@ void instance_end(struct instance *i)
 	cleanup_buf struct buf none = BUF_INIT;
 
 	i->state = ENDING;
+	instance_exec_detach(i);
+	instance_exec_end(i, EXEC_APP_ENDED);
 	i->kill_at = i->timeout_at = 0;
 	if (i->monitor.fd >= 0) {
 		spawn_unwatch(i->s, &i->monitor);
@@ -594,10 +604,16 @@ void instance_stop(struct instance *i, uint32_t grace_ms)
 	}
 }
 
+static uint64_t earliest(uint64_t a, uint64_t b)
+{
+	return a && (!b || a < b) ? a : b;
+}
+
 uint64_t instance_timers(struct instance *i, uint64_t now)
 {
 	if (i->state != RUNNING)
 		return 0;
+	uint64_t exec_at = instance_exec_timers(i, now);
 	if (i->timeout_at && now >= i->timeout_at) {
 		i->timeout_at = 0;
 		i->timed_out = !i->stopped;
@@ -605,9 +621,7 @@ uint64_t instance_timers(struct instance *i, uint64_t now)
 	}
 	if (i->kill_at && now >= i->kill_at)
 		kill_now(i);
-	if (i->kill_at && i->timeout_at)
-		return i->kill_at < i->timeout_at ? i->kill_at : i->timeout_at;
-	return i->kill_at ? i->kill_at : i->timeout_at;
+	return earliest(exec_at, earliest(i->kill_at, i->timeout_at));
 }
 
 struct freezing {

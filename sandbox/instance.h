@@ -73,9 +73,20 @@ struct instance {
 	bool stopped, timed_out, lost;
 	bool stop_early; /* asked to stop while starting */
 	uint32_t stop_grace;
-	bool busy; /* a job freezes it */
+	bool busy;	    /* a job freezes it */
+	struct source exec; /* socket to init, of fds[MONITOR_EXEC] */
+	struct command *commands;
 	struct waiting *waiting;
 	struct sandbox_exit exit;
+};
+
+/* A command inside; exec.h. */
+struct command {
+	struct command *next;
+	uint32_t id;
+	uint32_t request; /* that waits for its start, or 0 */
+	bool tty;
+	uint64_t start_by, kill_at; /* CLOCK_MONOTONIC ms; 0: never */
 };
 
 /* A request put aside until its time comes. */
@@ -110,6 +121,7 @@ struct spawn {
 	} * mounted;
 	size_t nmounted;
 	uint64_t tick; /* next housekeeping */
+	uint32_t next_exec;
 };
 
 /* spawner.c */
@@ -117,6 +129,7 @@ int spawn_watch(struct spawn *s, struct source *src, uint32_t events);
 void spawn_unwatch(struct spawn *s, struct source *src);
 int spawn_job(struct spawn *s, worker_fn fn, void *arg, job_done done, void *ctx, struct job **out, struct err *err);
 void spawn_ok(struct spawn *s, uint32_t id, const struct buf *payload); /* payload may be NULL */
+void spawn_ok_fds(struct spawn *s, uint32_t id, const struct buf *payload, int *fds, int nfds); /* takes them over */
 void spawn_error(struct spawn *s, uint32_t id, const struct err *err);
 void spawn_event(struct spawn *s, uint32_t type, const struct buf *payload);
 void spawn_again(struct spawn *s, struct waiting **list); /* handles them now */
@@ -157,6 +170,16 @@ int instance_freeze(struct instance *i, uint32_t id, struct err *err);
 uint64_t instance_timers(struct instance *i, uint64_t now);
 void instance_remove(struct instance *i); /* from memory and disk */
 void instance_free(struct instance *i);	  /* from memory: the sandbox goes on */
+
+/* instance_exec.c: commands inside */
+#define EXEC_APP_ENDED "the app has ended"
+int instance_exec(struct instance *i, uint32_t request, const struct exec_request *q, struct err *err);
+int instance_exec_signal(struct instance *i, uint32_t exec, uint32_t signo, struct err *err);
+/* The socket to init has come from the monitor. `adopted`: commands of an earlier spawner are killed. */
+void instance_exec_attach(struct instance *i, bool adopted);
+void instance_exec_detach(struct instance *i);			 /* before the socket is closed */
+void instance_exec_end(struct instance *i, const char *why);	 /* all of them have ended with the sandbox */
+uint64_t instance_exec_timers(struct instance *i, uint64_t now); /* as instance_timers */
 
 /* adopt.c: what is on disk */
 struct instance *instance_new(struct spawn *s, const struct instance_info *info);

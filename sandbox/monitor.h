@@ -21,6 +21,7 @@ enum monitor_fd {
 	MONITOR_LOG,	  /* the log, O_APPEND */
 	MONITOR_LISTENER, /* SEQPACKET socket STATE/sandboxes/NAME/monitor */
 	MONITOR_RECORD,	  /* STATE/sandboxes/NAME/exit: struct monitor_record */
+	MONITOR_EXEC,	  /* to init, for commands inside; never read here: exec.h */
 	MONITOR_NFDS
 };
 

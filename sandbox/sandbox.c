@@ -333,8 +333,8 @@ static void launch_abort(struct launch *l)
 
 static int launch(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src, struct err *err)
 {
-	cleanup_close int theirs = -1, status = -1;
-	int pair[2], pipes[2];
+	cleanup_close int theirs = -1, status = -1, exec = -1;
+	int pair[2], pipes[2], execs[2];
 
 	l->child.filter = seccomp_filter(err);
 	if (!l->child.filter || make_plan(l, spec, src, err) < 0)
@@ -351,6 +351,10 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 		return err_set(err, errno, "status pipe");
 	l->box.status_pipe = pipes[0];
 	l->child.status = status = pipes[1];
+	if ((rc = frame_pair(execs)) < 0)
+		return err_set(err, -rc, "socket pair");
+	l->box.exec = execs[0];
+	l->child.exec = exec = execs[1];
 	find_title(&l->child);
 	if ((l->child.ndoors = cgroup_host()->doors(&l->box.cgroup, l->child.doors, err)) < 0)
 		return -1;
@@ -361,6 +365,7 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 		return -1;
 	close(steal_fd(&theirs));
 	close(steal_fd(&status));
+	close(steal_fd(&exec));
 	if (launch_provide(l, spec, src, err) < 0) {
 		/* A child that failed meanwhile knows better why. */
 		struct err theirs_err;
@@ -387,7 +392,7 @@ int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources 
 				    .masks = {-1, -1},
 				    .rootless = spec->id_base == 0,
 				    .own_netns = src->netns < 0};
-	l->box = (struct sandbox){.pidfd = -1, .netns = -1, .status_pipe = -1, .cgroup.v2_dir = -1};
+	l->box = (struct sandbox){.pidfd = -1, .netns = -1, .status_pipe = -1, .exec = -1, .cgroup.v2_dir = -1};
 	l->sock = l->dpkg = -1;
 	if (rc == 0 && l->child.rootless && geteuid() == 0)
 		rc = err_set(err, EPERM, "root has to give a range of ids: nothing inside may map to it");
@@ -409,7 +414,7 @@ int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources 
 
 void sandbox_release(struct sandbox *s)
 {
-	int *fds[] = {&s->pidfd, &s->netns, &s->status_pipe, &s->cgroup.v2_dir};
+	int *fds[] = {&s->pidfd, &s->netns, &s->status_pipe, &s->exec, &s->cgroup.v2_dir};
 
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
 		if (*fds[i] >= 0)

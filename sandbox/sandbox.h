@@ -50,6 +50,7 @@ struct sandbox {
 	int pidfd;
 	int netns;
 	int status_pipe; /* init writes one int when the main process ends: wait status */
+	int exec;	 /* to init: asks for commands beside the main process; exec.h */
 	struct cgroup cgroup;
 };
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -188,6 +189,16 @@ void spawn_ok(struct spawn *s, uint32_t id, const struct buf *payload)
 		link_send(s->control, SPAWN_OK, id, payload, NULL, 0);
 }
 
+void spawn_ok_fds(struct spawn *s, uint32_t id, const struct buf *payload, int *fds, int nfds)
+{
+	if (s->control) {
+		link_send(s->control, SPAWN_OK, id, payload, fds, nfds);
+		return;
+	}
+	while (nfds)
+		close(fds[--nfds]);
+}
+
 void spawn_error(struct spawn *s, uint32_t id, const struct err *err)
 {
 	if (s->control)
@@ -284,6 +295,8 @@ static int verb_freeze(struct request *q, struct err *err)
 		return malformed(err);
 	if (find_running(q, &i, err) < 0)
 		return -1;
+	if (i->commands)
+		return err_set(err, EBUSY, "a command runs in %s", q->name);
 	if (!i->busy)
 		return instance_freeze(i, q->f->id, err);
 	waiting_add(&i->waiting, q->f);
@@ -456,6 +469,38 @@ static int verb_volume_list(struct request *q, struct err *err)
 	return get_ok(&q->r) ? upkeep_volume(q->s, &c, upkeep_volume_listed, err) : malformed(err);
 }
 
+static int verb_exec(struct request *q, struct err *err)
+{
+	struct exec_request x;
+	struct instance *i;
+	int r;
+
+	if (find_running(q, &i, err) < 0 || exec_request_decode(&q->r, &x, err) < 0)
+		return -1;
+	if (i->busy) {
+		waiting_add(&i->waiting, q->f);
+		r = 0;
+	} else if ((r = instance_thaw(i, err)) == 0) {
+		r = instance_exec(i, q->f->id, &x, err);
+	}
+	exec_request_release(&x);
+	return r;
+}
+
+static int verb_exec_signal(struct request *q, struct err *err)
+{
+	uint32_t exec = get_u32(&q->r);
+	uint32_t signo = get_u32(&q->r);
+	struct instance *i;
+
+	if (!get_ok(&q->r) || signo > SIGSYS)
+		return malformed(err);
+	if (find_running(q, &i, err) < 0 || instance_exec_signal(i, exec, signo, err) < 0)
+		return -1;
+	spawn_ok(q->s, q->f->id, NULL);
+	return 0;
+}
+
 static void link_ready(struct source *src, uint32_t events);
 
 static struct link *link_add(struct spawn *s, int fd, bool control)
@@ -508,6 +553,8 @@ static const struct verb {
     [SPAWN_VOLUME_REMOVE] = {verb_volume, true, false},
     [SPAWN_PEER] = {verb_peer, false, false},
     [SPAWN_VOLUME_LIST] = {verb_volume_list, false, false},
+    [SPAWN_EXEC] = {verb_exec, true, false},
+    [SPAWN_EXEC_SIGNAL] = {verb_exec_signal, true, false},
 };
 
 static void handle(struct link *l, struct frame *f)
@@ -604,6 +651,9 @@ static int set_up(struct spawn *s, const struct spawner_config *config, struct e
 	snprintf(tree, sizeof tree, "spaced-%s", s->egress.tag);
 	cgroup_set_tree(tree);
 	netns_pool_init(&s->pool);
+	/* what init still says to an earlier spawner is not taken for an answer to us */
+	if (getrandom(&s->next_exec, sizeof s->next_exec, 0) != (ssize_t)sizeof s->next_exec)
+		return err_set(err, errno, "random number");
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* eight descriptors per sandbox */
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);

@@ -12,6 +12,7 @@
 #define SANDBOX_SPAWNER_H
 
 #include "base/frame.h"
+#include "sandbox/exec.h"
 #include "sandbox/spec.h"
 
 enum spawn_verb {
@@ -32,10 +33,18 @@ enum spawn_verb {
 	SPAWN_VOLUME_REMOVE, /* {str name} -> {} also when it does not exist; EBUSY while in use */
 	SPAWN_PEER,	     /* {} fds: a proxy's channel, on which SPAWN_OPEN alone is answered -> {} */
 	SPAWN_VOLUME_LIST, /* {} -> {u32 n, n times: str name, u64 bytes used on disk}; as many frames as needed: u8 more first */
+	SPAWN_EXEC, /* {str name, exec_request}: a command inside, as exec.h has it; a frozen sandbox is thawed, and not
+		       frozen (EBUSY) while commands run -> {u32 exec} fds: exec_ends() */
+	SPAWN_EXEC_SIGNAL, /* {str name, u32 exec, u32 signal}; signal 0: nobody is there any more, SIGHUP and five
+			      seconds later SIGKILL -> {} */
 
 	SPAWN_OK = 100,
 	SPAWN_ERROR = 101,  /* {u32 errno, str message} */
 	SPAWN_EXITED = 102, /* event, id 0: {str name, exit record} */
+	SPAWN_EXEC_ENDED =
+	    103, /* event, id 0: {str name, u32 exec, u32 status, str why}; `why` when the command did not
+				   end by itself. Comes before the sandbox's own SPAWN_EXITED. A spawner's end is the
+				   end of its commands: the next one kills them, without an event. */
 };
 
 /* Runs the role until the control channel closes. `control` is a SEQPACKET socket.

@@ -108,7 +108,41 @@ static void note_exit(struct frame *f)
 	nexits++;
 }
 
-/* One frame within the deadline; notes exits on the way. False when there is none. */
+/* Commands inside that have ended. */
+static struct {
+	uint32_t id, status;
+	char why[120];
+} commands_ended[64];
+static size_t ncommands_ended;
+
+static void note_command(struct frame *f)
+{
+	struct reader r = reader_of(f->payload, f->len);
+	char name[SANDBOX_NAME_MAX + 1];
+
+	assert_true(ncommands_ended < sizeof commands_ended / sizeof *commands_ended);
+	get_str(&r, name, sizeof name);
+	commands_ended[ncommands_ended].id = get_u32(&r);
+	commands_ended[ncommands_ended].status = get_u32(&r);
+	get_str(&r, commands_ended[ncommands_ended].why, sizeof commands_ended[0].why);
+	assert_true(get_ok(&r));
+	ncommands_ended++;
+}
+
+/* True: it was an event, and is noted. */
+static bool note_event(struct frame *f)
+{
+	if (f->type == SPAWN_EXITED)
+		note_exit(f);
+	else if (f->type == SPAWN_EXEC_ENDED)
+		note_command(f);
+	else
+		return false;
+	frame_release(f);
+	return true;
+}
+
+/* One frame within the deadline; notes events on the way. False when there is none. */
 static bool next_frame(int sock, struct frame *f, int ms)
 {
 	uint64_t end = io_now_ms() + (uint64_t)ms;
@@ -120,10 +154,8 @@ static bool next_frame(int sock, struct frame *f, int ms)
 			return false;
 		if (frame_recv(sock, f) != 1)
 			return false;
-		if (f->type != SPAWN_EXITED)
+		if (!note_event(f))
 			return true;
-		note_exit(f);
-		frame_release(f);
 	}
 }
 
@@ -241,9 +273,7 @@ static inline struct sandbox_exit wait_exit(const char *name)
 		struct frame f;
 		assert_true(io_now_ms() < end && poll(&p, 1, DEADLINE_MS) == 1);
 		assert_int_equal(frame_recv(control, &f), 1);
-		assert_int_equal(f.type, SPAWN_EXITED);
-		note_exit(&f);
-		frame_release(&f);
+		assert_true(note_event(&f));
 	}
 }
 
