@@ -22,6 +22,7 @@ struct spawner {
 	struct call *calls;
 	uint32_t next_id;
 	void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e);
+	void (*exec_ended)(void *ctx, const char *name, uint32_t exec, uint32_t status, const char *why);
 	void (*lost)(void *ctx);
 	void *ctx;
 };
@@ -52,13 +53,28 @@ static void fail_all(struct spawner *s)
 	}
 }
 
+static void on_exec_ended(struct spawner *s, struct reader *r, const char *name)
+{
+	char why[160];
+	uint32_t exec = get_u32(r);
+	uint32_t status = get_u32(r);
+
+	if (get_str(r, why, sizeof why) && get_ok(r))
+		s->exec_ended(s->ctx, name, exec, status, why);
+	else
+		log_warn("spawner: malformed event");
+}
+
 static void on_event(struct spawner *s, struct frame *f)
 {
 	struct reader r = reader_of(f->payload, f->len);
 	char name[SANDBOX_NAME_MAX + 1];
 	struct sandbox_exit e;
 
-	if (f->type == SPAWN_EXITED && get_str(&r, name, sizeof name) && sandbox_exit_decode(&r, &e) && get_ok(&r))
+	get_str(&r, name, sizeof name);
+	if (f->type == SPAWN_EXEC_ENDED)
+		on_exec_ended(s, &r, name);
+	else if (f->type == SPAWN_EXITED && sandbox_exit_decode(&r, &e) && get_ok(&r))
 		s->exited(s->ctx, name, &e);
 	else
 		log_warn("spawner: unexpected event %u", f->type);
@@ -113,12 +129,15 @@ static void on_end(void *ctx, int e)
 
 struct spawner *spawner_new(uv_loop_t *loop, int sock,
 			    void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e),
+			    void (*exec_ended)(void *ctx, const char *name, uint32_t exec, uint32_t status,
+					       const char *why),
 			    void (*lost)(void *ctx), void *ctx)
 {
 	struct spawner *s = xcalloc(1, sizeof *s);
 
 	s->loop = loop;
 	s->exited = exited;
+	s->exec_ended = exec_ended;
 	s->lost = lost;
 	s->ctx = ctx;
 	s->next_id = 1;

@@ -36,6 +36,7 @@ void api_free(struct api *a)
 	if (!a)
 		return;
 	logs_close_all(a);
+	exec_close_all(a);
 	free(a->repos);
 	free(a);
 }
@@ -89,8 +90,9 @@ void call_fail(struct call *c, const struct err *err)
 {
 	static const struct {
 		int code, status;
-	} map[] = {{ENOENT, 404}, {EEXIST, 409}, {EBUSY, 409},	{EINVAL, 400}, {EACCES, 403},
-		   {EPERM, 403},  {EDQUOT, 403}, {ENOSPC, 507}, {EAGAIN, 503}, {ENOTSUP, 501}};
+	} map[] = {{ENOENT, 404}, {EEXIST, 409}, {EBUSY, 409},	{EINVAL, 400},	  {EACCES, 403},
+		   {EPERM, 403},  {EDQUOT, 403}, {ENOSPC, 507}, {EAGAIN, 503},	  {ENOTSUP, 501},
+		   {ESRCH, 409},  {ECHILD, 409}, {E2BIG, 400},	{ETIMEDOUT, 504}, {ECONNRESET, 503}};
 
 	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		if (map[i].code == err->code) {
@@ -179,6 +181,7 @@ static void on_close(struct http_req *r, void *ctx)
 
 	(void)r;
 	logs_stream_free(c->stream);
+	exec_call_gone(c->exec);
 	user_release(&c->me);
 	space_release(&c->space);
 	for (size_t i = 0; i < API_VARS; i++)

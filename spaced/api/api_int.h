@@ -24,6 +24,7 @@ struct api {
 	struct limiter limiter;
 	struct stream *streams; /* open log followers */
 	unsigned nstreams;
+	struct exec_session *execs; /* commands inside apps */
 };
 
 /* Who may call a route. The SPACE_ ones have {owner}/{name} as their first variables and find the Space. */
@@ -58,6 +59,7 @@ struct call {
 	char *vars[API_VARS];
 	json_t *body;
 	struct stream *stream; /* of a log follower */
+	struct exec_session *exec;
 };
 
 /* Answers. Each call is answered exactly once. */
@@ -100,6 +102,10 @@ void whoami_get(struct call *c);
 void hardware_get(struct call *c);
 void harnesses_get(struct call *c);
 void health_get(struct call *c);
+
+void space_exec(struct call *c);
+void exec_call_gone(struct exec_session *x); /* NULL is fine */
+void exec_close_all(struct api *a);
 
 void repo_create(struct call *c);
 void repo_delete(struct call *c);

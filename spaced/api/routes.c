@@ -25,6 +25,7 @@ const struct route_row route_rows[] = {
     {"GET", "/api/spaces/:owner/:name/host", ACCESS_SPACE_READ, space_host_get, false},
     {"POST", "/api/spaces/:owner/:name/restart", ACCESS_SPACE_WRITE, space_restart, false},
     {"POST", "/api/spaces/:owner/:name/pause", ACCESS_SPACE_WRITE, space_pause, false},
+    {"POST", "/api/spaces/:owner/:name/exec", ACCESS_SPACE_WRITE, space_exec, true},
     {"GET", "/api/spaces/:owner/:name/logs/:kind", ACCESS_SPACE_WRITE, logs_get, false},
     {"GET", "/api/spaces/:owner/:name/builds", ACCESS_SPACE_WRITE, builds_get, false},
     {"GET", "/api/spaces/:owner/:name/builds/:build", ACCESS_SPACE_WRITE, build_get, false},

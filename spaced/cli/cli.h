@@ -21,8 +21,9 @@ struct cli {
 	/* words and options behind the verb */
 	const char *word[CLI_WORDS];
 	size_t nwords;
-	bool admin, factory, build, follow, yes;
-	const char *label, *tail, *limit;
+	bool admin, factory, build, follow, yes, tty;
+	const char *label, *tail, *limit, *folder;
+	char **command; /* what follows `--` of a verb that takes a command, NULL-ended; NULL without */
 };
 
 /* One row of the table of verbs; each file of a group exports its rows, ended by .run == NULL. */
@@ -30,11 +31,11 @@ struct verb {
 	const char *group, *name; /* name NULL: the group is the verb ("status") */
 	const char *words;	  /* "OWNER/NAME"; for the usage line */
 	size_t min, max;	  /* how many words */
-	const char *options;	  /* allowed ones, by the `name` in options.c, separated by spaces */
+	const char *options; /* allowed ones, by the `name` in main.c, separated by spaces; "command": see struct cli */
 	const char *help;
 	int (*run)(struct cli *c);
 };
-extern const struct verb user_verbs[], token_verbs[], space_verbs[], build_verbs[], host_verbs[];
+extern const struct verb user_verbs[], token_verbs[], space_verbs[], build_verbs[], exec_verbs[], host_verbs[];
 
 /* ---- client.c: errors are printed here; 0 or CLI_FAILED ---- */
 int client_call(struct cli *c, const char *method, const char *path, json_t *body, json_t **out); /* takes body */
@@ -46,6 +47,8 @@ int client_show_list(struct cli *c, const char *path, const char *const *columns
 int client_stream(struct cli *c, const char *path, void (*sink)(const char *p, size_t n));
 /* The daemon's status without printing an error; NULL when it does not run (`why` says it). */
 json_t *client_status(struct cli *c, struct buf *why);
+/* A socket that is connected to the daemon; -1 with a message. */
+int client_connect(struct cli *c);
 /* "/api/spaces/OWNER/NAME" + rest for a word; NULL with a message when it is not OWNER/NAME. malloc'd. */
 char *client_space_path(const char *word, const char *rest);
 /* A word as one path segment, percent-encoded; malloc'd. */
@@ -59,6 +62,24 @@ void print_table(json_t *rows, const char *const *columns, size_t n, const char 
 void print_fields(json_t *object, const char *const *columns, size_t n);
 /* For a terminal: no control sequence of an app's output gets there, but colours do. */
 void print_harmless(const char *p, size_t n);
+struct harmless {
+	enum { HARMLESS_TEXT, HARMLESS_ESCAPED, HARMLESS_SEQUENCE } state;
+	char held[32]; /* of a sequence */
+	size_t nheld;
+};
+#define HARMLESS_MORE 35
+/* The same, of `n` bytes into `out`, which has room for n + HARMLESS_MORE. Returns how many. */
+size_t make_harmless(struct harmless *h, const char *p, size_t n, char *out);
 int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* "spacectl: ..."; returns CLI_FAILED */
+
+/* ---- relay.c ---- */
+struct relay {
+	int control; /* frame socket to the daemon: sandbox/exec.h */
+	int in, out,
+	    err; /* the command's, taken over; with a terminal all is in `in`, the master, and the others are -1 */
+};
+/* Carries bytes between our descriptors and the command's, and signals, until it has ended or the daemon is gone. Returns
+ * the exit status; the terminal is as it was before. */
+int relay_run(struct relay *r);
 
 #endif

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -49,21 +50,26 @@ static size_t on_header(char *p, size_t size, size_t n, void *ctx)
 	return size * n;
 }
 
-static int no_daemon(struct cli *c, CURL *curl, CURLcode rc, struct buf *why)
+static void no_daemon(struct cli *c, bool not_connected, int os, struct buf *why)
 {
-	long os = 0;
-
-	curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &os);
 	if (os == EACCES || os == EPERM)
 		buf_addf(why, "may not speak to the daemon in `%s`: run it as root, or as the user that spaced runs as",
 			 c->state);
-	else if (rc == CURLE_COULDNT_CONNECT)
+	else if (not_connected)
 		buf_addf(why,
 			 "no spaced runs in the state folder `%s` (%s/control.sock: %s); start it, or name another "
 			 "folder with"
 			 " --state",
-			 c->state, c->state, os ? strerror((int)os) : "no answer");
-	else
+			 c->state, c->state, os ? strerror(os) : "no answer");
+}
+
+static int curl_failed(struct cli *c, CURL *curl, CURLcode rc, struct buf *why)
+{
+	long os = 0;
+
+	curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &os);
+	no_daemon(c, rc == CURLE_COULDNT_CONNECT, (int)os, why);
+	if (!why->len)
 		buf_addf(why, "the daemon in `%s`: %s", c->state, curl_easy_strerror(rc));
 	return CLI_FAILED;
 }
@@ -78,6 +84,24 @@ static char *socket_path(const char *state, int *dir)
 	free(path);
 	*dir = open(state, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return xasprintf("/proc/self/fd/%d/control.sock", *dir);
+}
+
+int client_connect(struct cli *c)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	cleanup_close int dir = -1;
+	cleanup_free char *path = socket_path(c->state, &dir);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cleanup_buf struct buf why = BUF_INIT;
+
+	snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0)
+		return fd;
+	no_daemon(c, true, errno, &why);
+	complain("%s", why.data);
+	if (fd >= 0)
+		close(fd);
+	return -1;
 }
 
 static int perform(struct cli *c, const char *method, const char *path, const char *body, struct answer *a,
@@ -113,7 +137,7 @@ static int perform(struct cli *c, const char *method, const char *path, const ch
 	curl_easy_setopt(curl, CURLOPT_HEADERDATA, a);
 	rc = curl_easy_perform(curl);
 	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, status);
-	int result = rc == CURLE_OK ? CLI_OK : no_daemon(c, curl, rc, why);
+	int result = rc == CURLE_OK ? CLI_OK : curl_failed(c, curl, rc, why);
 	curl_slist_free_all(headers);
 	curl_easy_cleanup(curl);
 	return result;

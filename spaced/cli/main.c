@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "spaced/cli/cli.h"
 
-static const struct verb *const groups[] = {space_verbs, build_verbs, user_verbs, token_verbs, host_verbs};
+static const struct verb *const groups[] = {space_verbs, exec_verbs, build_verbs, user_verbs, token_verbs, host_verbs};
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
 
 struct option {
@@ -29,6 +29,8 @@ static const struct option options[] = {
     OPT("follow", "--follow", "-f", NULL, follow, "go on showing what is added, until it ends"),
     OPT("tail", "--tail", "-n", "N", tail, "only the last N lines"),
     OPT("limit", "--limit", NULL, "N", limit, "at most N rows"),
+    OPT("tty", "--tty", "-t", NULL, tty, "with a terminal of its own, for programs that want one"),
+    OPT("cwd", "--cwd", NULL, "FOLDER", folder, "working folder inside; default: the app's"),
     OPT("yes", "--yes", "-y", NULL, yes, "do not ask"),
 };
 #define OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -53,6 +55,8 @@ static void synopsis(const struct verb *v, struct buf *out)
 		buf_addf(out, " %s", v->name);
 	if (*v->words)
 		buf_addf(out, " %s", v->words);
+	if (has_option(v, "command"))
+		buf_adds(out, " [-- COMMAND ARGUMENT...]");
 }
 
 static void help_verb(const struct verb *v, FILE *to)
@@ -171,9 +175,23 @@ static int take_option(struct cli *c, struct line *l, int argc, char **argv, int
 	return usage("there is no option `%s`", arg);
 }
 
+static const struct verb *find_verb(const struct line *l, size_t *words)
+{
+	for (size_t g = 0; g < GROUPS; g++)
+		for (const struct verb *v = groups[g]; v->run; v++) {
+			*words = v->name ? 2 : 1;
+			if (l->n >= *words && !strcmp(l->words[0], v->group) &&
+			    (!v->name || !strcmp(l->words[1], v->name)))
+				return v;
+		}
+	return NULL;
+}
+
 static int read_line(struct cli *c, struct line *l, int argc, char **argv)
 {
 	bool only_words = false;
+	const struct verb *v;
+	size_t skip;
 
 	for (int i = 1; i < argc; i++) {
 		const char *arg = argv[i];
@@ -182,6 +200,9 @@ static int read_line(struct cli *c, struct line *l, int argc, char **argv)
 			if (l->n == CLI_WORDS + 2)
 				return usage("too much at `%s`", arg);
 			l->words[l->n++] = arg;
+		} else if (!strcmp(arg, "--") && (v = find_verb(l, &skip)) && has_option(v, "command")) {
+			c->command = argv + i + 1;
+			return 0;
 		} else if (!strcmp(arg, "--")) {
 			only_words = true;
 		} else if (!strcmp(arg, "--json")) {
@@ -197,18 +218,6 @@ static int read_line(struct cli *c, struct line *l, int argc, char **argv)
 			return rc;
 	}
 	return 0;
-}
-
-static const struct verb *find_verb(const struct line *l, size_t *words)
-{
-	for (size_t g = 0; g < GROUPS; g++)
-		for (const struct verb *v = groups[g]; v->run; v++) {
-			*words = v->name ? 2 : 1;
-			if (l->n >= *words && !strcmp(l->words[0], v->group) &&
-			    (!v->name || !strcmp(l->words[1], v->name)))
-				return v;
-		}
-	return NULL;
 }
 
 static const char *default_state(void)

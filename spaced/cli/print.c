@@ -143,38 +143,53 @@ void print_fields(json_t *object, const char *const *columns, size_t n)
 /* ---- logs ---- */
 
 /* Where a byte stands: in text, behind ESC, or inside "ESC [ digits ;", which is let through when it ends in 'm'. */
+size_t make_harmless(struct harmless *h, const char *p, size_t n, char *out)
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		unsigned char ch = (unsigned char)p[i];
+		if (h->state == HARMLESS_ESCAPED && ch == '[') {
+			h->state = HARMLESS_SEQUENCE;
+		} else if (h->state == HARMLESS_SEQUENCE && (strchr("0123456789;", ch) && ch) &&
+			   h->nheld < sizeof h->held) {
+			h->held[h->nheld++] = (char)ch;
+		} else if (h->state == HARMLESS_SEQUENCE && ch == 'm') {
+			memcpy(out + len, "\033[", 2);
+			memcpy(out + len + 2, h->held, h->nheld);
+			len += 2 + h->nheld;
+			out[len++] = 'm';
+			h->state = HARMLESS_TEXT;
+		} else if (ch == 033) {
+			h->state = HARMLESS_ESCAPED;
+			h->nheld = 0;
+		} else {
+			/* The end of a sequence that moves the cursor or asks the terminal: dropped with it. */
+			bool swallow = h->state == HARMLESS_SEQUENCE;
+			h->state = HARMLESS_TEXT;
+			if (!swallow && (ch >= 0x20 || strchr("\n\t\r", ch)) && ch != 0x7f)
+				out[len++] = (char)ch;
+		}
+	}
+	return len;
+}
+
 void print_harmless(const char *p, size_t n)
 {
-	static enum { TEXT, ESCAPED, SEQUENCE } state;
-	static struct buf held;
+	static struct harmless state;
 	static int terminal = -1;
+	char out[4096 + HARMLESS_MORE];
 
 	if (terminal < 0)
 		terminal = isatty(STDOUT_FILENO);
-	if (!terminal) {
-		fwrite(p, 1, n, stdout);
-		fflush(stdout);
-		return;
-	}
-	for (size_t i = 0; i < n; i++) {
-		unsigned char ch = (unsigned char)p[i];
-		if (state == ESCAPED && ch == '[') {
-			state = SEQUENCE;
-		} else if (state == SEQUENCE && (strchr("0123456789;", ch) && ch) && held.len < 32) {
-			buf_addc(&held, (char)ch);
-		} else if (state == SEQUENCE && ch == 'm') {
-			printf("\033[%sm", held.data ? held.data : "");
-			state = TEXT;
-		} else if (ch == 033) {
-			state = ESCAPED;
-			buf_clear(&held);
-		} else {
-			/* The end of a sequence that moves the cursor or asks the terminal: dropped with it. */
-			bool swallow = state == SEQUENCE;
-			state = TEXT;
-			if (!swallow && (ch >= 0x20 || strchr("\n\t\r", ch)) && ch != 0x7f)
-				putchar(ch);
-		}
+	while (n) {
+		size_t take = n < 4096 ? n : 4096;
+		if (terminal)
+			fwrite(out, 1, make_harmless(&state, p, take, out), stdout);
+		else
+			fwrite(p, 1, take, stdout);
+		p += take;
+		n -= take;
 	}
 	fflush(stdout);
 }

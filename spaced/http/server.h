@@ -83,6 +83,14 @@ size_t http_pending(const struct http_req *r);
 void http_on_drain(struct http_req *r, void (*cb)(struct http_req *r, void *ctx), void *ctx);
 bool http_begun(const struct http_req *r); /* an answer has begun */
 
+/* Admin sockets only: answers "101 Switching Protocols" to `protocol` with descriptors beside the head (SCM_RIGHTS, at most
+ * HTTP_HAND_OVER; they stay the caller's) and ends the connection: what follows goes another way. 0, or negative errno
+ * with nothing answered. */
+#define HTTP_HAND_OVER 8
+int http_hand_over(struct http_req *r, const char *protocol, const int *fds, int n);
+/* The client asks for that protocol (RFC 9110 §7.8). */
+bool http_wants_upgrade(const struct http_req *r, const char *protocol);
+
 /* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 §5.6.7). */
 void http_date(time_t t, char out[32]);
 /* Appends `s` as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */

@@ -62,6 +62,14 @@ static void exited(void *ctx, const char *name, const struct sandbox_exit *e)
 		spaces_exited(c->spaces, name, e);
 }
 
+static void exec_ended(void *ctx, const char *name, uint32_t exec, uint32_t status, const char *why)
+{
+	struct control *c = ctx;
+
+	if (c->spaces)
+		spaces_exec_ended(c->spaces, name, exec, status, why);
+}
+
 static void lost(void *ctx)
 {
 	struct control *c = ctx;
@@ -186,7 +194,7 @@ static int open_all(struct control *c, struct err *err)
 	c->store = store_open(db, err);
 	if (!c->store)
 		return -1;
-	c->spawner = spawner_new(&c->loop, -1, exited, lost, c);
+	c->spawner = spawner_new(&c->loop, -1, exited, exec_ended, lost, c);
 	c->router = router_new(&c->loop, c->config->domain, &rcb);
 	c->spaces = spaces_new(&c->loop, c->config, c->store, c->spawner, c->router);
 	c->git = git_server_new(&c->loop, c->config, &gcb);

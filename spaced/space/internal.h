@@ -88,6 +88,7 @@ struct spaces {
 	void *shutdown_ctx;
 	uv_timer_t shutdown_timer;
 	struct gc *gc;
+	struct exec *execs;
 };
 
 /* lifecycle.c */
@@ -135,6 +136,10 @@ void space_tip(struct spaces *s, const struct space *sp, char oid[41]); /* of th
 
 /* recover.c */
 void recover_missing(struct spaces *s); /* starts more of what should run */
+
+/* exec.c */
+void exec_lost(struct spaces *s); /* with the spawner */
+void exec_free_all(struct spaces *s);
 
 /* gc.c */
 void gc_soon(struct spaces *s);

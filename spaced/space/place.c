@@ -17,7 +17,7 @@ struct place {
 	bool freed; /* by place_free; the last call under way frees it for real */
 };
 
-enum op_kind { OP_PLAIN, OP_VOLUMES, OP_LIST, OP_OPEN, OP_LISTENERS, OP_START };
+enum op_kind { OP_PLAIN, OP_VOLUMES, OP_LIST, OP_OPEN, OP_LISTENERS, OP_EXEC, OP_START };
 
 struct op {
 	struct place *p;
@@ -32,6 +32,7 @@ struct op {
 		void (*list)(void *ctx, const struct place_status *v, size_t n, const struct err *err);
 		void (*open)(void *ctx, const char *name, const int *fds, int n, const struct err *err);
 		void (*listeners)(void *ctx, const char *name, const char *list);
+		void (*exec)(void *ctx, uint32_t exec, const int *fds, int n, const struct err *err);
 	} cb;
 	bool inside; /* the call to the spawner has not returned yet */
 	unsigned tries;
@@ -212,15 +213,31 @@ static void answer_list(struct op *o, struct frame *f, const struct err *err)
 	free(v);
 }
 
-static void answer_open(struct op *o, struct frame *f, const struct err *err)
+static int take_fds(struct frame *f, int fds[FRAME_MAX_FDS])
 {
-	int fds[FRAME_MAX_FDS];
 	int n = 0;
 
 	for (int i = 0; f && i < f->nfds; i++)
 		if ((fds[n] = frame_take_fd(f, i)) >= 0)
 			n++;
+	return n;
+}
+
+static void answer_open(struct op *o, struct frame *f, const struct err *err)
+{
+	int fds[FRAME_MAX_FDS];
+	int n = take_fds(f, fds);
+
 	o->cb.open(o->ctx, o->name, fds, n, err);
+}
+
+static void answer_exec(struct op *o, struct frame *f, const struct err *err)
+{
+	int fds[FRAME_MAX_FDS];
+	int n = take_fds(f, fds);
+	struct reader r = f ? reader_of(f->payload, f->len) : (struct reader){0};
+
+	o->cb.exec(o->ctx, f ? get_u32(&r) : 0, fds, n, err);
 }
 
 static void answer_listeners(struct op *o, struct frame *f)
@@ -281,6 +298,9 @@ static void answer(struct op *o, struct frame *f, const struct err *err)
 		break;
 	case OP_LISTENERS:
 		answer_listeners(o, f);
+		break;
+	case OP_EXEC:
+		answer_exec(o, f, err);
 		break;
 	}
 	op_free(o);
@@ -403,4 +423,25 @@ void place_listeners(struct place *p, const char *name, void (*cb)(void *ctx, co
 	o->cb.listeners = cb;
 	put_str(&o->payload, name);
 	submit(o);
+}
+
+void place_exec(struct place *p, const char *name, const struct exec_request *q,
+		void (*cb)(void *ctx, uint32_t exec, const int *fds, int n, const struct err *err), void *ctx)
+{
+	struct op *o = op_new(p, OP_EXEC, SPAWN_EXEC, name, ctx);
+
+	o->cb.exec = cb;
+	put_str(&o->payload, name);
+	exec_request_encode(q, &o->payload);
+	submit(o);
+}
+
+void place_exec_signal(struct place *p, const char *name, uint32_t exec, uint32_t signo)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_str(&b, name);
+	put_u32(&b, exec);
+	put_u32(&b, signo);
+	spawner_call(p->spawner, SPAWN_EXEC_SIGNAL, &b, NULL, 0, NULL, NULL);
 }

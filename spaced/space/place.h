@@ -42,6 +42,12 @@ void place_list(struct place *p, void (*cb)(void *ctx, const struct place_status
 /* Sockets inside the sandbox's network namespace, owned by the callee; n is 0 with err. */
 void place_open(struct place *p, const char *name, uint32_t n,
 		void (*cb)(void *ctx, const char *name, const int *fds, int n, const struct err *err), void *ctx);
+/* A command inside; sandbox/exec.h says what `fds` are (owned by the callee; n is 0 with err). Its end comes by way of
+ * spawner_new's exec_ended. */
+void place_exec(struct place *p, const char *name, const struct exec_request *q,
+		void (*cb)(void *ctx, uint32_t exec, const int *fds, int n, const struct err *err), void *ctx);
+/* 0: nobody is there any more. */
+void place_exec_signal(struct place *p, const char *name, uint32_t exec, uint32_t signo);
 /* "127.0.0.1:8000, 0.0.0.0:22"; "" when nothing listens; NULL when it cannot be told. */
 void place_listeners(struct place *p, const char *name, void (*cb)(void *ctx, const char *name, const char *list),
 		     void *ctx);

@@ -24,6 +24,7 @@ void spaces_recover(struct spaces *s);
 /* Wired to spawner_new and router_new. */
 void spaces_exited(struct spaces *s, const char *name, const struct sandbox_exit *e);
 void spaces_spawner_lost(struct spaces *s);
+void spaces_exec_ended(struct spaces *s, const char *instance, uint32_t exec, uint32_t status, const char *why);
 void spaces_idle(struct spaces *s, const char *instance, uint32_t generation);
 void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
 		     uint32_t open, uint32_t errors);
@@ -58,5 +59,19 @@ struct space_live {
 	uint16_t port;
 };
 bool spaces_live(struct spaces *s, const char *space_id, struct space_live *out);
+
+/* A command inside the running app (sandbox/exec.h). `started` is called once: with the descriptors (owned by the callee),
+ * or with `err`, and then the exec is gone. `ended` at most once, after that; the exec is gone then. */
+struct exec;
+struct exec_callbacks {
+	void (*started)(void *ctx, const int *fds, int n, const struct err *err);
+	void (*ended)(void *ctx, uint32_t status, const char *why); /* `why` "": by itself */
+};
+/* NULL with a reason: static, not running. No callback from within the call. */
+struct exec *spaces_exec(struct spaces *s, const char *space_id, const struct exec_request *q,
+			 const struct exec_callbacks *cb, void *ctx, struct err *err);
+void spaces_exec_signal(struct exec *e, uint32_t signo);
+/* Nobody is there any more: the command is ended, no callback comes. */
+void spaces_exec_leave(struct exec *e);
 
 #endif

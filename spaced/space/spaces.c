@@ -66,6 +66,7 @@ void spaces_free(struct spaces *s)
 	{
 		unit_free(u);
 	}
+	exec_free_all(s);
 	gc_free(s);
 	builder_free(s->builder);
 	place_free(s->place);
@@ -77,6 +78,7 @@ void spaces_spawner_lost(struct spaces *s)
 {
 	/* Calls under way were answered with ECONNRESET; what runs goes on; spaces_recover() compares when it is back. */
 	log_warn("the spawner is gone; %u Spaces wait for it", HASH_COUNT(s->units));
+	exec_lost(s);
 }
 
 void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
