@@ -1,6 +1,7 @@
-/* Pid 1 inside: execs the main process in a child, hands signals from outside on to it, starts commands beside it that are
- * asked for from outside (exec_inside.c), reaps whatever ends, and ends with the main process, which ends all others. Behind every wall already, and out of the reach of the app: not dumpable, its
- * memory of the caller wiped where it shows. */
+/* Pid 1 inside: execs the main process in a child, hands signals from outside on to it, starts the commands beside it that
+ * are asked for from outside (exec_inside.c), reaps whatever ends, and ends with the main process, which ends all others.
+ * Behind every wall already, and out of the reach of the app: not dumpable, its memory of the caller wiped where it
+ * shows. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
