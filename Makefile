@@ -87,6 +87,15 @@ $(B)/assets.S: scripts/embed $(ASSETS)
 $(B)/assets.o: $(B)/assets.S
 	$(Q)$(CC) -c -o $@ $<
 
+# The filter of sandboxes is compiled here and not at each start.
+$(B)/gen/filter: sandbox/gen/filter.c sandbox/seccomp_profile.c sandbox/seccomp_profile.h
+	@mkdir -p $(@D)
+	@$(if $(V),,echo '  CC    $@')
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 $(CFLAGS) $(WARN) -o $@ $(filter %.c,$^) $(shell pkg-config --cflags --libs libseccomp)
+$(B)/seccomp_filter.inc: $(B)/gen/filter
+	$(Q)$< >$@
+$(B)/obj/sandbox/seccomp.o: $(B)/seccomp_filter.inc
+
 $(B)/base.a: $(call objs,$(BASE_SRC))
 $(B)/sandbox.a: $(call objs,$(SANDBOX_SRC))
 $(B)/proxy.a: $(call objs,$(PROXY_SRC)) $(LLHTTP_OBJ)
@@ -161,6 +170,7 @@ build-fuzz/%.o: %.c
 	@mkdir -p $(@D)
 	$(Q)$(FUZZ_CC) $(CPPFLAGS) -std=gnu17 -O1 -g -fsanitize=address,undefined,fuzzer-no-link -w $(LLHTTP_CFLAGS) \
 		$(shell pkg-config --cflags $(ALL_PKGS)) -MMD -MP -c -o $@ $<
+build-fuzz/sandbox/seccomp.o: $(B)/seccomp_filter.inc
 build-fuzz/all.a: $(FUZZ_OBJ) $(LLHTTP_OBJ) $(B)/assets.o
 build-fuzz/fuzz_%: build-fuzz/tests/fuzz/fuzz_%.o build-fuzz/all.a
 	$(Q)$(FUZZ_CC) -fsanitize=address,undefined,fuzzer -o $@ $^ $(LLHTTP_LIB) \

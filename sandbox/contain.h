@@ -24,7 +24,6 @@ struct contain {
 	bool cgroups;		 /* there are limits beside the rlimits */
 	int doors[CGROUP_DOORS]; /* of our cgroups, opened by the parent */
 	int ndoors;
-	const struct sock_fprog *filter;
 	char *title; /* the arguments and environment of the caller, still in our memory */
 	size_t title_len;
 };
@@ -76,8 +75,7 @@ int mnt_prepare_top(int top, bool build_root, struct err *err);
 int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, int *home, struct err *err);
 void mnt_shelf_leave(int *home);
 int mnt_from_shelf(size_t i, unsigned attr, struct err *err); /* child */
-/* Compiled once per process. */
-const struct sock_fprog *seccomp_filter(struct err *err);
+const struct sock_fprog *seccomp_filter(void);
 int landlock_abi(void);
 
 /* Sends an error through `sock` and ends. */

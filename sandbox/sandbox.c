@@ -336,8 +336,7 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 	cleanup_close int theirs = -1, status = -1, exec = -1;
 	int pair[2], pipes[2], execs[2];
 
-	l->child.filter = seccomp_filter(err);
-	if (!l->child.filter || make_plan(l, spec, src, err) < 0)
+	if (make_plan(l, spec, src, err) < 0)
 		return -1;
 	if (cgroup_host()->create(spec->name, &spec->limits, &l->box.cgroup, err) < 0)
 		return -1;

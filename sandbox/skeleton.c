@@ -17,7 +17,7 @@
 #define FILE_MAX (32 << 20)
 #define DEPTH_MAX 12
 #define USER 1000
-#define FORMAT "2" /* changed with the rules of what is copied */
+#define FORMAT "3" /* changed with the rules of what is copied */
 
 /* What is taken over from the host, when it is there. Directories with all below. */
 static const char *const from_host[] = {
@@ -249,8 +249,7 @@ static int copy_link(struct walk *w, int dirfd, const char *name, const char *pa
 	if (n < 0)
 		return 0;
 	target[n] = '\0';
-	mix(w, target, (size_t)n);
-	if (w->to >= 0 && symlinkat(target, w->to, path) < 0 && errno != EEXIST)
+	if (symlinkat(target, w->to, path) < 0 && errno != EEXIST)
 		return err_set(w->err, errno, "skeleton: link %s", path);
 	return 0;
 }
@@ -286,8 +285,10 @@ static int walk(struct walk *w, int dirfd, const char *name, const char *path, i
 		return 0;
 	mix(w, path, strlen(path));
 	mix(w, &st.st_mode, sizeof st.st_mode);
-	if (S_ISLNK(st.st_mode))
-		return copy_link(w, dirfd, name, path);
+	if (S_ISLNK(st.st_mode)) { /* one is never changed, only made anew */
+		mix(w, &st.st_mtim, sizeof st.st_mtim);
+		return w->to < 0 ? 0 : copy_link(w, dirfd, name, path);
+	}
 	if (S_ISDIR(st.st_mode))
 		return (st.st_mode & 0005) == 0005 ? walk_folder(w, dirfd, name, path, depth) : 0;
 	if (!S_ISREG(st.st_mode) || !(st.st_mode & 0004) || st.st_size > FILE_MAX)
