@@ -41,6 +41,11 @@ int egress_detach(const struct egress *e, uint32_t n, struct err *err);
 int egress_sweep(const struct egress *e, bool (*keep)(void *ctx, uint32_t n), void *ctx, struct err *err);
 /* Removes the rules (tests). */
 int egress_remove_rules(const struct egress *e, struct err *err);
+/* Bytes over the link of a sandbox, seen from inside; zero when it has none. Enters `netns` and comes back. */
+struct rtnl_counters;
+void egress_counters(int netns, struct rtnl_counters *out);
+/* Whether the kernel has token buckets, without which a bandwidth is refused; as any user who may make namespaces. */
+bool egress_can_shape(void);
 /* Whether this host can: CAP_NET_ADMIN, veth, nftables. `why` gets lines for `spacectl doctor`, also on success. */
 bool egress_probe(struct buf *why);
 

@@ -1,6 +1,8 @@
 /* See egress.h: the veth pair of one sandbox, and those that are left over. */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "base/cleanup.h"
 #include "sandbox/egress.h"
@@ -206,4 +208,38 @@ int egress_sweep(const struct egress *e, bool (*keep)(void *ctx, uint32_t n), vo
 		r = egress_detach(e, s.found[i], err);
 	free(s.found);
 	return r;
+}
+
+void egress_counters(int netns, struct rtnl_counters *out)
+{
+	struct rtnl nl = {0};
+	struct err ignored;
+	int back;
+
+	*out = (struct rtnl_counters){0};
+	if (netns_enter(netns, &back, &ignored) < 0)
+		return;
+	int r = rtnl_open(&nl, &ignored);
+	netns_leave(back);
+	if (r == 0)
+		rtnl_counters(&nl, "eth0", out, &ignored);
+	rtnl_close(&nl);
+}
+
+/* Tried on the loopback of a namespace that ends with its only process. */
+bool egress_can_shape(void)
+{
+	int status = 1;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		struct rtnl nl;
+		struct err ignored;
+		int flags = geteuid() == 0 ? CLONE_NEWNET : CLONE_NEWUSER | CLONE_NEWNET;
+		_exit(unshare(flags) < 0 || rtnl_open(&nl, &ignored) < 0 ||
+		      rtnl_bandwidth(&nl, "lo", 1 << 20, &ignored) < 0);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return pid > 0 && status == 0;
 }

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/egress_inside.h"
+#include "sandbox/rtnl.h"
 #include "sandbox/sandbox.h"
 
 #define FREEZE_MS 2000
@@ -437,15 +438,17 @@ struct cleaning {
 	char name[SANDBOX_NAME_MAX + 1];
 	struct egress egress;
 	uint32_t number;
+	int netns; /* -1: none any more */
 };
 
-/* In a worker: nothing of it is left on the host. Result: {u64 oom kills}. */
+/* In a worker: nothing of it is left on the host. Result: {u64 oom kills, u64 received, u64 sent}. */
 static int clean(void *arg, struct buf *result, struct err *err)
 {
 	struct cleaning *c = arg;
 	const struct cgroup_ops *ops = cgroup_host();
 	struct cgroup cg;
 	struct cgroup_stats stats = {0};
+	struct rtnl_counters net = {0};
 	int r = 0;
 
 	if (ops->open(c->name, &cg, err) == 0) {
@@ -455,12 +458,21 @@ static int clean(void *arg, struct buf *result, struct err *err)
 			r = ops->remove(&cg, err);
 	}
 	put_u64(result, stats.oom_kills);
+	if (c->netns >= 0)
+		egress_counters(c->netns, &net);
+	put_u64(result, net.received);
+	put_u64(result, net.sent);
 	if (c->number != NO_EGRESS && egress_detach(&c->egress, c->number, r == 0 ? err : NULL) < 0)
 		r = -1;
 	return r;
 }
 
-static void describe(struct instance *i, uint64_t oom_kills)
+/* What only the clean-up could tell. */
+struct cleaned {
+	uint64_t oom_kills, received, sent;
+};
+
+static void describe(struct instance *i, const struct cleaned *c)
 {
 	struct sandbox_exit *e = &i->exit;
 	struct monitor_record rec;
@@ -470,11 +482,13 @@ static void describe(struct instance *i, uint64_t oom_kills)
 	*e = (struct sandbox_exit){.status = known && rec.exited ? (int)rec.status : 128 + SIGKILL,
 				   .stopped = i->stopped,
 				   .timeout = i->timed_out,
-				   .log_dropped = known ? rec.dropped : 0};
+				   .log_dropped = known ? rec.dropped : 0,
+				   .received = c->received,
+				   .sent = c->sent};
 	/* An app may have lost a child to the limit long ago and end today for another reason: only a killed main
 	 * process counts. A build fails *because* its compiler was killed. */
 	e->oom =
-	    oom_kills && !e->stopped && !e->timeout && (e->status == 128 + SIGKILL || (i->info.build && e->status));
+	    c->oom_kills && !e->stopped && !e->timeout && (e->status == 128 + SIGKILL || (i->info.build && e->status));
 	if (e->timeout)
 		snprintf(e->reason, sizeof e->reason, "timeout");
 	else if (e->oom)
@@ -503,12 +517,15 @@ static void cleaned(struct spawn *s, void *ctx, struct buf *result, const struct
 {
 	struct instance *i = ctx;
 	struct reader r = reader_of(result->data, result->len);
-	uint64_t oom_kills = get_u64(&r);
+	struct cleaned c = {0};
 	cleanup_buf struct buf event = BUF_INIT;
 
 	if (err)
 		log_error("clean-up of %s: %s", i->info.name, err->msg);
-	describe(i, get_ok(&r) ? oom_kills : 0);
+	c.oom_kills = get_u64(&r);
+	c.received = get_u64(&r);
+	c.sent = get_u64(&r);
+	describe(i, get_ok(&r) ? &c : &(struct cleaned){0});
 	for (int k = 0; k < MONITOR_NFDS; k++) {
 		if (i->fds[k] >= 0)
 			close(i->fds[k]);
@@ -534,7 +551,7 @@ static void cleaned(struct spawn *s, void *ctx, struct buf *result, const struct
 
 void instance_end(struct instance *i)
 {
-	struct cleaning c = {.egress = i->s->egress, .number = i->info.egress};
+	struct cleaning c = {.egress = i->s->egress, .number = i->info.egress, .netns = i->fds[MONITOR_NETNS]};
 	struct err err = ERR_INIT;
 	cleanup_buf struct buf none = BUF_INIT;
 

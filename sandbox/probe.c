@@ -154,5 +154,6 @@ void sandbox_probe(struct sandbox_host *h)
 	probe_namespaces(h);
 	h->loop_devices = h->root && has_loop();
 	h->cgroup = cgroup_host()->kind;
+	h->bandwidth = egress_can_shape();
 	h->egress = h->root ? egress_probe(&why) : slirp_probe(&why);
 }

@@ -20,6 +20,7 @@ struct sandbox_host {
 	bool egress; /* veth and nftables work (root), or slirp4netns is there (rootless) */
 	const char *mount_api; /* "new", or "legacy": mount(2), and then nothing of the host's can be written */
 	bool openat2;
+	bool bandwidth; /* sch_tbf is there; without it a limit on bandwidth is refused */
 	char kernel[64];
 };
 void sandbox_probe(struct sandbox_host *host);

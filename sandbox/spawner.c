@@ -22,6 +22,7 @@
 #include "sandbox/contain.h"
 #include "sandbox/instance.h"
 #include "sandbox/listeners.h"
+#include "sandbox/rtnl.h"
 
 #define OPEN_MAX_SOCKETS 16
 
@@ -421,6 +422,7 @@ static int verb_stats(struct request *q, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 	struct cgroup_stats stats;
+	struct rtnl_counters net;
 	struct instance *i;
 	struct cgroup cg;
 
@@ -436,6 +438,9 @@ static int verb_stats(struct request *q, struct err *err)
 	put_u64(&b, stats.memory);
 	put_u64(&b, stats.cpu_usec);
 	put_u32(&b, stats.pids);
+	egress_counters(i->fds[MONITOR_NETNS], &net);
+	put_u64(&b, net.received);
+	put_u64(&b, net.sent);
 	spawn_ok(q->s, q->f->id, &b);
 	return 0;
 }

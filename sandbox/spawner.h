@@ -27,7 +27,8 @@ enum spawn_verb {
 	SPAWN_FORGET, /* {str name}: an exited sandbox need not be listed any more -> {} */
 	SPAWN_OPEN, /* {str name, u32 n<=16} -> {} fds: n TCP sockets (SOCK_NONBLOCK) made inside its network namespace */
 	SPAWN_LISTENERS, /* {str name} -> {u32 n, n times: str "127.0.0.1:8000"} all TCP sockets in LISTEN state inside */
-	SPAWN_STATS,	 /* {str name} -> {u64 memory bytes, u64 cpu usec, u32 pids} */
+	SPAWN_STATS,	 /* {str name} -> {u64 memory bytes, u64 cpu usec, u32 pids, u64 received, u64 sent} (bytes from
+			    the Internet, and to it) */
 	SPAWN_VOLUME_CREATE, /* {str name, u64 bytes} -> {} a fresh, empty volume; EEXIST */
 	SPAWN_VOLUME_RENAME, /* {str from, str to} -> {} flushed to disk first: durable; EEXIST, EBUSY while in use for writing */
 	SPAWN_VOLUME_REMOVE, /* {str name} -> {} also when it does not exist; EBUSY while in use */

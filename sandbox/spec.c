@@ -298,6 +298,8 @@ void sandbox_exit_encode(const struct sandbox_exit *e, struct buf *b)
 	put_u8(b, e->timeout);
 	put_u8(b, e->stopped);
 	put_u64(b, e->log_dropped);
+	put_u64(b, e->received);
+	put_u64(b, e->sent);
 	put_str(b, e->reason);
 }
 
@@ -309,5 +311,7 @@ bool sandbox_exit_decode(struct reader *r, struct sandbox_exit *e)
 	e->timeout = get_u8(r) != 0;
 	e->stopped = get_u8(r) != 0;
 	e->log_dropped = get_u64(r);
+	e->received = get_u64(r);
+	e->sent = get_u64(r);
 	return get_str(r, e->reason, sizeof e->reason);
 }

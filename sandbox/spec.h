@@ -87,7 +87,9 @@ struct sandbox_exit {
 	bool timeout;
 	bool stopped;	      /* because we were asked to */
 	uint64_t log_dropped; /* bytes over the log budget */
-	char reason[160];     /* one sentence: "exit code 1", "killed: used 512 MiB of 512 MiB" */
+	uint64_t received;    /* bytes from the Internet, and to it, as its link counted them; 0 when it had none */
+	uint64_t sent;
+	char reason[160]; /* one sentence: "exit code 1", "killed: used 512 MiB of 512 MiB" */
 };
 void sandbox_exit_encode(const struct sandbox_exit *e, struct buf *b);
 bool sandbox_exit_decode(struct reader *r, struct sandbox_exit *e);

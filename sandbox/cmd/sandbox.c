@@ -639,9 +639,9 @@ static int probe(void)
 
 	sandbox_probe(&h);
 	printf("kernel %s\nroot %d\nuser_namespaces %d\nidmapped_mounts %d\noverlay_in_userns %d\nloop_devices %d\n"
-	       "landlock_abi %d\ncgroup %s\negress %d\nmount_api %s\nopenat2 %d\n",
+	       "landlock_abi %d\ncgroup %s\negress %d\nbandwidth %d\nmount_api %s\nopenat2 %d\n",
 	       h.kernel, h.root, h.user_namespaces, h.idmapped_mounts, h.overlay_in_userns, h.loop_devices,
-	       h.landlock_abi, cgroup_host()->label, h.egress, h.mount_api, h.openat2);
+	       h.landlock_abi, cgroup_host()->label, h.egress, h.bandwidth, h.mount_api, h.openat2);
 	return h.user_namespaces && h.overlay_in_userns ? 0 : 1;
 }
 

@@ -87,6 +87,8 @@ static void walls(void)
 	say_if("egress", h.egress, DOCTOR_LACKS, h.root ? "veth and nftables work" : "slirp4netns is here",
 	       "apps and builds get no network: pip and npm cannot install",
 	       h.root ? "modprobe nf_tables nf_nat veth" : "apt install slirp4netns");
+	say_if("bandwidth", h.bandwidth, DOCTOR_LACKS, "can be limited (sch_tbf)",
+	       "a limit on bandwidth is refused: the kernel has no token bucket", "modprobe sch_tbf");
 }
 
 /* ---- programs ---- */

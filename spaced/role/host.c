@@ -63,6 +63,8 @@ void host_report(void)
 		log_warn("missing on this host: loop devices; the disk use of apps is not bounded by the kernel");
 	if (!h.egress)
 		log_warn("missing on this host: veth and nftables; apps and builds get no network");
+	if (!h.bandwidth)
+		log_warn("missing on this host: sch_tbf; a limit on bandwidth is refused");
 	if (h.landlock_abi == 0)
 		log_warn("missing on this host: Landlock; files are kept apart by mounts and ids alone");
 	if (!h.idmapped_mounts)

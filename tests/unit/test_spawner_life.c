@@ -140,6 +140,8 @@ static void test_server(void **unused)
 	assert_true(get_u64(&r) > 1 << 20);
 	assert_true(get_u64(&r) > 0);
 	assert_true(get_u32(&r) >= 2);
+	assert_int_equal(get_u64(&r), 0); /* nothing came from the Internet, nothing went there */
+	assert_int_equal(get_u64(&r), 0);
 	assert_true(get_ok(&r));
 	frame_release(&f);
 

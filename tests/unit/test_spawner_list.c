@@ -1,0 +1,247 @@
+/* An egress list by way of the spawner, in an Internet of the test's own (tests/fake_internet, within which this program
+ * starts itself again): it outlives spawners and what kills the resolver, ends with the sandbox; and bytes are counted. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include "spawner_helper.h"
+
+static bool is_inside(void)
+{
+	return getenv("FAKE_INTERNET") != NULL;
+}
+
+static void need_internet(void)
+{
+	need_root();
+	if (!is_inside())
+		fail_msg("tests/fake_internet is not there: to be run from the root of the sources");
+}
+
+/* The app: takes lines "resolve NAME", "reach ADDR PORT", "get ADDR N" from whom the spawner lets in, answers with one. */
+#define APP                                                                                                            \
+	"import socket\n"                                                                                              \
+	"def resolve(n):\n"                                                                                            \
+	"    try: return socket.gethostbyname(n)\n"                                                                    \
+	"    except OSError: return 'nothing'\n"                                                                       \
+	"def reach(a, p):\n"                                                                                           \
+	"    try: socket.create_connection((a, int(p)), 4).close(); return 'open'\n"                                   \
+	"    except OSError: return 'closed'\n"                                                                        \
+	"def get(a, n):\n"                                                                                             \
+	"    s = socket.create_connection((a, 80), 4); s.sendall(b'get %s\\n' % n.encode()); got = 0\n"                \
+	"    while c := s.recv(65536): got += len(c)\n"                                                                \
+	"    return str(got)\n"                                                                                        \
+	"l = socket.create_server(('127.0.0.1', 8000))\n"                                                              \
+	"while True:\n"                                                                                                \
+	"    c = l.accept()[0]; f = c.makefile('rw'); w = f.readline().split()\n"                                      \
+	"    print(globals()[w[0]](*w[1:]), file=f, flush=True); f.close(); c.close()\n"
+
+/* False when the app does not answer (yet). */
+static bool ask_app(const char *name, const char *line, char *out, size_t size)
+{
+	struct sockaddr_in a = {
+	    .sin_family = AF_INET, .sin_port = htons(8000), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	cleanup_buf struct buf b = BUF_INIT;
+	struct frame f;
+
+	put_str(&b, name);
+	put_u32(&b, 1);
+	assert_int_equal(answer(request(SPAWN_OPEN, &b, NULL, 0), &f), 0);
+	cleanup_close int fd = frame_take_fd(&f, 0);
+	frame_release(&f);
+	io_set_nonblock(fd, false);
+	if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
+		return false;
+	assert_int_equal(io_write_full(fd, line, strlen(line)), 0);
+	size_t n = 0;
+	ssize_t k;
+	while (n + 1 < size && (k = read(fd, out + n, size - 1 - n)) > 0)
+		n += (size_t)k;
+	out[n] = '\0';
+	out[strcspn(out, "\n")] = '\0';
+	return n > 0;
+}
+
+static char *said(const char *name, const char *line)
+{
+	static char out[128];
+	uint64_t end = io_now_ms() + DEADLINE_MS;
+
+	while (!ask_app(name, line, out, sizeof out)) {
+		assert_true(io_now_ms() < end);
+		poll(NULL, 0, 20);
+	}
+	return out;
+}
+
+static void start_app(const char *name)
+{
+	static char *argv[] = {"/usr/bin/python3", "-c", APP, NULL};
+	static char *list[] = {"ok.test:80", "203.0.113.0/24:81", NULL};
+	struct sandbox_spec s = spec_of(name, argv);
+
+	s.egress = EGRESS_LIST;
+	s.egress_list = list;
+	assert_int_equal(start(&s), 0);
+}
+
+static void stop_app(const char *name)
+{
+	assert_int_equal(call_stop(name, 0), 0);
+	assert_int_equal(call_name(SPAWN_FORGET, name, NULL), 0);
+}
+
+/* Processes of a name that run as the sandbox's last id; `kill_them`: and no more. */
+static int helpers_named(const char *name, bool kill_them)
+{
+	cleanup_dir DIR *d = opendir("/proc");
+	struct dirent *e;
+	char uid[64], want[64];
+	int n = 0;
+
+	snprintf(uid, sizeof uid, "Uid:\t%u", ID_BASE + SANDBOX_IDS - 2);
+	snprintf(want, sizeof want, "Name:\t%s\n", name);
+	while (d && (e = readdir(d)) != NULL) {
+		char path[300];
+		snprintf(path, sizeof path, "/proc/%s/status", e->d_name);
+		if (e->d_name[0] < '1' || e->d_name[0] > '9' || !lines_with(path, uid) || !lines_with(path, want) ||
+		    lines_with(path, "State:\tZ"))
+			continue;
+		n++;
+		if (kill_them)
+			kill((pid_t)atoi(e->d_name), SIGKILL);
+	}
+	return n;
+}
+
+static int gates(void)
+{
+	return helpers_named("spaced-gate", false);
+}
+
+static int resolvers(void)
+{
+	return helpers_named("spaced-resolver", false);
+}
+
+static void test_outlives_the_spawner(void **unused)
+{
+	need_internet();
+	start_app("app-1-1");
+	assert_string_equal(said("app-1-1", "reach 198.51.100.10 80\n"), "closed");
+	assert_string_equal(said("app-1-1", "resolve ok.test\n"), "198.51.100.10");
+	assert_string_equal(said("app-1-1", "reach 198.51.100.10 80\n"), "open");
+	for (int how = 0; how < 2; how++) {
+		spawner_down(how ? SIGKILL : 0);
+		spawner_up();
+		assert_int_equal(listed("app-1-1"), 1);
+		assert_string_equal(said("app-1-1", "reach 198.51.100.10 80\n"), "open");
+		assert_string_equal(said("app-1-1", "resolve ok.test\n"), "198.51.100.10");
+		assert_string_equal(said("app-1-1", "resolve other.test\n"), "nothing");
+		assert_string_equal(said("app-1-1", "reach 198.51.100.10 81\n"), "closed");
+		assert_string_equal(said("app-1-1", "reach 198.51.100.11 80\n"), "closed");
+		assert_string_equal(said("app-1-1", "reach 203.0.113.2 81\n"), "open");
+		assert_string_equal(said("app-1-1", "reach 203.0.113.1 81\n"), "closed");
+	}
+	assert_int_equal(gates(), 1);
+	assert_int_equal(resolvers(), 1);
+	stop_app("app-1-1");
+	assert_true(eventually_zero(gates));
+	assert_true(eventually_zero(resolvers));
+	nothing_left();
+}
+
+/* Neither has a capability that is not said, a file, or a way back. */
+static void test_helpers_are_confined(void **unused)
+{
+	static const struct {
+		const char *name, *caps;
+	} both[] = {{"spaced-gate", "CapEff:\t0000000000001000"}, {"spaced-resolver", "CapEff:\t0000000000000000"}};
+
+	need_internet();
+	start_app("app-2-1");
+	for (int k = 0; k < 2; k++) {
+		cleanup_dir DIR *d = opendir("/proc");
+		struct dirent *e;
+		char want[64], path[300];
+		int seen = 0;
+		snprintf(want, sizeof want, "Name:\t%s\n", both[k].name);
+		while (d && (e = readdir(d)) != NULL) {
+			snprintf(path, sizeof path, "/proc/%s/status", e->d_name);
+			if (e->d_name[0] < '1' || e->d_name[0] > '9' || !lines_with(path, want) ||
+			    lines_with(path, "State:\tZ"))
+				continue;
+			seen++;
+			assert_int_equal(lines_with(path, both[k].caps), 1);
+			assert_int_equal(lines_with(path, "NoNewPrivs:\t1"), 1);
+			assert_int_equal(lines_with(path, "Seccomp:\t2"), 1);
+			assert_int_equal(lines_with(path, "Uid:\t0"), 0);
+		}
+		assert_int_equal(seen, 1);
+	}
+	stop_app("app-2-1");
+}
+
+static void test_killed_helpers(void **unused)
+{
+	need_internet();
+	start_app("app-3-1");
+	assert_string_equal(said("app-3-1", "resolve ok.test\n"), "198.51.100.10");
+	assert_int_equal(helpers_named("spaced-resolver", true), 1); /* the gate starts another one */
+	uint64_t end = io_now_ms() + DEADLINE_MS;
+	while (strcmp(said("app-3-1", "resolve ok.test\n"), "198.51.100.10") != 0)
+		assert_true(io_now_ms() < end);
+	assert_int_equal(helpers_named("spaced-gate", true), 1); /* then it is closed, not open */
+	assert_true(eventually_zero(resolvers));
+	assert_string_equal(said("app-3-1", "resolve ok.test\n"), "nothing");
+	assert_string_equal(said("app-3-1", "reach 198.51.100.11 80\n"), "closed");
+	stop_app("app-3-1");
+}
+
+static void stats_of(const char *name, uint64_t *received, uint64_t *sent)
+{
+	struct frame f;
+
+	assert_int_equal(call_name(SPAWN_STATS, name, &f), 0);
+	assert_true(f.len >= 16); /* the last two figures */
+	struct reader r = reader_of(f.payload + f.len - 16, 16);
+	*received = get_u64(&r);
+	*sent = get_u64(&r);
+	assert_true(get_ok(&r));
+	frame_release(&f);
+}
+
+static void test_counters(void **unused)
+{
+	uint64_t received, sent, received2, sent2;
+
+	need_internet();
+	start_app("app-4-1");
+	said("app-4-1", "resolve ok.test\n");
+	stats_of("app-4-1", &received, &sent);
+	assert_string_equal(said("app-4-1", "get 198.51.100.10 3000000\n"), "3000000");
+	stats_of("app-4-1", &received2, &sent2);
+	assert_in_range(received2 - received, 3000000, 3400000);
+	assert_in_range(sent2 - sent, 200, 400000);
+	assert_int_equal(call_stop("app-4-1", 0), 0);
+	struct sandbox_exit e = wait_exit("app-4-1");
+	assert_in_range(e.received, received2, received2 + 4000);
+	assert_in_range(e.sent, sent2, sent2 + 4000);
+	/* a later spawner tells the same */
+	spawner_down(0);
+	spawner_up();
+	assert_int_equal(call_name(SPAWN_FORGET, "app-4-1", NULL), 0);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_outlives_the_spawner),
+	    cmocka_unit_test(test_helpers_are_confined),
+	    cmocka_unit_test(test_killed_helpers),
+	    cmocka_unit_test(test_counters),
+	};
+
+	if (geteuid() == 0 && !is_inside() && access("tests/fake_internet", X_OK) == 0)
+		execl("tests/fake_internet", "tests/fake_internet", argv[0], (char *)NULL);
+	return cmocka_run_group_tests(tests, state_make, state_remove);
+}
