@@ -11,8 +11,9 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "sandbox/egress_list.h"
 
-enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS };
+enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS, LIST };
 
 struct option_row {
 	const char *name; /* as in the file; `--name` on the command line */
@@ -42,12 +43,18 @@ static const struct option_row rows[] = {
 	"from start to healthy, unless README.md says otherwise"),
     OPT("startup-timeout-max", DURATION, startup_timeout_max_s, "2h", "the most that README.md may ask for"),
     OPT("log-size", SIZE, log_bytes, "64M", "log of one build or run; what goes beyond is dropped and counted"),
-    OPT("egress", EGRESS, egress, "internet", "network of apps: internet (no private ranges) or none"),
+    OPT("egress", EGRESS, egress, "internet", "network of apps: internet (no private ranges), list or none"),
+    OPT("egress-list", LIST, egress_list, "",
+	"with list: HOST, *.HOST, ADDR/PREFIX, each with :PORT or not, as in a.org *.b.org:443"),
+    OPT("bandwidth", SIZE, bandwidth, "0",
+	"bytes per second that an app may send to the Internet, and receive; 0: no limit"),
     OPT("build-memory", SIZE, build_memory, "4G", "memory of a build step"),
     OPT("build-cpus", CPUS, build_cpu_milli, "2", "CPUs of a build step"),
     OPT("build-pids", COUNT, build_pids, "2048", "processes and threads of a build step"),
     OPT("build-disk", SIZE, build_disk, "20G", "disk of a layer being built"),
     OPT("build-timeout", DURATION, build_timeout_s, "30m", "time of a build step"),
+    OPT("build-egress", EGRESS, build_egress, "internet", "network of build steps that fetch, as egress"),
+    OPT("build-egress-list", LIST, build_egress_list, "", "with list, as egress-list: pypi.org files.pythonhosted.org"),
     OPT("builds", COUNT, builds, "2", "builds at the same time"),
     OPT("push-pack-size", SIZE, push_pack_bytes, "5G", "bytes of one push"),
     OPT("push-inflated-size", SIZE, push_inflated_bytes, "20G", "bytes of one push, inflated"),
@@ -170,8 +177,41 @@ static const char *const kind_hint[] = {
     [SIZE] = "a size such as 512M or 1.5G",
     [DURATION] = "a time such as 90s, 30m or 1h",
     [CPUS] = "a number such as 1.5",
-    [EGRESS] = "internet or none",
+    [EGRESS] = "internet, list or none",
 };
+static const char *const egress_names[] = {
+    [EGRESS_NONE] = "none", [EGRESS_INTERNET] = "internet", [EGRESS_LIST] = "list"};
+
+const char *config_egress_name(enum sandbox_egress e)
+{
+	return egress_names[e];
+}
+
+int config_parse_egress(const char *s, enum sandbox_egress *out)
+{
+	for (size_t i = 0; i < sizeof egress_names / sizeof *egress_names; i++) {
+		if (strcmp(s, egress_names[i]) == 0) {
+			*out = (enum sandbox_egress)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+/* Entries between spaces or commas. */
+static int set_list(char ***at, const struct option_row *row, const char *value, struct err *err)
+{
+	cleanup_free char *lines = xstrdup(value);
+
+	for (char *p = lines; (p = strpbrk(p, " ,\t")) != NULL;)
+		*p = '\n';
+	char **list = egress_list_parse(STRZ(lines), err);
+	if (!list)
+		return err_prefix(err, "%s", row->name);
+	egress_list_free(*at);
+	*at = list;
+	return 0;
+}
 
 static int set_value(struct config *c, const struct option_row *row, const char *value, struct err *err)
 {
@@ -196,13 +236,10 @@ static int set_value(struct config *c, const struct option_row *row, const char 
 		r = config_parse_cpus(value, at);
 		break;
 	case EGRESS:
-		if (strcmp(value, "none") == 0)
-			*(enum sandbox_egress *)at = EGRESS_NONE;
-		else if (strcmp(value, "internet") == 0)
-			*(enum sandbox_egress *)at = EGRESS_INTERNET;
-		else
-			r = -EINVAL;
+		r = config_parse_egress(value, at);
 		break;
+	case LIST:
+		return set_list(at, row, value, err);
 	}
 	return r < 0 ? err_set(err, 0, "%s = `%s`: expected %s", row->name, value, kind_hint[row->kind]) : 0;
 }
@@ -305,6 +342,10 @@ static int finish(struct config *c, struct err *err)
 		return err_set(err, 0, "log-level = `%s`: expected debug, info, warn or error", c->log_level);
 	if (c->builds == 0 || c->builds > 64)
 		return err_set(err, 0, "builds = %u: expected 1 to 64", c->builds);
+	if ((c->egress == EGRESS_LIST && !*c->egress_list) ||
+	    (c->build_egress == EGRESS_LIST && !*c->build_egress_list))
+		return err_set(err, 0, "%segress = list: then %segress-list has to name what may be reached",
+			       c->egress == EGRESS_LIST ? "" : "build-", c->egress == EGRESS_LIST ? "" : "build-");
 	if (c->id_base < 65536)
 		return err_set(err, 0, "id-base = %u: expected at least 65536, clear of real accounts", c->id_base);
 	if (c->state[0] != '/') {
@@ -399,6 +440,8 @@ void config_release(struct config *c)
 	for (size_t i = 0; i < NROWS; i++)
 		if (rows[i].kind == TEXT)
 			free(*(char **)((char *)c + rows[i].offset));
+		else if (rows[i].kind == LIST)
+			egress_list_free(*(char ***)((char *)c + rows[i].offset));
 	memset(c, 0, sizeof *c);
 }
 
@@ -424,7 +467,11 @@ void config_print(const struct config *c, struct buf *out)
 			buf_addf(out, "%u.%03u", *(const uint32_t *)at / 1000, *(const uint32_t *)at % 1000);
 			break;
 		case EGRESS:
-			buf_adds(out, *(const enum sandbox_egress *)at == EGRESS_NONE ? "none" : "internet");
+			buf_adds(out, config_egress_name(*(const enum sandbox_egress *)at));
+			break;
+		case LIST:
+			for (char *const *e = *(char **const *)at; e && *e; e++)
+				buf_addf(out, "%s%s", e == *(char **const *)at ? "" : " ", *e);
 			break;
 		}
 		buf_addc(out, '\n');

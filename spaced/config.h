@@ -32,12 +32,16 @@ struct config {
 	uint32_t startup_timeout_max_s;
 	uint64_t log_bytes;
 	enum sandbox_egress egress;
+	char **egress_list; /* NULL-ended, checked: sandbox/egress_list.h */
+	uint64_t bandwidth; /* bytes per second to the Internet, and from it; 0: no limit */
 	/* a build's limits */
 	uint64_t build_memory;
 	uint32_t build_cpu_milli;
 	uint32_t build_pids;
 	uint64_t build_disk;
 	uint32_t build_timeout_s;
+	enum sandbox_egress build_egress; /* of the steps that fetch; the others have none */
+	char **build_egress_list;
 	uint32_t builds; /* at the same time */
 	/* a push's limits */
 	uint64_t push_pack_bytes;
@@ -66,6 +70,8 @@ void config_print(const struct config *c, struct buf *out);
 /* "512M", "1.5G" -> bytes; "90s", "30m", "1h" or a plain number -> seconds; "1.5" -> 1500. 0 or -EINVAL. */
 int config_parse_size(const char *s, uint64_t *bytes);
 int config_parse_duration(const char *s, uint32_t *seconds);
+int config_parse_egress(const char *s, enum sandbox_egress *out); /* "none", "internet", "list" */
+const char *config_egress_name(enum sandbox_egress e);
 int config_parse_cpus(const char *s, uint32_t *milli);
 
 /* Folders below the state folder. */

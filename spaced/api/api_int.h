@@ -98,6 +98,7 @@ void space_runtime_get(struct call *c);
 void space_host_get(struct call *c);
 void space_restart(struct call *c);
 void space_pause(struct call *c);
+void space_egress_set(struct call *c);
 void whoami_get(struct call *c);
 void hardware_get(struct call *c);
 void harnesses_get(struct call *c);

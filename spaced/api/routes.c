@@ -26,6 +26,7 @@ const struct route_row route_rows[] = {
     {"POST", "/api/spaces/:owner/:name/restart", ACCESS_SPACE_WRITE, space_restart, false},
     {"POST", "/api/spaces/:owner/:name/pause", ACCESS_SPACE_WRITE, space_pause, false},
     {"POST", "/api/spaces/:owner/:name/exec", ACCESS_SPACE_WRITE, space_exec, true},
+    {"POST", "/api/spaces/:owner/:name/egress", ACCESS_SPACE_WRITE, space_egress_set, true},
     {"GET", "/api/spaces/:owner/:name/logs/:kind", ACCESS_SPACE_WRITE, logs_get, false},
     {"GET", "/api/spaces/:owner/:name/builds", ACCESS_SPACE_WRITE, builds_get, false},
     {"GET", "/api/spaces/:owner/:name/builds/:build", ACCESS_SPACE_WRITE, build_get, false},

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "sandbox/egress_list.h"
 #include "spaced/api/api_int.h"
 #include "spaced/http/url.h"
 
@@ -52,6 +53,37 @@ json_t *call_runtime_json(struct call *c, const struct space *sp)
 	return json_runtime(sp, &v);
 }
 
+/* "summary" is for people. */
+static json_t *egress_json(struct call *c, const struct space *sp)
+{
+	bool own = *sp->egress;
+	struct err err = ERR_INIT;
+	char **of_space = own ? egress_list_parse(STRZ(sp->egress_list), &err) : NULL;
+	char *const *list = own ? of_space : c->a->config->egress_list;
+	const char *policy = own ? sp->egress : config_egress_name(c->a->config->egress);
+	cleanup_buf struct buf summary = BUF_INIT;
+	json_t *entries = json_array();
+
+	buf_addf(&summary, "%s%s", policy, own ? "" : " (the host's)");
+	for (size_t i = 0; strcmp(policy, "list") == 0 && list && list[i]; i++) {
+		json_array_append_new(entries, json_string(list[i]));
+		buf_addf(&summary, "%s%s", i ? ", " : ": ", list[i]);
+	}
+	egress_list_free(of_space);
+	return json_pack("{s:s, s:b, s:o, s:s}", "policy", policy, "own", own, "list", entries, "summary",
+			 summary.data);
+}
+
+static json_t *traffic_json(struct call *c, const struct space *sp)
+{
+	uint64_t received = 0, sent = 0;
+	struct err err = ERR_INIT;
+
+	if (store_traffic_sum(c->a->store, sp->id, &received, &sent, &err) < 0)
+		return json_null();
+	return json_pack("{s:I, s:I}", "received", (json_int_t)received, "sent", (json_int_t)sent);
+}
+
 json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 {
 	struct space_view v = view_of(c);
@@ -68,6 +100,8 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 				"generation", (int)sp->generation, "release", sp->release_id);
 	if (spaces_live(c->a->spaces, sp->id, &live))
 		json_object_set_new(own, "live", json_live(&live));
+	json_object_set_new(own, "egress", egress_json(c, sp));
+	json_object_set_new(own, "traffic", traffic_json(c, sp));
 	json_object_set_new(j, "spaced", own);
 	return j;
 }
@@ -225,6 +259,47 @@ void space_pause(struct call *c)
 	}
 	note(c, "pause", "pause asked for");
 	answer_changed(c);
+}
+
+/* {"policy": "none", "internet", "list" or "default", "list": text of a file}. It is the operator's: what leaves the host is
+ * not for owners to say. */
+void space_egress_set(struct call *c)
+{
+	const char *policy = json_string_value(json_object_get(c->body, "policy"));
+	const char *text = json_string_value(json_object_get(c->body, "list"));
+	bool listed = policy && strcmp(policy, "list") == 0;
+	cleanup_buf struct buf lines = BUF_INIT;
+	enum sandbox_egress known;
+	struct err err = ERR_INIT;
+	struct space now;
+
+	if (!c->me.admin) {
+		call_error(c, 403, NULL, "only an admin may do this");
+		return;
+	}
+	if (!policy || (strcmp(policy, "default") != 0 && config_parse_egress(policy, &known) < 0) ||
+	    listed != !!text || (text && strlen(text) > EGRESS_LIST_BYTES)) {
+		call_error(c, 400, NULL, "policy is none, internet, default, or list with its entries");
+		return;
+	}
+	char **list = egress_list_parse(STRZ(text ? text : ""), &err);
+	if (!list) {
+		call_error(c, 400, NULL, "%s", err.msg);
+		return;
+	}
+	buf_adds(&lines, "");
+	for (char **e = list; *e; e++)
+		buf_addf(&lines, "%s\n", *e);
+	egress_list_free(list);
+	if (store_space_set_egress(c->a->store, c->space.id, strcmp(policy, "default") != 0 ? policy : "", lines.data,
+				   &err) < 0 ||
+	    store_space_by_id(c->a->store, c->space.id, &now, &err) < 0) {
+		call_fail(c, &err);
+		return;
+	}
+	note(c, "egress", policy);
+	call_json(c, 200, egress_json(c, &now));
+	space_release(&now);
 }
 
 /* ---- list ---- */

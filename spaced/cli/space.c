@@ -1,8 +1,11 @@
 /* spacectl space ..., spacectl build ..., spacectl release ... */
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
+#include "sandbox/egress_list.h"
 #include "spaced/cli/cli.h"
 
 static const char *const space_columns[] = {"SPACE=id",	       "STAGE=runtime.stage",	"SDK=sdk",
@@ -23,6 +26,9 @@ static const char *const space_fields[] = {
     "Port=spaced.live.port",
     "Requests=spaced.live.requests",
     "Connections=spaced.live.connections",
+    "Egress=spaced.egress.summary",
+    "Bytes received=spaced.traffic.received",
+    "Bytes sent=spaced.traffic.sent",
     "Branch=spaced.defaultBranch",
     "Created=createdAt",
     "Modified=lastModified",
@@ -130,6 +136,34 @@ static int space_restart(struct cli *c)
 static int space_pause(struct cli *c)
 {
 	return change(c, "/pause");
+}
+
+static int space_egress(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/egress");
+	bool listed = strcmp(c->word[1], "list") == 0;
+	cleanup_buf struct buf text = BUF_INIT;
+	json_t *j, *body;
+
+	if (!path || listed != (c->nwords == 3)) {
+		complain("list needs a FILE, the others none");
+		return CLI_USAGE;
+	}
+	int rc = listed ? io_read_file(AT_FDCWD, c->word[2], EGRESS_LIST_BYTES, &text) : 0;
+	if (rc < 0)
+		return complain("read `%s`: %s", c->word[2], strerror(-rc));
+	body = json_pack("{s:s}", "policy", c->word[1]);
+	if (listed)
+		json_object_set_new(body, "list", json_string(text.data ? text.data : ""));
+	if ((rc = client_call(c, "POST", path, body, &j)) != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s has egress %s, from its next start on; `spacectl space restart %s` makes that now\n",
+		       c->word[0], json_string_value(json_object_get(j, "summary")), c->word[0]);
+	json_decref(j);
+	return CLI_OK;
 }
 
 /* --json: one object a line, {"data": "..."}. */
@@ -240,6 +274,8 @@ const struct verb space_verbs[] = {
     {"space", "logs", SPACE, 1, 1, "build follow tail", "the app's output", space_logs},
     {"space", "restart", SPACE, 1, 1, "factory", "start it again, also when it was paused", space_restart},
     {"space", "pause", SPACE, 1, 1, NULL, "stop it until somebody restarts it", space_pause},
+    {"space", "egress", SPACE " POLICY [FILE]", 2, 3, NULL,
+     "what it may reach: none, internet, list FILE, or default (the host's)", space_egress},
     {"space", "delete", SPACE, 1, 1, "yes", "delete it with its repository, releases and logs", space_delete},
     {"space", "events", SPACE, 1, 1, NULL, "what happened to it, newest first", space_events},
     {0},

@@ -134,7 +134,13 @@ void watch_free_all(struct spaces *s);
 /* spaces.c */
 void space_tip(struct spaces *s, const struct space *sp, char oid[41]); /* of the default branch; "": none */
 
+/* traffic.c */
+/* What an instance has had so far; may be said again. */
+void traffic_note(struct spaces *s, const char *instance, uint64_t received, uint64_t sent);
+
 /* recover.c */
+/* "app-{24 hex}-{generation}"; false for any other sandbox. */
+bool instance_name_parse(const char *name, char space_id[STORE_ID], uint32_t *generation);
 void recover_missing(struct spaces *s); /* starts more of what should run */
 
 /* exec.c */

@@ -513,6 +513,7 @@ static void app_exited(struct spaces *s, const char *name, const struct sandbox_
 
 void spaces_exited(struct spaces *s, const char *name, const struct sandbox_exit *e)
 {
+	traffic_note(s, name, e->received, e->sent);
 	if (strncmp(name, "build-", 6) == 0)
 		builder_exited(s->builder, name, e);
 	else

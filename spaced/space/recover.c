@@ -16,19 +16,25 @@ struct running {
 	uint64_t started;
 };
 
-/* "app-{24 hex}-{generation}" */
-static bool parse_name(const struct place_status *v, struct running *out)
+bool instance_name_parse(const char *name, char space_id[STORE_ID], uint32_t *generation)
 {
 	char *end;
 
-	if (strncmp(v->name, "app-", 4) != 0 || strlen(v->name) < 4 + STORE_ID || v->name[4 + STORE_ID - 1] != '-')
+	if (strncmp(name, "app-", 4) != 0 || strlen(name) < 4 + STORE_ID || name[4 + STORE_ID - 1] != '-')
 		return false;
-	memcpy(out->space_id, v->name + 4, STORE_ID - 1);
-	out->space_id[STORE_ID - 1] = '\0';
-	unsigned long g = strtoul(v->name + 4 + STORE_ID, &end, 10);
+	memcpy(space_id, name + 4, STORE_ID - 1);
+	space_id[STORE_ID - 1] = '\0';
+	unsigned long g = strtoul(name + 4 + STORE_ID, &end, 10);
 	if (*end || !g || g > UINT32_MAX)
 		return false;
-	out->generation = (uint32_t)g;
+	*generation = (uint32_t)g;
+	return true;
+}
+
+static bool parse_name(const struct place_status *v, struct running *out)
+{
+	if (!instance_name_parse(v->name, out->space_id, &out->generation))
+		return false;
 	out->started = v->started;
 	memcpy(out->name, v->name, sizeof out->name);
 	return true;
@@ -349,6 +355,8 @@ static void on_list(void *ctx, const struct place_status *v, size_t n, const str
 		bool app = parse_name(&v[i], &r[running]);
 		if (!app && strncmp(v[i].name, "build-", 6) == 0 && builder_owns(s->builder, v[i].name))
 			continue;
+		if (!v[i].running)
+			traffic_note(s, v[i].name, v[i].exit.received, v[i].exit.sent);
 		if (!v[i].running && !space_instance(s, v[i].name))
 			place_forget(s->place, v[i].name);
 		else if (v[i].running && app && (!s->recovered || !space_instance(s, v[i].name)))

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/egress_list.h"
 #include "spaced/build/logfile.h"
 #include "spaced/space/internal.h"
 
@@ -290,6 +291,27 @@ static int open_run_log(struct spaces *s, const struct instance *in, struct err 
 	return fd;
 }
 
+static void free_list(char ***list)
+{
+	egress_list_free(*list);
+}
+
+/* What the operator has said for this Space goes before the configuration; returns its list (owned). A text that is not
+ * understood, which only another version can have written, lets nothing out. */
+static char **own_egress(const struct space *sp, struct sandbox_spec *spec)
+{
+	struct err err = ERR_INIT;
+	char **list = NULL;
+
+	if (!*sp->egress)
+		return NULL;
+	if (config_parse_egress(sp->egress, &spec->egress) < 0 ||
+	    (spec->egress == EGRESS_LIST && !(list = egress_list_parse(STRZ(sp->egress_list), &err))))
+		spec->egress = EGRESS_NONE;
+	spec->egress_list = list;
+	return list;
+}
+
 static void run(struct unit *u, const struct space *sp, struct instance *in, struct run_plan *plan, int log)
 {
 	const struct config *c = u->s->config;
@@ -306,10 +328,16 @@ static void run(struct unit *u, const struct space *sp, struct instance *in, str
 	    .cwd = plan->cwd,
 	    .hostname = sp->label,
 	    .egress = c->egress,
-	    .limits = {.memory = c->memory, .cpu_milli = c->cpu_milli, .pids = c->pids, .log_bytes = c->log_bytes},
+	    .egress_list = c->egress_list,
+	    .limits = {.bandwidth = c->bandwidth,
+		       .memory = c->memory,
+		       .cpu_milli = c->cpu_milli,
+		       .pids = c->pids,
+		       .log_bytes = c->log_bytes},
 	};
 
 	memcpy(spec.name, in->name, sizeof spec.name);
+	cleanup_with(free_list) char **own = own_egress(sp, &spec);
 	for (size_t i = 0; i < plan->nlayers; i++)
 		spec.layers[spec.nlayers++] = plan->layers[i];
 	st->s = u->s;

@@ -48,12 +48,15 @@ void space_release(struct space *sp)
 	free(sp->sdk);
 	free(sp->card);
 	free(sp->release_id);
+	free(sp->egress);
+	free(sp->egress_list);
 	*sp = (struct space){0};
 }
 
 #define SPACE_COLUMNS                                                                                                  \
 	"SELECT s.id, s.owner_id, u.name, s.name, s.label, s.visibility, s.stage, s.stage_message, s.default_branch,"  \
-	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving"                         \
+	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving,"                        \
+	" s.egress, s.egress_list"                                                                                     \
 	" FROM spaces s JOIN users u ON u.id = s.owner_id "
 
 static void read_space(sqlite3_stmt *st, struct space *sp)
@@ -76,6 +79,8 @@ static void read_space(sqlite3_stmt *st, struct space *sp)
 	sp->created = store_u64(st, 14);
 	sp->modified = store_u64(st, 15);
 	sp->serving = (uint32_t)store_u64(st, 16);
+	sp->egress = store_text(st, 17);
+	sp->egress_list = store_text(st, 18);
 }
 
 static int one_space(struct store *s, sqlite3_stmt *query, struct space *out, struct err *err)
@@ -213,6 +218,13 @@ int store_space_set_visibility(struct store *s, const char *id, enum space_visib
 {
 	return store_exec_one(s, err, "Space", "UPDATE spaces SET visibility = ?, modified = ? WHERE id = ?", "iis",
 			      (int64_t)v, (int64_t)io_wall_ms(), id);
+}
+
+int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err)
+{
+	return store_exec_one(s, err, "Space",
+			      "UPDATE spaces SET egress = ?, egress_list = ?, modified = ? WHERE id = ?", "ssis",
+			      egress, list, (int64_t)io_wall_ms(), id);
 }
 
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err)

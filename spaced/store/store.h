@@ -90,6 +90,8 @@ struct space {
 	uint32_t serving;    /* the generation that serves; 0: none */
 	uint64_t created;
 	uint64_t modified;
+	char *egress;	   /* the operator's word for this Space: "none", "internet", "list"; "": the configuration's */
+	char *egress_list; /* of "list": entries (sandbox/egress_list.h), a line each */
 };
 void space_release(struct space *sp);
 int store_space_add(struct store *s, const char *owner_id, const char *name, struct space *out, struct err *err);
@@ -109,8 +111,15 @@ int store_space_set_card(struct store *s, const char *id, const char *sdk, const
 /* `serving`: the generation of the instance that serves it; 0 for a static one. */
 int store_space_set_release(struct store *s, const char *id, const char *release_id, uint32_t serving, struct err *err);
 int store_space_set_visibility(struct store *s, const char *id, enum space_visibility v, struct err *err);
+/* Of texts that were checked; takes effect with the next start. */
+int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err);
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err);
 int store_space_remove(struct store *s, const char *id, struct err *err);
+/* What an instance has had from the Internet and sent there so far, in bytes: the larger figures count, so saying it twice does
+ * no harm. No error when the Space is gone. */
+int store_traffic_note(struct store *s, const char *space_id, uint32_t generation, uint64_t received, uint64_t sent,
+		       struct err *err);
+int store_traffic_sum(struct store *s, const char *space_id, uint64_t *received, uint64_t *sent, struct err *err);
 
 enum build_state { BUILD_QUEUED, BUILD_RUNNING, BUILD_SUCCEEDED, BUILD_FAILED, BUILD_CANCELLED, BUILD_SUPERSEDED };
 const char *build_state_name(enum build_state st);

@@ -65,11 +65,15 @@ static void command_line_goes_over_the_file(void **state)
 	struct err err = ERR_INIT;
 
 	assert_int_equal(load(&c, &err,
-			      "# a comment\nmemory = 1G\n\nlisten=0.0.0.0:80 # public\ndomain = Spaces.Example\n",
+			      "# a comment\nmemory = 1G\negress = list\negress-list = *.a.test:443, b.test "
+			      "203.0.113.0/24\n\nlisten=0.0.0.0:80 # public\ndomain = Spaces.Example\n",
 			      "--memory=3G"),
 			 0);
 	assert_true(c.memory == 3ULL << 30);
 	assert_int_equal(c.port, 80);
+	assert_int_equal(c.egress, EGRESS_LIST);
+	assert_string_equal(c.egress_list[2], "203.0.113.0/24");
+	assert_null(c.egress_list[3]);
 	assert_string_equal(c.domain, "spaces.example");
 	assert_string_equal(c.public_url, "http://spaces.example");
 	assert_int_equal(c.cpu_milli, 2000);
@@ -99,7 +103,9 @@ static void mistakes_say_where_and_what(void **state)
 	    {"listen = a:70000\n", NULL, "expected ADDRESS:PORT"},
 	    {"domain = a:b\n", NULL, "host name without port"},
 	    {"id-base = 0\n", NULL, "clear of real accounts"},
-	    {"egress = all\n", NULL, "internet or none"},
+	    {"egress = all\n", NULL, "internet, list or none"},
+	    {"egress = list\n", NULL, "egress-list has to name"},
+	    {"egress-list = a.test, 10.0.0.1\n", NULL, "never reachable"},
 	    {"builds = 0\n", NULL, "expected 1 to 64"},
 	};
 

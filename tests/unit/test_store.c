@@ -464,6 +464,42 @@ static void events(void **state)
 	user_release(&u);
 }
 
+/* Said twice it counts once; instances long gone are folded, and late words about the newer ones still count. */
+static void egress_and_traffic(void **state)
+{
+	struct store *s = *state;
+	uint64_t in, out;
+	struct user u;
+
+	OK(store_user_add(s, "a", false, &u, &err));
+	struct space sp = add_space(s, &u, "x");
+	OK(store_traffic_sum(s, sp.id, &in, &out, &err));
+	assert_int_equal(in + out, 0);
+	for (uint32_t g = 1; g <= 100; g++) {
+		OK(store_traffic_note(s, sp.id, g, 1000, 10, &err));
+		OK(store_traffic_note(s, sp.id, g, 500, 5, &err));
+	}
+	OK(store_traffic_note(s, sp.id, 100, 3000, 10, &err));
+	OK(store_traffic_note(s, sp.id, 99, 2000, 10, &err));
+	OK(store_traffic_note(s, "000000000000000000000000", 1, 1, 1, &err));
+	*state = s = reopen(s);
+	OK(store_traffic_sum(s, sp.id, &in, &out, &err));
+	assert_int_equal(in, 98 * 1000 + 2000 + 3000);
+	assert_int_equal(out, 1000);
+	assert_string_equal(sp.egress, "");
+	OK(store_space_set_egress(s, sp.id, "list", "a.test\nb.test\n", &err));
+	struct space now;
+	OK(store_space_by_id(s, sp.id, &now, &err));
+	assert_string_equal(now.egress, "list");
+	assert_string_equal(now.egress_list, "a.test\nb.test\n");
+	space_release(&now);
+	OK(store_space_remove(s, sp.id, &err));
+	OK(store_traffic_sum(s, sp.id, &in, &out, &err));
+	assert_int_equal(in, 0);
+	space_release(&sp);
+	user_release(&u);
+}
+
 static void transactions(void **state)
 {
 	struct store *s = *state;
@@ -627,6 +663,7 @@ int main(void)
 	    T(builds_and_releases),
 	    T(layers),
 	    T(events),
+	    T(egress_and_traffic),
 	    T(transactions),
 	    T(migrations),
 	    T(newer_schema_is_refused),
