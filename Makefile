@@ -43,7 +43,7 @@ SANDBOX_SRC := $(wildcard sandbox/*.c)
 PROXY_SRC := $(wildcard proxy/*.c)
 CLI_SRC := $(wildcard spaced/cli/*.c)
 SPACED_SRC := $(filter-out $(CLI_SRC),$(wildcard spaced/*.c spaced/*/*.c))
-CMD_SRC := sandbox/cmd/sandbox.c proxy/cmd/proxy.c
+CMD_SRC := $(wildcard sandbox/cmd/*.c) proxy/cmd/proxy.c
 SPACED_SRC := $(filter-out spaced/cmd/%,$(SPACED_SRC))
 ASSETS := $(sort $(wildcard schema/*.sql web/*.html web/*.css web/*.js web/*.svg))
 # Objects have a folder of their own: build/proxy is a program and proxy/ a source folder.
@@ -109,7 +109,7 @@ $(B)/spaced: $(B)/obj/spaced/cmd/spaced.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbo
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox))
 $(B)/spacectl: $(call objs,$(CLI_SRC)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_spacectl))
-$(B)/sandbox: $(B)/obj/sandbox/cmd/sandbox.o $(B)/sandbox.a $(B)/base.a
+$(B)/sandbox: $(call objs,$(wildcard sandbox/cmd/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
 $(B)/proxy: $(B)/obj/proxy/cmd/proxy.o $(B)/proxy.a $(B)/base.a
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_proxy) $(PKGS_base))

@@ -24,7 +24,7 @@ struct instance *instance_new(struct spawn *s, const struct instance_info *info)
 
 	i->s = s;
 	i->info = *info;
-	i->monitor.fd = i->exec.fd = -1;
+	i->monitor.fd = i->exec.fd = i->freezing.events.fd = -1;
 	for (int k = 0; k < MONITOR_NFDS; k++)
 		i->fds[k] = -1;
 	if (io_mkdir(s->sandboxes, info->name, 0700) < 0)
@@ -37,6 +37,13 @@ struct instance *instance_new(struct spawn *s, const struct instance_info *info)
 void instance_free(struct instance *i)
 {
 	HASH_DEL(i->s->instances, i);
+	instance_limits_unwatch(i);
+	if (i->freezing.events.fd >= 0) {
+		spawn_unwatch(i->s, &i->freezing.events);
+		close(i->freezing.events.fd);
+	}
+	if (i->has_group && i->group.v2_dir >= 0)
+		close(i->group.v2_dir);
 	if (i->monitor.fd >= 0) {
 		spawn_unwatch(i->s, &i->monitor);
 		close(i->monitor.fd);

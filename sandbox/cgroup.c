@@ -14,7 +14,7 @@
 #include "base/log.h"
 
 static char tree[SANDBOX_NAME_MAX + 1] = "spaced";
-static struct cgroup_roots roots = {.v1 = {-1, -1, -1, -1, -1}, .v2 = -1};
+static struct cgroup_roots roots = {.v1 = {-1, -1, -1, -1, -1, -1}, .v2 = -1};
 static const struct cgroup_ops *host;
 
 void cgroup_set_tree(const char *name)
@@ -31,6 +31,24 @@ const char *cgroup_tree(void)
 const struct cgroup_roots *cgroup_roots(void)
 {
 	return &roots;
+}
+
+void cgroup_note_v2_io(void)
+{
+	roots.v2_io = true;
+}
+
+bool cgroup_has_io(void)
+{
+	switch (cgroup_host()->kind) {
+	case CGROUP_V1:
+	case CGROUP_HYBRID:
+		return roots.v1[CG_BLKIO] >= 0;
+	case CGROUP_V2:
+		return roots.v2_io;
+	default:
+		return false;
+	}
 }
 
 int cg_write(int dir, const char *file, const char *fmt, ...)
@@ -90,19 +108,23 @@ int cg_set(int dir, const char *file, const char *text, uint64_t *got)
 	return 0;
 }
 
-uint64_t cg_keyed(int dir, const char *file, const char *key)
+uint64_t cg_value(const char *text, const char *key)
 {
-	char text[8192];
 	size_t n = strlen(key);
 
-	if (cg_read(dir, file, text, sizeof text) <= 0)
-		return 0;
 	for (const char *line = text; line; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (strncmp(line, key, n) == 0 && line[n] == ' ')
 			return strtoull(line + n + 1, NULL, 10);
 	}
 	return 0;
+}
+
+uint64_t cg_keyed(int dir, const char *file, const char *key)
+{
+	char text[8192];
+
+	return cg_read(dir, file, text, sizeof text) <= 0 ? 0 : cg_value(text, key);
 }
 
 int cg_open_group(int root, const char *name, bool make)
@@ -182,9 +204,30 @@ static int none_doors(const struct cgroup *cg, int out[], struct err *err)
 	return 0;
 }
 
+static int none_io(const struct cgroup *cg, dev_t disk, uint64_t read, uint64_t write, struct err *err)
+{
+	return err_set(err, ENOTSUP, "io limit: this host has no usable cgroups");
+}
+
 static int none_freeze(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
 	return err_set(err, ENOTSUP, "freeze: this host has no usable cgroups");
+}
+
+static int none_freeze_begin(const struct cgroup *cg, int *events, struct err *err)
+{
+	*events = -1;
+	return none_freeze(cg, 0, err);
+}
+
+static bool none_frozen(const struct cgroup *cg, int events, unsigned tries)
+{
+	return false;
+}
+
+static int none_events(const struct cgroup *cg, int out[])
+{
+	return 0;
 }
 
 /* Without a group the kill of pid 1 inside, which ends its namespace, has to do. */
@@ -211,10 +254,14 @@ const struct cgroup_ops cgroup_none_ops = {
     .open = none_open,
     .attach = none_attach,
     .doors = none_doors,
+    .io = none_io,
     .freeze = none_freeze,
+    .freeze_begin = none_freeze_begin,
+    .frozen = none_frozen,
     .thaw = none_ok,
     .kill = none_kill,
     .stats = none_stats,
+    .events = none_events,
     .remove = none_remove,
 };
 
@@ -231,7 +278,7 @@ static bool has_word(const char *list, const char *word)
 /* mountinfo(5): "id parent dev root mountpoint options - type source superoptions". */
 static void find_mounts(void)
 {
-	static const char *const names[CG_CONTROLLERS] = {"memory", "cpu", "cpuacct", "pids", "freezer"};
+	static const char *const names[CG_CONTROLLERS] = {"memory", "cpu", "cpuacct", "pids", "freezer", "blkio"};
 	cleanup_file FILE *f = fopen("/proc/self/mountinfo", "re");
 	cleanup_free char *line = NULL;
 	size_t size = 0;

@@ -3,6 +3,7 @@
 #ifndef SANDBOX_CGROUP_H
 #define SANDBOX_CGROUP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,13 +20,23 @@ struct cgroup {
 
 #define CGROUP_DOORS 8
 
+#define CGROUP_EVENTS 2
+
+/* What the kernel counts, and the limits as they are set (0: none). */
 struct cgroup_stats {
 	uint64_t memory; /* bytes */
 	uint64_t cpu_usec;
 	uint32_t pids;
-	uint64_t oom_kills;
+	uint64_t oom_kills; /* processes */
 	uint64_t throttled_usec;
+	uint64_t memory_peak; /* RAM and swap where they are counted together; 0: the kernel does not say */
+	uint64_t memory_limit;
+	uint64_t held_back; /* CPU periods of CGROUP_PERIOD_USEC in which the quota was used up */
+	uint32_t cpu_milli;
+	uint64_t refused; /* forks, by the limit on processes */
+	uint32_t pids_limit;
 };
+#define CGROUP_PERIOD_USEC 100000U
 
 struct cgroup_ops {
 	enum cgroup_kind kind;
@@ -37,17 +48,29 @@ struct cgroup_ops {
 	/* Opens the files to which a process writes "0" to enter by itself; their number, at most CGROUP_DOORS. Much
 	 * quicker on v1 than attach, which waits for a grace period of the whole machine. */
 	int (*doors)(const struct cgroup *cg, int out[], struct err *err);
+	/* Bytes per second read from and written to a whole disk or loop device. ENOTSUP: no controller for it. */
+	int (*io)(const struct cgroup *cg, dev_t disk, uint64_t read, uint64_t write, struct err *err);
 	/* Freezes until all tasks are frozen or `timeout_ms` is over; then rolls back and fails. */
 	int (*freeze)(const struct cgroup *cg, int timeout_ms, struct err *err);
+	/* The same for a loop that must not wait. Begin asks for it; *events gets a descriptor (the caller's) that raises
+	 * POLLPRI when there is news, or -1: look again every millisecond. frozen() counts looks in `tries`, from 0.
+	 * thaw() takes it back at any time. */
+	int (*freeze_begin)(const struct cgroup *cg, int *events, struct err *err);
+	bool (*frozen)(const struct cgroup *cg, int events, unsigned tries);
 	int (*thaw)(const struct cgroup *cg, struct err *err);
 	/* SIGKILL to every task, frozen ones too, until the group is empty. */
 	int (*kill)(const struct cgroup *cg, int timeout_ms, struct err *err);
 	int (*stats)(const struct cgroup *cg, struct cgroup_stats *out, struct err *err);
+	/* Descriptors that raise POLLPRI when oom_kills or refused may have grown; their number, at most CGROUP_EVENTS.
+	 * What the kernel does not tell has to be looked for. */
+	int (*events)(const struct cgroup *cg, int out[]);
 	int (*remove)(struct cgroup *cg, struct err *err); /* the group must be empty */
 };
 
 /* The table for this host, found once. Never NULL (CGROUP_NONE has do-nothing entries). */
 const struct cgroup_ops *cgroup_host(void);
+/* Whether ops->io works here. */
+bool cgroup_has_io(void);
 /* The folder that holds the groups of one daemon, "spaced" unless set: two daemons with two state folders on one
  * machine must not meet. Call it before the first create or open; same rule as a sandbox name. */
 void cgroup_set_tree(const char *name);

@@ -4,11 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 
-#define PERIOD_USEC 100000U
+#define NO_LIMIT (1ULL << 62) /* what memory.limit_in_bytes holds then is a little less than INT64_MAX */
 
 static int v1_dir(const char *name, enum cgroup_controller c, bool make)
 {
@@ -58,11 +59,11 @@ static int set_pids(int dir, uint32_t pids, struct err *err)
 
 static int set_cpu(int dir, uint32_t milli, struct err *err)
 {
-	uint64_t quota = (uint64_t)milli * (PERIOD_USEC / 1000);
+	uint64_t quota = (uint64_t)milli * (CGROUP_PERIOD_USEC / 1000);
 
 	cg_write(dir, "cpu.cfs_burst_us", "0"); /* may not exceed the quota of a group that is adopted */
 	if (milli)
-		cg_write(dir, "cpu.cfs_period_us", "%u", PERIOD_USEC);
+		cg_write(dir, "cpu.cfs_period_us", "%u", CGROUP_PERIOD_USEC);
 	if (set_limit(dir, "cpu.cfs_quota_us", quota, err) < 0)
 		return -1;
 	/* Saved up quota of one period: a page view is a burst, not a load. Kernel ≥ 5.14, else without. */
@@ -87,6 +88,8 @@ static int v1_remove(struct cgroup *cg, struct err *err)
 
 static int v1_limit(const char *name, enum cgroup_controller c, const struct sandbox_limits *l, struct err *err)
 {
+	if (c == CG_BLKIO && !l->io_bytes) /* one directory less to make, for most */
+		return 0;
 	cleanup_close int dir = v1_dir(name, c, true);
 
 	if (dir == -ENOENT && cgroup_roots()->v1[c] < 0) {
@@ -133,13 +136,18 @@ static int v1_open(const char *name, struct cgroup *out, struct err *err)
 	return dir < 0 ? err_set(err, -dir, "cgroup `%s`", name) : 0;
 }
 
+static bool is_absent(int dir, enum cgroup_controller c)
+{
+	return dir == -ENOENT && (cgroup_roots()->v1[c] < 0 || c == CG_BLKIO);
+}
+
 static int v1_attach(const struct cgroup *cg, pid_t pid, struct err *err)
 {
 	for (int c = 0; c < CG_CONTROLLERS; c++) {
 		cleanup_close int dir = v1_dir(cg->name, (enum cgroup_controller)c, false);
-		int rc = dir == -ENOENT && cgroup_roots()->v1[c] < 0 ? 0
-			 : dir < 0				     ? dir
-								     : cg_write(dir, "cgroup.procs", "%d", pid);
+		int rc = is_absent(dir, (enum cgroup_controller)c) ? 0
+			 : dir < 0				   ? dir
+								   : cg_write(dir, "cgroup.procs", "%d", pid);
 
 		if (rc < 0)
 			return err_set(err, -rc, "move process %d into cgroup `%s`", pid, cg->name);
@@ -156,7 +164,7 @@ static int v1_doors(const struct cgroup *cg, int out[], struct err *err)
 	for (int c = 0; c < CG_CONTROLLERS; c++) {
 		cleanup_close int dir = v1_dir(cg->name, (enum cgroup_controller)c, false);
 
-		if (dir == -ENOENT && cgroup_roots()->v1[c] < 0)
+		if (is_absent(dir, (enum cgroup_controller)c))
 			continue;
 		if (dir >= 0 && (out[n] = openat(dir, "tasks", O_WRONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0) {
 			n++;
@@ -168,6 +176,51 @@ static int v1_doors(const struct cgroup *cg, int out[], struct err *err)
 		return err_set(err, code, "open cgroup `%s`", cg->name);
 	}
 	return n;
+}
+
+/* Rules are by device, and 0 takes one away. */
+static int v1_io(const struct cgroup *cg, dev_t disk, uint64_t read, uint64_t write, struct err *err)
+{
+	const struct {
+		const char *file;
+		uint64_t bytes;
+	} rules[] = {{"blkio.throttle.read_bps_device", read}, {"blkio.throttle.write_bps_device", write}};
+	cleanup_close int dir = v1_dir(cg->name, CG_BLKIO, false);
+
+	if (cgroup_roots()->v1[CG_BLKIO] < 0)
+		return err_set(err, ENOTSUP, "io limit: this host has no blkio controller");
+	if (dir < 0)
+		return err_set(err, -dir, "cgroup `%s`", cg->name);
+	for (size_t i = 0; i < 2; i++) {
+		char have[8192], device[32];
+
+		snprintf(device, sizeof device, "%u:%u", major(disk), minor(disk));
+		int rc = cg_write(dir, rules[i].file, "%s %llu", device, (unsigned long long)rules[i].bytes);
+		if (rc < 0)
+			return err_set(err, -rc, "cgroup limit %s of %s", rules[i].file, device);
+		if (cg_read(dir, rules[i].file, have, sizeof have) < 0 || cg_value(have, device) != rules[i].bytes)
+			return err_set(err, EIO, "cgroup limit %s of %s was not kept", rules[i].file, device);
+	}
+	return 0;
+}
+
+/* A task does not die before its last block is read or written: what is to die may go on at full speed. */
+static void lift_io(const char *name)
+{
+	static const char *const files[] = {"blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"};
+	cleanup_close int dir = v1_dir(name, CG_BLKIO, false);
+	char text[8192];
+	unsigned ma, mi;
+
+	for (size_t i = 0; dir >= 0 && i < 2; i++) {
+		if (cg_read(dir, files[i], text, sizeof text) <= 0)
+			continue;
+		for (const char *line = text; line; line = strchr(line, '\n')) {
+			line += *line == '\n';
+			if (sscanf(line, "%u:%u ", &ma, &mi) == 2)
+				cg_write(dir, files[i], "%u:%u 0", ma, mi);
+		}
+	}
 }
 
 static int set_state(const char *name, const char *state)
@@ -186,27 +239,42 @@ static bool is_state(const char *name, const char *state)
 	       strncmp(text, state, strlen(state)) == 0;
 }
 
-/* FREEZING can stick (a task in vfork, or uninterruptible): thaw shortly and try again (runc #2774), and roll back
- * in the end (runc #2791). */
+static int v1_freeze_begin(const struct cgroup *cg, int *events, struct err *err)
+{
+	int rc = set_state(cg->name, "FROZEN");
+
+	*events = -1; /* nothing tells: it has to be looked at */
+	return rc < 0 ? err_set(err, -rc, "freeze `%s`", cg->name) : 0;
+}
+
+/* FREEZING can stick (a task in vfork, or uninterruptible): asked for again, and from time to time after a short thaw
+ * (runc #2774). */
+static bool v1_frozen(const struct cgroup *cg, int events, unsigned tries)
+{
+	if (is_state(cg->name, "FROZEN"))
+		return true;
+	if (tries % 50 == 49)
+		set_state(cg->name, "THAWED");
+	if (tries > 0)
+		set_state(cg->name, "FROZEN");
+	return false;
+}
+
 static int v1_freeze(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
 	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
+	int none;
 
-	for (int tries = 0;; tries++) {
-		int rc = set_state(cg->name, "FROZEN");
-
-		if (rc < 0)
-			return err_set(err, -rc, "freeze `%s`", cg->name);
-		if (is_state(cg->name, "FROZEN"))
-			return 0;
-		if (io_now_ms() >= until)
-			break;
-		if (tries % 50 == 49)
-			set_state(cg->name, "THAWED");
+	if (v1_freeze_begin(cg, &none, err) < 0)
+		return -1;
+	for (unsigned tries = 0; !v1_frozen(cg, -1, tries); tries++) {
+		if (io_now_ms() >= until) {
+			set_state(cg->name, "THAWED"); /* never left half frozen (runc #2791, battery I2) */
+			return err_set(err, ETIMEDOUT, "freeze `%s`: not frozen after %d ms", cg->name, timeout_ms);
+		}
 		cg_pause();
 	}
-	set_state(cg->name, "THAWED");
-	return err_set(err, ETIMEDOUT, "freeze `%s`: not frozen after %d ms", cg->name, timeout_ms);
+	return 0;
 }
 
 static int v1_thaw(const struct cgroup *cg, struct err *err)
@@ -227,6 +295,7 @@ static int v1_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
 
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : err_set(err, -dir, "kill `%s`", cg->name);
+	lift_io(cg->name);
 	do {
 		set_state(cg->name, "FROZEN");
 		int n = cg_signal_all(dir);
@@ -247,18 +316,44 @@ static int v1_stats(const struct cgroup *cg, struct cgroup_stats *out, struct er
 
 	*out = (struct cgroup_stats){0};
 	if (memory >= 0) {
+		bool sum = faccessat(memory, "memory.memsw.limit_in_bytes", R_OK, 0) == 0;
+		uint64_t limit = cg_number(memory, "memory.limit_in_bytes");
+
 		out->memory = cg_number(memory, "memory.usage_in_bytes");
+		out->memory_peak =
+		    cg_number(memory, sum ? "memory.memsw.max_usage_in_bytes" : "memory.max_usage_in_bytes");
+		out->memory_limit = limit < NO_LIMIT ? limit : 0;
 		out->oom_kills = cg_keyed(memory, "memory.oom_control", "oom_kill");
 	}
-	if (cpu >= 0)
+	if (cpu >= 0) {
+		uint64_t quota = cg_number(cpu, "cpu.cfs_quota_us");
+
 		out->throttled_usec = cg_keyed(cpu, "cpu.stat", "throttled_time") / 1000;
+		out->held_back = cg_keyed(cpu, "cpu.stat", "nr_throttled");
+		out->cpu_milli = quota == UINT64_MAX ? 0 : (uint32_t)(quota / (CGROUP_PERIOD_USEC / 1000));
+	}
 	if (acct >= 0)
 		out->cpu_usec = cg_number(acct, "cpuacct.usage") / 1000;
 	else if (cg->v2_dir >= 0) /* a core figure: counted without a controller */
 		out->cpu_usec = cg_keyed(cg->v2_dir, "cpu.stat", "usage_usec");
-	if (pids >= 0)
+	if (pids >= 0) {
+		uint64_t limit = cg_number(pids, "pids.max");
+
 		out->pids = (uint32_t)cg_number(pids, "pids.current");
+		out->pids_limit = limit == UINT64_MAX ? 0 : (uint32_t)limit;
+		out->refused = cg_keyed(pids, "pids.events", "max");
+	}
 	return 0;
+}
+
+/* Of memory.oom_control there is only an eventfd that fires before the kill, and that newer kernels call deprecated; and
+ * pids.events of v1 is silent since Linux 6.10. */
+static int v1_events(const struct cgroup *cg, int out[])
+{
+	cleanup_close int pids = v1_dir(cg->name, CG_PIDS, false);
+
+	out[0] = pids < 0 ? -1 : openat(pids, "pids.events", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return out[0] >= 0;
 }
 
 const struct cgroup_ops cgroup_v1_ops = {
@@ -268,10 +363,14 @@ const struct cgroup_ops cgroup_v1_ops = {
     .open = v1_open,
     .attach = v1_attach,
     .doors = v1_doors,
+    .io = v1_io,
     .freeze = v1_freeze,
+    .freeze_begin = v1_freeze_begin,
+    .frozen = v1_frozen,
     .thaw = v1_thaw,
     .kill = v1_kill,
     .stats = v1_stats,
+    .events = v1_events,
     .remove = v1_remove,
 };
 
@@ -304,6 +403,12 @@ static int hybrid_open(const char *name, struct cgroup *out, struct err *err)
 	return cgroup_v2_open(name, false, out, err);
 }
 
+static int hybrid_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
+{
+	lift_io(cg->name);
+	return cgroup_v2_kill(cg, timeout_ms, err);
+}
+
 const struct cgroup_ops cgroup_hybrid_ops = {
     .kind = CGROUP_HYBRID,
     .label = "hybrid",
@@ -311,9 +416,13 @@ const struct cgroup_ops cgroup_hybrid_ops = {
     .open = hybrid_open,
     .attach = v1_attach, /* the v2 group is entered by CLONE_INTO_CGROUP */
     .doors = v1_doors,
+    .io = v1_io,
     .freeze = cgroup_v2_freeze,
+    .freeze_begin = cgroup_v2_freeze_begin,
+    .frozen = cgroup_v2_frozen,
     .thaw = cgroup_v2_thaw,
-    .kill = cgroup_v2_kill,
+    .kill = hybrid_kill,
     .stats = v1_stats,
+    .events = v1_events,
     .remove = hybrid_remove,
 };

@@ -6,11 +6,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
-
-#define PERIOD_USEC 100000U
 
 /* Controllers are given to children only by a group without processes of its own (the root is exempt): those that
  * live there, as in a container or a delegated service, move to a leaf first. */
@@ -64,6 +63,9 @@ int cgroup_v2_prepare(struct err *err)
 	give_controllers(dir);
 	if (cg_read(dir, "cgroup.subtree_control", have, sizeof have) < 0)
 		return err_set(err, EIO, "read the controllers of `%s`", cgroup_tree());
+	for (const char *p = have; (p = strstr(p, "io")); p++)
+		if ((p == have || p[-1] == ' ') && strchr(" \n", p[2]))
+			cgroup_note_v2_io();
 	return 0;
 }
 
@@ -103,11 +105,11 @@ static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
 
 static int set_cpu(int dir, uint32_t milli, struct err *err)
 {
-	unsigned quota = milli * (PERIOD_USEC / 1000);
+	unsigned quota = milli * (CGROUP_PERIOD_USEC / 1000);
 	uint64_t got = 0;
 	char text[32];
 
-	snprintf(text, sizeof text, milli ? "%u %u" : "max", quota, PERIOD_USEC);
+	snprintf(text, sizeof text, milli ? "%u %u" : "max", quota, CGROUP_PERIOD_USEC);
 	int rc = cg_set(dir, "cpu.max", text, &got);
 	if (rc < 0 && !(rc == -ENOENT && !milli))
 		return err_set(err, -rc, "cgroup limit cpu.max");
@@ -137,8 +139,7 @@ static int v2_create(const char *name, const struct sandbox_limits *l, struct cg
 	/* The limit is for RAM and swap together. v2 has no such sum: a running app gets no swap at all. */
 	if (l->memory)
 		cg_write(dir, "memory.swap.max", "0");
-	/* One task over the limit means the app is broken as a whole: all of it goes. */
-	cg_write(dir, "memory.oom.group", "1");
+	/* memory.oom.group stays 0: what lost one worker may go on, as on v1, and its owner is told. */
 	return 0;
 }
 
@@ -160,38 +161,102 @@ static int v2_doors(const struct cgroup *cg, int out[], struct err *err)
 	return 0;
 }
 
-/* cgroup.events raises POLLPRI at each change. */
-static bool wait_event(int dir, const char *key, uint64_t want, int timeout_ms)
+static int v2_io(const struct cgroup *cg, dev_t disk, uint64_t read, uint64_t write, struct err *err)
 {
-	cleanup_close int fd = openat(dir, "cgroup.events", O_RDONLY | O_CLOEXEC);
-	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
-	char skip[256];
+	char have[8192], rule[128];
+	int n = snprintf(rule, sizeof rule, "%u:%u rbps=%llu wbps=%llu", major(disk), minor(disk),
+			 (unsigned long long)read, (unsigned long long)write);
+	int rc = cg_write(cg->v2_dir, "io.max", "%s", rule);
 
-	if (fd < 0)
+	if (rc == -ENOENT)
+		return err_set(err, ENOTSUP, "io limit: this kernel or service manager gives no io controller");
+	if (rc < 0)
+		return err_set(err, -rc, "cgroup limit io.max `%s`", rule);
+	/* What is read is one line a device, with riops and wiops behind. */
+	if (cg_read(cg->v2_dir, "io.max", have, sizeof have) < 0 || !strstr(have, rule) ||
+	    !strchr(" \n", strstr(have, rule)[n]))
+		return err_set(err, EIO, "cgroup limit io.max `%s` was not kept", rule);
+	return 0;
+}
+
+/* A task does not die before its last block is read or written: what is to die may go on at full speed. */
+static void lift_io(int dir)
+{
+	char text[8192];
+	unsigned ma, mi;
+
+	if (cg_read(dir, "io.max", text, sizeof text) <= 0)
+		return;
+	for (const char *line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (sscanf(line, "%u:%u ", &ma, &mi) == 2)
+			cg_write(dir, "io.max", "%u:%u rbps=max wbps=max", ma, mi);
+	}
+}
+
+/* cgroup.events raises POLLPRI at each change; reading it through the same descriptor arms the next notification. */
+static bool event_is(int events, const char *key, uint64_t want)
+{
+	char text[256];
+	ssize_t n = pread(events, text, sizeof text - 1, 0);
+
+	if (n <= 0)
 		return false;
-	for (;;) {
-		/* Reading through this descriptor arms the next notification. */
-		if (pread(fd, skip, sizeof skip, 0) < 0)
-			return false;
-		if (cg_keyed(dir, "cgroup.events", key) == want)
-			return true;
+	text[n] = '\0';
+	return cg_value(text, key) == want;
+}
+
+static int open_events(const struct cgroup *cg)
+{
+	return openat(cg->v2_dir, "cgroup.events", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+}
+
+static bool wait_event(int events, const char *key, uint64_t want, int timeout_ms)
+{
+	uint64_t until = 0; /* the clock is asked only when there is something to wait for */
+
+	while (!event_is(events, key, want)) {
 		uint64_t now = io_now_ms();
-		if (now >= until)
+		struct pollfd p = {.fd = events, .events = POLLPRI};
+
+		if (!until)
+			until = now + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
+		if (events < 0 || now >= until)
 			return false;
-		struct pollfd p = {.fd = fd, .events = POLLPRI};
 		poll(&p, 1, (int)(until - now));
 	}
+	return true;
+}
+
+int cgroup_v2_freeze_begin(const struct cgroup *cg, int *events, struct err *err)
+{
+	*events = open_events(cg);
+	int rc = *events < 0 ? -errno : cg_write(cg->v2_dir, "cgroup.freeze", "1");
+
+	if (rc == 0)
+		return 0;
+	if (*events >= 0)
+		close(*events);
+	*events = -1;
+	return err_set(err, -rc, "freeze `%s`", cg->name);
+}
+
+bool cgroup_v2_frozen(const struct cgroup *cg, int events, unsigned tries)
+{
+	cleanup_close int own = events < 0 ? open_events(cg) : -1;
+
+	return event_is(events < 0 ? own : events, "frozen", 1);
 }
 
 int cgroup_v2_freeze(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
-	int rc = cg_write(cg->v2_dir, "cgroup.freeze", "1");
+	cleanup_close int events = -1;
 
-	if (rc < 0)
-		return err_set(err, -rc, "freeze `%s`", cg->name);
-	if (wait_event(cg->v2_dir, "frozen", 1, timeout_ms))
+	if (cgroup_v2_freeze_begin(cg, &events, err) < 0)
+		return -1;
+	if (wait_event(events, "frozen", 1, timeout_ms))
 		return 0;
-	/* A freeze that timed out would otherwise stick (runc #5325). */
+	/* A freeze that timed out would otherwise stick (runc #5325, battery I2). */
 	cg_write(cg->v2_dir, "cgroup.freeze", "0");
 	return err_set(err, ETIMEDOUT, "freeze `%s`: not frozen after %d ms", cg->name, timeout_ms);
 }
@@ -207,8 +272,11 @@ int cgroup_v2_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
 	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
 
+	lift_io(cg->v2_dir);
 	if (cg_write(cg->v2_dir, "cgroup.kill", "1") == 0) {
-		if (wait_event(cg->v2_dir, "populated", 0, timeout_ms))
+		cleanup_close int events = open_events(cg);
+
+		if (wait_event(events, "populated", 0, timeout_ms))
 			return 0;
 	} else { /* kernel < 5.14 */
 		do {
@@ -226,15 +294,38 @@ int cgroup_v2_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
 static int v2_stats(const struct cgroup *cg, struct cgroup_stats *out, struct err *err)
 {
 	int dir = cg->v2_dir;
+	uint64_t memory_limit = cg_number(dir, "memory.max");
+	uint64_t pids_limit = cg_number(dir, "pids.max");
+	uint64_t quota = cg_number(dir, "cpu.max");
+	char cpu[4096];
 
 	*out = (struct cgroup_stats){
 	    .memory = cg_number(dir, "memory.current"),
-	    .cpu_usec = cg_keyed(dir, "cpu.stat", "usage_usec"),
-	    .pids = (uint32_t)cg_number(dir, "pids.current"),
+	    .memory_peak = cg_number(dir, "memory.peak"), /* kernel ≥ 5.19 */
+	    .memory_limit = memory_limit == UINT64_MAX ? 0 : memory_limit,
 	    .oom_kills = cg_keyed(dir, "memory.events", "oom_kill"),
-	    .throttled_usec = cg_keyed(dir, "cpu.stat", "throttled_usec"),
+	    .pids = (uint32_t)cg_number(dir, "pids.current"),
+	    .pids_limit = pids_limit == UINT64_MAX ? 0 : (uint32_t)pids_limit,
+	    .refused = cg_keyed(dir, "pids.events", "max"),
+	    .cpu_milli = quota == UINT64_MAX ? 0 : (uint32_t)(quota / (CGROUP_PERIOD_USEC / 1000)),
 	};
+	if (cg_read(dir, "cpu.stat", cpu, sizeof cpu) > 0) {
+		out->cpu_usec = cg_value(cpu, "usage_usec");
+		out->throttled_usec = cg_value(cpu, "throttled_usec");
+		out->held_back = cg_value(cpu, "nr_throttled");
+	}
 	return 0;
+}
+
+static int v2_events(const struct cgroup *cg, int out[])
+{
+	static const char *const files[CGROUP_EVENTS] = {"memory.events", "pids.events"};
+	int n = 0;
+
+	for (int i = 0; i < CGROUP_EVENTS; i++)
+		if ((out[n] = openat(cg->v2_dir, files[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0)
+			n++;
+	return n;
 }
 
 int cgroup_v2_remove(struct cgroup *cg, struct err *err)
@@ -254,9 +345,13 @@ const struct cgroup_ops cgroup_v2_ops = {
     .open = v2_open,
     .attach = v2_attach,
     .doors = v2_doors,
+    .io = v2_io,
     .freeze = cgroup_v2_freeze,
+    .freeze_begin = cgroup_v2_freeze_begin,
+    .frozen = cgroup_v2_frozen,
     .thaw = cgroup_v2_thaw,
     .kill = cgroup_v2_kill,
     .stats = v2_stats,
+    .events = v2_events,
     .remove = cgroup_v2_remove,
 };

@@ -20,11 +20,11 @@
 #include "sandbox/rtnl.h"
 #include "sandbox/sandbox.h"
 
-#define FREEZE_MS 2000
 #define KILL_MS 10000
 #define TIMEOUT_GRACE_MS 5000
 #define LINGER_MS 5000 /* the main process has ended: so long for init to follow */
 #define RESPAWNS 20
+#define OOM_RECENT_MS 5000 /* a large process takes a while to end */
 
 void waiting_add(struct waiting **list, struct frame *f)
 {
@@ -311,6 +311,9 @@ static void on_state(struct instance *i, struct frame *f)
 	if (i->state != STARTING)
 		return;
 	i->state = RUNNING;
+	if (!i->start_id)
+		instance_settle(i);
+	instance_limits_watch(i, i->start_id != 0);
 	for (uint32_t k = 0; k < i->info.nuses; k++)
 		spawn_note_mounted(i->s, i->info.uses[k].name);
 	if (i->info.timeout_s)
@@ -441,7 +444,13 @@ struct cleaning {
 	int netns; /* -1: none any more */
 };
 
-/* In a worker: nothing of it is left on the host. Result: {u64 oom kills, u64 received, u64 sent}. */
+/* What only the clean-up can tell. */
+struct cleaned {
+	struct cgroup_stats stats; /* the last ones */
+	uint64_t received, sent;
+};
+
+/* In a worker: nothing of it is left on the host. Result: struct cleaned. */
 static int clean(void *arg, struct buf *result, struct err *err)
 {
 	struct cleaning *c = arg;
@@ -457,27 +466,31 @@ static int clean(void *arg, struct buf *result, struct err *err)
 		if (r == 0)
 			r = ops->remove(&cg, err);
 	}
-	put_u64(result, stats.oom_kills);
 	if (c->netns >= 0)
 		egress_counters(c->netns, &net);
-	put_u64(result, net.received);
-	put_u64(result, net.sent);
+	struct cleaned last = {.stats = stats, .received = net.received, .sent = net.sent};
+	put_bytes(result, &last, sizeof last);
 	if (c->number != NO_EGRESS && egress_detach(&c->egress, c->number, r == 0 ? err : NULL) < 0)
 		r = -1;
 	return r;
 }
 
-/* What only the clean-up could tell. */
-struct cleaned {
-	uint64_t oom_kills, received, sent;
-};
+/* An app may have lost a child to the limit long ago and end today for another reason: what counts is a kill that just
+ * happened. A build fails *because* its compiler was killed, whenever that was. */
+static bool memory_was_it(const struct instance *i, const struct cgroup_stats *s)
+{
+	const struct limit_watch *w = &i->limits.watch;
+	bool just_now = s->oom_kills > w->oom_kills || (w->oom_at && io_now_ms() - w->oom_at < OOM_RECENT_MS);
+
+	return s->oom_kills && i->exit.status && !i->exit.stopped && !i->exit.timeout && (just_now || i->info.build);
+}
 
 static void describe(struct instance *i, const struct cleaned *c)
 {
 	struct sandbox_exit *e = &i->exit;
 	struct monitor_record rec;
 	bool known = i->fds[MONITOR_RECORD] >= 0 && monitor_read_record(i->fds[MONITOR_RECORD], &rec);
-	unsigned long long mib = i->info.memory >> 20;
+	char used[80];
 
 	*e = (struct sandbox_exit){.status = known && rec.exited ? (int)rec.status : 128 + SIGKILL,
 				   .stopped = i->stopped,
@@ -485,14 +498,14 @@ static void describe(struct instance *i, const struct cleaned *c)
 				   .log_dropped = known ? rec.dropped : 0,
 				   .received = c->received,
 				   .sent = c->sent};
-	/* An app may have lost a child to the limit long ago and end today for another reason: only a killed main
-	 * process counts. A build fails *because* its compiler was killed. */
-	e->oom =
-	    c->oom_kills && !e->stopped && !e->timeout && (e->status == 128 + SIGKILL || (i->info.build && e->status));
+	e->oom = memory_was_it(i, &c->stats);
+	limits_memory(&c->stats, used, sizeof used);
 	if (e->timeout)
 		snprintf(e->reason, sizeof e->reason, "timeout");
+	else if (e->oom && e->status == 128 + SIGKILL)
+		snprintf(e->reason, sizeof e->reason, "killed: %s", used);
 	else if (e->oom)
-		snprintf(e->reason, sizeof e->reason, "killed: used %llu MiB of %llu MiB", mib, mib);
+		snprintf(e->reason, sizeof e->reason, "a process of it was killed: %s", used);
 	else if (e->stopped)
 		snprintf(e->reason, sizeof e->reason, "stopped");
 	else if (!known || !rec.exited)
@@ -517,23 +530,26 @@ static void cleaned(struct spawn *s, void *ctx, struct buf *result, const struct
 {
 	struct instance *i = ctx;
 	struct reader r = reader_of(result->data, result->len);
+	struct str last = get_bytes(&r);
 	struct cleaned c = {0};
 	cleanup_buf struct buf event = BUF_INIT;
 
 	if (err)
 		log_error("clean-up of %s: %s", i->info.name, err->msg);
-	c.oom_kills = get_u64(&r);
-	c.received = get_u64(&r);
-	c.sent = get_u64(&r);
-	describe(i, get_ok(&r) ? &c : &(struct cleaned){0});
+	if (get_ok(&r) && last.n == sizeof c)
+		memcpy(&c, last.p, sizeof c);
+	describe(i, &c);
+	instance_limits_last(i, &c.stats);
 	for (int k = 0; k < MONITOR_NFDS; k++) {
 		if (i->fds[k] >= 0)
 			close(i->fds[k]);
 		i->fds[k] = -1;
 	}
+	if (i->has_group && i->group.v2_dir >= 0)
+		close(i->group.v2_dir);
+	i->has_group = false;
 	i->state = EXITED;
 	answer_stops(i);
-	spawn_again(s, &i->waiting);
 	if (i->init == 0 && i->lost) {
 		struct err why = i->start_error;
 		uint32_t id = i->start_id;
@@ -555,10 +571,15 @@ void instance_end(struct instance *i)
 	struct err err = ERR_INIT;
 	cleanup_buf struct buf none = BUF_INIT;
 
+	struct err gone;
+
 	i->state = ENDING;
 	instance_exec_detach(i);
 	instance_exec_end(i, EXEC_APP_ENDED);
 	i->kill_at = i->timeout_at = 0;
+	err_set(&gone, ESRCH, "sandbox %s has ended", i->info.name);
+	instance_freeze_end(i, &gone);
+	instance_limits_unwatch(i);
 	if (i->monitor.fd >= 0) {
 		spawn_unwatch(i->s, &i->monitor);
 		close(i->monitor.fd);
@@ -571,21 +592,12 @@ void instance_end(struct instance *i)
 
 /* -- verbs ----------------------------------------------------------------------------------------------------------------- */
 
-static int with_group(struct instance *i, int (*fn)(const struct cgroup *cg, struct err *err), struct err *err)
+const struct cgroup *instance_group(struct instance *i, struct err *err)
 {
-	struct cgroup cg;
-
-	if (cgroup_host()->open(i->info.name, &cg, err) < 0)
-		return -1;
-	int r = fn(&cg, err);
-	if (cg.v2_dir >= 0)
-		close(cg.v2_dir);
-	return r;
-}
-
-int instance_thaw(struct instance *i, struct err *err)
-{
-	return with_group(i, cgroup_host()->thaw, err);
+	if (!i->has_group && cgroup_host()->open(i->info.name, &i->group, err) < 0)
+		return NULL;
+	i->has_group = true;
+	return &i->group;
 }
 
 static void kill_now(struct instance *i)
@@ -630,7 +642,8 @@ uint64_t instance_timers(struct instance *i, uint64_t now)
 {
 	if (i->state != RUNNING)
 		return 0;
-	uint64_t exec_at = instance_exec_timers(i, now);
+	uint64_t next =
+	    earliest(instance_exec_timers(i, now), earliest(instance_limits_due(i, now), instance_freeze_due(i, now)));
 	if (i->timeout_at && now >= i->timeout_at) {
 		i->timeout_at = 0;
 		i->timed_out = !i->stopped;
@@ -638,51 +651,5 @@ uint64_t instance_timers(struct instance *i, uint64_t now)
 	}
 	if (i->kill_at && now >= i->kill_at)
 		kill_now(i);
-	return earliest(exec_at, earliest(i->kill_at, i->timeout_at));
-}
-
-struct freezing {
-	struct instance *i;
-	uint32_t id;
-	char name[SANDBOX_NAME_MAX + 1];
-};
-
-static int freeze_group(const struct cgroup *cg, struct err *err)
-{
-	return cgroup_host()->freeze(cg, FREEZE_MS, err);
-}
-
-static int freeze(void *arg, struct buf *result, struct err *err)
-{
-	struct freezing *f = arg;
-	return with_group(f->i, freeze_group, err);
-}
-
-static void frozen(struct spawn *s, void *ctx, struct buf *result, const struct err *err)
-{
-	cleanup_free struct freezing *f = ctx;
-	struct instance *i = instance_find(s, f->name);
-
-	if (err)
-		spawn_error(s, f->id, err);
-	else
-		spawn_ok(s, f->id, NULL);
-	if (i) {
-		i->busy = false;
-		spawn_again(s, &i->waiting);
-	}
-}
-
-int instance_freeze(struct instance *i, uint32_t id, struct err *err)
-{
-	struct freezing *f = xcalloc(1, sizeof *f);
-
-	*f = (struct freezing){.i = i, .id = id};
-	snprintf(f->name, sizeof f->name, "%s", i->info.name);
-	if (spawn_job(i->s, freeze, f, frozen, f, NULL, err) < 0) {
-		free(f);
-		return -1;
-	}
-	i->busy = true;
-	return 0;
+	return earliest(next, earliest(i->kill_at, i->timeout_at));
 }

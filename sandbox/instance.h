@@ -7,6 +7,7 @@
 
 #include "base/frame.h"
 #include "sandbox/egress.h"
+#include "sandbox/limits.h"
 #include "sandbox/monitor.h"
 #include "sandbox/netns.h"
 #include "sandbox/skeleton.h"
@@ -73,10 +74,23 @@ struct instance {
 	bool stopped, timed_out, lost;
 	bool stop_early; /* asked to stop while starting */
 	uint32_t stop_grace;
-	bool busy;	    /* a job freezes it */
 	struct source exec; /* socket to init, of fds[MONITOR_EXEC] */
 	struct command *commands;
-	struct waiting *waiting;
+	struct cgroup group; /* instance_group() opens it */
+	bool has_group;
+	struct {
+		struct source events; /* of the group, while it is being frozen */
+		uint32_t id;	      /* request that waits for it, or 0: none is under way */
+		uint64_t until, look; /* CLOCK_MONOTONIC ms; look 0: the kernel tells */
+		unsigned tries;
+	} freezing;
+	struct {
+		struct source events[CGROUP_EVENTS];
+		int n;
+		uint64_t look_at; /* 0: nothing was heard */
+		bool fresh;	  /* started by us: its counters began at 0 */
+		struct limit_watch watch;
+	} limits;
 	struct sandbox_exit exit;
 };
 
@@ -164,8 +178,8 @@ struct instance *instance_find(struct spawn *s, const char *name);
 int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2],
 		   struct err *err);
 void instance_stop(struct instance *i, uint32_t grace_ms);
-int instance_thaw(struct instance *i, struct err *err);
-int instance_freeze(struct instance *i, uint32_t id, struct err *err);
+/* Its group, open; NULL with err. */
+const struct cgroup *instance_group(struct instance *i, struct err *err);
 /* Deals with what is due; returns the time of what is due next, 0: nothing. */
 uint64_t instance_timers(struct instance *i, uint64_t now);
 void instance_remove(struct instance *i); /* from memory and disk */
@@ -180,6 +194,24 @@ void instance_exec_attach(struct instance *i, bool adopted);
 void instance_exec_detach(struct instance *i);			 /* before the socket is closed */
 void instance_exec_end(struct instance *i, const char *why);	 /* all of them have ended with the sandbox */
 uint64_t instance_exec_timers(struct instance *i, uint64_t now); /* as instance_timers */
+/* freeze.c */
+/* Answers `id` when it is frozen, could not be (and is thawed again), or somebody has thawed it meanwhile (ECANCELED). */
+int instance_freeze(struct instance *i, uint32_t id, struct err *err);
+/* At once, also in the middle of a freeze. */
+int instance_thaw(struct instance *i, struct err *err);
+/* Of an earlier spawner, which may have died in the middle of a freeze: not left half frozen (battery I2). */
+void instance_settle(struct instance *i);
+uint64_t instance_freeze_due(struct instance *i, uint64_t now); /* looks; the time of the next look, 0: none */
+void instance_freeze_end(struct instance *i,
+			 const struct err *err); /* NULL: it is frozen; no-op when none is under way */
+
+/* limit_watch.c: SPAWN_LIMIT */
+void instance_limits_watch(struct instance *i, bool fresh);
+void instance_limits_unwatch(struct instance *i);
+void instance_limits_look(struct instance *i, uint64_t now);
+/* At its end: what was not heard of yet, but for memory, which is in the reason of the end. */
+void instance_limits_last(struct instance *i, const struct cgroup_stats *stats);
+uint64_t instance_limits_due(struct instance *i, uint64_t now); /* the same for what was heard; as instance_timers */
 
 /* adopt.c: what is on disk */
 struct instance *instance_new(struct spawn *s, const struct instance_info *info);

@@ -155,5 +155,6 @@ void sandbox_probe(struct sandbox_host *h)
 	h->loop_devices = h->root && has_loop();
 	h->cgroup = cgroup_host()->kind;
 	h->bandwidth = egress_can_shape();
+	h->io = cgroup_has_io();
 	h->egress = h->root ? egress_probe(&why) : slirp_probe(&why);
 }

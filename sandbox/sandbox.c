@@ -18,6 +18,7 @@
 #include "base/frame.h"
 #include "base/io.h"
 #include "sandbox/contain.h"
+#include "sandbox/io_limit.h"
 #include "sandbox/mnt_ops.h"
 
 #define NAMESPACES (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
@@ -341,6 +342,9 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 	if (cgroup_host()->create(spec->name, &spec->limits, &l->box.cgroup, err) < 0)
 		return -1;
 	l->cgroup_made = l->child.cgroups = cgroup_host()->kind != CGROUP_NONE;
+	/* Kept where the kernel can: `doctor` and the log of the start name a host that cannot. */
+	if (spec->limits.io_bytes && io_limit(&l->box.cgroup, spec, src, err) < 0 && err->code != ENOTSUP)
+		return -1;
 	int rc = frame_pair(pair);
 	if (rc < 0)
 		return err_set(err, -rc, "socket pair");

@@ -17,7 +17,8 @@ struct sandbox_host {
 	bool loop_devices; /* else volumes are plain folders without a hard size limit */
 	int landlock_abi;  /* 0: none */
 	enum cgroup_kind cgroup;
-	bool egress; /* veth and nftables work (root), or slirp4netns is there (rootless) */
+	bool io;	       /* bytes per second of disks can be limited */
+	bool egress;	       /* veth and nftables work (root), or slirp4netns is there (rootless) */
 	const char *mount_api; /* "new", or "legacy": mount(2), and then nothing of the host's can be written */
 	bool openat2;
 	bool bandwidth; /* sch_tbf is there; without it a limit on bandwidth is refused */

@@ -114,7 +114,6 @@ static const struct folder {
     {"opt", 0755, 0},
     {"opt/venv", 0755, USER},
     {"app", 0755, USER},
-    {"data", 0755, USER},
     {"home", 0755, 0},
     {"home/user", 0755, USER},
     {"var", 0755, 0},

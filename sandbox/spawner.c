@@ -278,10 +278,6 @@ static int verb_stop(struct request *q, struct err *err)
 		spawn_ok(q->s, q->f->id, NULL);
 		return 0;
 	}
-	if (i->busy) {
-		waiting_add(&i->waiting, q->f);
-		return 0;
-	}
 	i->stops = xreallocarray(i->stops, i->nstops + 1, sizeof *i->stops);
 	i->stops[i->nstops++] = q->f->id;
 	instance_stop(i, grace);
@@ -298,10 +294,7 @@ static int verb_freeze(struct request *q, struct err *err)
 		return -1;
 	if (i->commands)
 		return err_set(err, EBUSY, "a command runs in %s", q->name);
-	if (!i->busy)
-		return instance_freeze(i, q->f->id, err);
-	waiting_add(&i->waiting, q->f);
-	return 0;
+	return instance_freeze(i, q->f->id, err);
 }
 
 static int verb_thaw(struct request *q, struct err *err)
@@ -312,10 +305,6 @@ static int verb_thaw(struct request *q, struct err *err)
 		return malformed(err);
 	if (find_running(q, &i, err) < 0)
 		return -1;
-	if (i->busy) {
-		waiting_add(&i->waiting, q->f);
-		return 0;
-	}
 	if (instance_thaw(i, err) < 0)
 		return -1;
 	spawn_ok(q->s, q->f->id, NULL);
@@ -418,26 +407,40 @@ static int verb_listeners(struct request *q, struct err *err)
 	return 0;
 }
 
+static void put_disk(struct buf *b, const struct disk_usage *d)
+{
+	put_u64(b, d->used);
+	put_u64(b, d->size);
+	put_u64(b, d->inodes_used);
+	put_u64(b, d->inodes);
+}
+
 static int verb_stats(struct request *q, struct err *err)
 {
 	cleanup_buf struct buf b = BUF_INIT;
+	const struct cgroup *group;
 	struct cgroup_stats stats;
 	struct rtnl_counters net;
 	struct instance *i;
-	struct cgroup cg;
+	struct usage use;
 
 	if (!get_ok(&q->r))
 		return malformed(err);
-	if (find_running(q, &i, err) < 0 || cgroup_host()->open(i->info.name, &cg, err) < 0)
+	if (find_running(q, &i, err) < 0 || !(group = instance_group(i, err)) ||
+	    cgroup_host()->stats(group, &stats, err) < 0)
 		return -1;
-	int r = cgroup_host()->stats(&cg, &stats, err);
-	if (cg.v2_dir >= 0)
-		close(cg.v2_dir);
-	if (r < 0)
-		return -1;
+	usage_of(i->init, &use);
 	put_u64(&b, stats.memory);
 	put_u64(&b, stats.cpu_usec);
 	put_u32(&b, stats.pids);
+	put_u64(&b, stats.memory_limit);
+	put_u64(&b, stats.memory_peak);
+	put_u64(&b, stats.throttled_usec);
+	put_u64(&b, stats.oom_kills);
+	put_u32(&b, stats.cpu_milli);
+	put_u32(&b, stats.pids_limit);
+	put_disk(&b, &use.top);
+	put_disk(&b, &use.data);
 	egress_counters(i->fds[MONITOR_NETNS], &net);
 	put_u64(&b, net.received);
 	put_u64(&b, net.sent);
@@ -482,12 +485,9 @@ static int verb_exec(struct request *q, struct err *err)
 
 	if (find_running(q, &i, err) < 0 || exec_request_decode(&q->r, &x, err) < 0)
 		return -1;
-	if (i->busy) {
-		waiting_add(&i->waiting, q->f);
-		r = 0;
-	} else if ((r = instance_thaw(i, err)) == 0) {
+	r = instance_thaw(i, err);
+	if (r == 0)
 		r = instance_exec(i, q->f->id, &x, err);
-	}
 	exec_request_release(&x);
 	return r;
 }

@@ -13,6 +13,7 @@
 
 #include "base/frame.h"
 #include "sandbox/exec.h"
+#include "sandbox/limits.h"
 #include "sandbox/spec.h"
 
 enum spawn_verb {
@@ -21,14 +22,17 @@ enum spawn_verb {
 			    Without has_stdout stdout goes to the log too. The log's copying is the monitor's. */
 	SPAWN_STOP, /* {str name, u32 grace_ms}: SIGTERM to the main process, after grace all are killed -> {} when gone
 			    and cleaned up. grace 0: kill at once. */
-	SPAWN_FREEZE, /* {str name} -> {} */
-	SPAWN_THAW,   /* {str name} -> {} */
+	SPAWN_FREEZE, /* {str name} -> {} once frozen; ETIMEDOUT: it runs on; ECANCELED: thawed or stopped meanwhile */
+	SPAWN_THAW,   /* {str name} -> {} at once */
 	SPAWN_LIST, /* {} -> {u32 n, n times: str name, u8 running, u64 started wall ms, exit record (zero when running)} */
 	SPAWN_FORGET, /* {str name}: an exited sandbox need not be listed any more -> {} */
 	SPAWN_OPEN, /* {str name, u32 n<=16} -> {} fds: n TCP sockets (SOCK_NONBLOCK) made inside its network namespace */
 	SPAWN_LISTENERS, /* {str name} -> {u32 n, n times: str "127.0.0.1:8000"} all TCP sockets in LISTEN state inside */
-	SPAWN_STATS,	 /* {str name} -> {u64 memory bytes, u64 cpu usec, u32 pids, u64 received, u64 sent} (bytes from
-			    the Internet, and to it) */
+	SPAWN_STATS, /* {str name} -> {u64 memory bytes, u64 cpu usec, u32 pids, u64 memory limit, u64 memory peak, u64
+			throttled usec, u64 processes killed by the memory limit, u32 thousandths of a CPU, u32 pids limit,
+			disk top, disk data, u64 received, u64 sent (bytes from the Internet, and to it)}; disk: {u64 used,
+			u64 size, u64 inodes used, u64 inodes}. More may follow: readers take what they know. 0: no limit, or
+			not known. */
 	SPAWN_VOLUME_CREATE, /* {str name, u64 bytes} -> {} a fresh, empty volume; EEXIST */
 	SPAWN_VOLUME_RENAME, /* {str from, str to} -> {} flushed to disk first: durable; EEXIST, EBUSY while in use for writing */
 	SPAWN_VOLUME_REMOVE, /* {str name} -> {} also when it does not exist; EBUSY while in use */
@@ -43,9 +47,10 @@ enum spawn_verb {
 	SPAWN_ERROR = 101,  /* {u32 errno, str message} */
 	SPAWN_EXITED = 102, /* event, id 0: {str name, exit record} */
 	SPAWN_EXEC_ENDED =
-	    103, /* event, id 0: {str name, u32 exec, u32 status, str why}; `why` when the command did not
+	    103,	   /* event, id 0: {str name, u32 exec, u32 status, str why}; `why` when the command did not
 				   end by itself. Comes before the sandbox's own SPAWN_EXITED. A spawner's end is the
 				   end of its commands: the next one kills them, without an event. */
+	SPAWN_LIMIT = 104, /* event, id 0: {str name, u8 enum limit_kind, str sentence}: it runs on, but felt a limit */
 };
 
 /* Runs the role until the control channel closes. `control` is a SEQPACKET socket.

@@ -146,6 +146,9 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 	for (char **e = s->env; e && *e; e++)
 		if (!strchr(*e, '=') || **e == '=')
 			return err_set(err, EINVAL, "an environment entry is not NAME=VALUE");
+	if (s->limits.io_bytes && s->limits.io_bytes < SANDBOX_IO_MIN)
+		return err_set(err, ERANGE, "an io limit of %llu bytes per second: at least %u",
+			       (unsigned long long)s->limits.io_bytes, SANDBOX_IO_MIN);
 	if (s->cwd && !path_ok(s->cwd))
 		return err_set(err, EINVAL, "working folder `%.200s` is not a clean absolute path", s->cwd);
 	if (s->hostname && (!s->hostname[0] || strlen(s->hostname) > HOSTNAME_BYTES))

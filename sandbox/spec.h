@@ -15,6 +15,7 @@
 #define SANDBOX_IDS 2048    /* width of a uid range: ids 0..2046 inside, and 65534 (nobody) as the last */
 #define SANDBOX_MAX_LAYERS 8
 #define SANDBOX_MAX_BINDS 16
+#define SANDBOX_IO_MIN 65536U /* of limits.io_bytes: one large read must not take minutes */
 
 enum sandbox_profile {
 	SANDBOX_APP,	    /* uid 1000, no capabilities, tight seccomp list */
@@ -44,7 +45,8 @@ struct sandbox_limits {	    /* 0 everywhere: unlimited */
 	uint64_t tmpfs;	    /* bytes for /tmp, /dev/shm each; 0: 256 MiB; charged to memory */
 	uint32_t timeout_s; /* wall clock; then SIGTERM, 5 s, SIGKILL, and reason "timeout" */
 	uint64_t log_bytes; /* stdout+stderr budget: what goes beyond is dropped and counted in the log; 0: 64 MiB */
-	uint64_t io_bytes;  /* bytes per second that it reads, and that it writes, from and to block devices */
+	uint64_t
+	    io_bytes; /* bytes per second that it reads, and that it writes, from and to block devices (io_limit.h) */
 	uint64_t bandwidth; /* bytes per second to the Internet, and from it */
 };
 

@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "sandbox/instance.h"
 
-#define TICK_MS 10000
+#define TICK_MS LIMIT_TICK_MS
 #define IDLE_UNMOUNT_MS 30000
 #define SKELETON_CHECK_MS 60000
 
@@ -252,7 +252,7 @@ static void egress_checked(struct spawn *s, void *ctx, struct buf *result, const
 		log_error("%s", err->msg);
 }
 
-/* Every ten seconds: idle volumes are unmounted; the rules of egress are still there (an administrator's `nft flush ruleset`
+/* Every ten seconds: what no kernel tells about the limits of sandboxes; idle volumes are unmounted; the rules of egress are still there (an administrator's `nft flush ruleset`
  * takes ours along); the base is still what the host is. */
 void upkeep_tick(struct spawn *s, uint64_t now)
 {
@@ -274,7 +274,11 @@ void upkeep_tick(struct spawn *s, uint64_t now)
 		}
 	}
 	HASH_ITER(hh, s->instances, i, tmp)
-	egress |= i->state == RUNNING && i->info.egress != NO_EGRESS;
+	{
+		egress |= i->state == RUNNING && i->info.egress != NO_EGRESS;
+		if (i->state == RUNNING)
+			instance_limits_look(i, now);
+	}
 	if (egress)
 		spawn_job(s, egress_work, s, egress_checked, NULL, NULL, NULL);
 	if (now - s->skeleton_checked >= SKELETON_CHECK_MS)

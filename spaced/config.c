@@ -39,6 +39,7 @@ static const struct option_row rows[] = {
     OPT("cpus", CPUS, cpu_milli, "2", "CPUs of a running app"),
     OPT("pids", COUNT, pids, "1024", "processes and threads of a running app"),
     OPT("disk", SIZE, disk, "10G", "disk that a running app may write; lost when it restarts"),
+    OPT("io", SIZE, io, "0", "bytes per second that an app may read, and write, from and to disks; 0: unlimited"),
     OPT("startup-timeout", DURATION, startup_timeout_s, "30m",
 	"from start to healthy, unless README.md says otherwise"),
     OPT("startup-timeout-max", DURATION, startup_timeout_max_s, "2h", "the most that README.md may ask for"),
@@ -52,6 +53,7 @@ static const struct option_row rows[] = {
     OPT("build-cpus", CPUS, build_cpu_milli, "2", "CPUs of a build step"),
     OPT("build-pids", COUNT, build_pids, "2048", "processes and threads of a build step"),
     OPT("build-disk", SIZE, build_disk, "20G", "disk of a layer being built"),
+    OPT("build-io", SIZE, build_io, "0", "the same as io for a build step"),
     OPT("build-timeout", DURATION, build_timeout_s, "30m", "time of a build step"),
     OPT("build-egress", EGRESS, build_egress, "internet", "network of build steps that fetch, as egress"),
     OPT("build-egress-list", LIST, build_egress_list, "", "with list, as egress-list: pypi.org files.pythonhosted.org"),
@@ -348,6 +350,8 @@ static int finish(struct config *c, struct err *err)
 			       c->egress == EGRESS_LIST ? "" : "build-", c->egress == EGRESS_LIST ? "" : "build-");
 	if (c->id_base < 65536)
 		return err_set(err, 0, "id-base = %u: expected at least 65536, clear of real accounts", c->id_base);
+	if ((c->io && c->io < SANDBOX_IO_MIN) || (c->build_io && c->build_io < SANDBOX_IO_MIN))
+		return err_set(err, 0, "io, build-io: expected 0 or at least %u bytes per second", SANDBOX_IO_MIN);
 	if (c->state[0] != '/') {
 		cleanup_free char *cwd = getcwd(NULL, 0);
 		if (!cwd)

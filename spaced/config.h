@@ -27,6 +27,7 @@ struct config {
 	uint32_t cpu_milli;
 	uint32_t pids;
 	uint64_t disk; /* writable top of an instance, bytes */
+	uint64_t io;   /* bytes per second of its disks, read and written each; 0: unlimited */
 	uint32_t
 	    startup_timeout_s; /* README's startup_duration_timeout may lower or raise it up to startup_timeout_max_s */
 	uint32_t startup_timeout_max_s;
@@ -39,6 +40,7 @@ struct config {
 	uint32_t build_cpu_milli;
 	uint32_t build_pids;
 	uint64_t build_disk;
+	uint64_t build_io;
 	uint32_t build_timeout_s;
 	enum sandbox_egress build_egress; /* of the steps that fetch; the others have none */
 	char **build_egress_list;

@@ -24,6 +24,7 @@ struct spawner {
 	void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e);
 	void (*exec_ended)(void *ctx, const char *name, uint32_t exec, uint32_t status, const char *why);
 	void (*lost)(void *ctx);
+	void (*limited)(void *ctx, const char *name, enum limit_kind kind, const char *sentence); /* may be NULL */
 	void *ctx;
 };
 
@@ -65,6 +66,15 @@ static void on_exec_ended(struct spawner *s, struct reader *r, const char *name)
 		log_warn("spawner: malformed event");
 }
 
+static void on_limit(struct spawner *s, struct reader *r, const char *name)
+{
+	enum limit_kind kind = (enum limit_kind)get_u8(r);
+	char sentence[LIMIT_SENTENCE];
+
+	if (get_str(r, sentence, sizeof sentence) && get_ok(r) && s->limited)
+		s->limited(s->ctx, name, kind, sentence);
+}
+
 static void on_event(struct spawner *s, struct frame *f)
 {
 	struct reader r = reader_of(f->payload, f->len);
@@ -74,6 +84,8 @@ static void on_event(struct spawner *s, struct frame *f)
 	get_str(&r, name, sizeof name);
 	if (f->type == SPAWN_EXEC_ENDED)
 		on_exec_ended(s, &r, name);
+	else if (f->type == SPAWN_LIMIT)
+		on_limit(s, &r, name);
 	else if (f->type == SPAWN_EXITED && sandbox_exit_decode(&r, &e) && get_ok(&r))
 		s->exited(s->ctx, name, &e);
 	else
@@ -127,11 +139,10 @@ static void on_end(void *ctx, int e)
 	s->lost(s->ctx);
 }
 
-struct spawner *spawner_new(uv_loop_t *loop, int sock,
-			    void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e),
-			    void (*exec_ended)(void *ctx, const char *name, uint32_t exec, uint32_t status,
-					       const char *why),
-			    void (*lost)(void *ctx), void *ctx)
+struct spawner *
+spawner_new(uv_loop_t *loop, int sock, void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e),
+	    void (*exec_ended)(void *ctx, const char *name, uint32_t exec, uint32_t status, const char *why),
+	    void (*lost)(void *ctx), void *ctx)
 {
 	struct spawner *s = xcalloc(1, sizeof *s);
 
@@ -144,6 +155,12 @@ struct spawner *spawner_new(uv_loop_t *loop, int sock,
 	if (sock >= 0)
 		spawner_reconnect(s, sock);
 	return s;
+}
+
+void spawner_on_limit(struct spawner *s,
+		      void (*limited)(void *ctx, const char *name, enum limit_kind kind, const char *sentence))
+{
+	s->limited = limited;
 }
 
 void spawner_reconnect(struct spawner *s, int sock)

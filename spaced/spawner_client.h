@@ -12,11 +12,13 @@ typedef void (*spawner_cb)(void *ctx, struct frame *f, const struct err *err);
 
 /* Takes over `sock`. `exited` is called for each SPAWN_EXITED event, `exec_ended` for each SPAWN_EXEC_ENDED; `lost` when the spawner is gone (all calls under way
  * have been answered with ECONNRESET; the parent will hand over a new channel: spawner_reconnect). */
-struct spawner *spawner_new(uv_loop_t *loop, int sock,
-			    void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e),
-			    void (*exec_ended)(void *ctx, const char *name, uint32_t exec, uint32_t status,
-					       const char *why),
-			    void (*lost)(void *ctx), void *ctx);
+struct spawner *
+spawner_new(uv_loop_t *loop, int sock, void (*exited)(void *ctx, const char *name, const struct sandbox_exit *e),
+	    void (*exec_ended)(void *ctx, const char *name, uint32_t exec, uint32_t status, const char *why),
+	    void (*lost)(void *ctx), void *ctx);
+/* `limited` is called for each SPAWN_LIMIT event, with the ctx of spawner_new. */
+void spawner_on_limit(struct spawner *s,
+		      void (*limited)(void *ctx, const char *name, enum limit_kind kind, const char *sentence));
 void spawner_reconnect(struct spawner *s, int sock);
 bool spawner_connected(const struct spawner *s);
 void spawner_free(struct spawner *s);

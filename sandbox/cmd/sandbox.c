@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/cmd/feel.h"
 #include "sandbox/egress.h"
 #include "sandbox/egress_inside.h"
 #include "sandbox/netns.h"
@@ -24,7 +25,6 @@
 
 #define GRACE_MS 5000
 #define EXIT_CANNOT 125 /* as env(1) and timeout(1) have it */
-#define MIB (1024ULL * 1024)
 #define SLOTS 4096
 #define CACHE "/var/cache/spaced-sandbox"
 #define NOBODY 65534
@@ -42,6 +42,7 @@ static const char usage[] =
     "  --cpus N             processors, as 1.5\n"
     "  --pids N             processes and threads\n"
     "  --disk SIZE          writable layer (in memory); default 256M\n"
+    "  --io SIZE            bytes per second read, and written, from and to disks, as 50M\n"
     "  --egress POLICY      none (loopback only, the default), internet (no private or link-local address), or\n"
     "                       list:FILE: only what FILE names, a line each: HOST, *.HOST, ADDR/PREFIX; with :PORT or "
     "without\n"
@@ -71,6 +72,7 @@ struct run {
 	struct sandbox box;
 	struct sandbox_sources src;
 	struct egress egress;
+	struct feel feel;
 	char *state, *egress_lock;
 	int slot; /* locked: our number for ids and addresses */
 	uint32_t number;
@@ -185,6 +187,7 @@ enum {
 	OPT_CPUS,
 	OPT_PIDS,
 	OPT_DISK,
+	OPT_IO,
 	OPT_EGRESS,
 	OPT_BANDWIDTH,
 	OPT_TIMEOUT,
@@ -205,6 +208,7 @@ static const struct option longopts[] = {
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"pids", required_argument, NULL, OPT_PIDS},
     {"disk", required_argument, NULL, OPT_DISK},
+    {"io", required_argument, NULL, OPT_IO},
     {"egress", required_argument, NULL, OPT_EGRESS},
     {"bandwidth", required_argument, NULL, OPT_BANDWIDTH},
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
@@ -269,6 +273,9 @@ static void one_option(struct options *o, int opt, char **argv)
 		break;
 	case OPT_DISK:
 		s->top_bytes = bytes("--disk", optarg);
+		break;
+	case OPT_IO:
+		s->limits.io_bytes = bytes("--io", optarg);
 		break;
 	case OPT_EGRESS:
 		set_egress(s, optarg);
@@ -523,15 +530,19 @@ static struct outcome wait_end(struct run *r, const struct sandbox_spec *s, int 
 	int asked = 0;
 
 	for (;;) {
-		struct pollfd p[2] = {{.fd = r->box.status_pipe, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+		struct pollfd p[2 + FEEL_FDS] = {{.fd = r->box.status_pipe, .events = POLLIN},
+						 {.fd = signals, .events = POLLIN}};
 		struct signalfd_siginfo si;
 
-		if (poll(p, 2, left_ms(until)) < 0 && errno != EINTR)
+		feel_poll(&r->feel, p + 2);
+		if (poll(p, 2 + FEEL_FDS, left_ms(until && until < r->feel.due ? until : r->feel.due)) < 0 &&
+		    errno != EINTR)
 			die("poll: %s", strerror(errno));
 		if (p[0].revents) {
 			out.status = read_status(r);
 			return out;
 		}
+		feel_look(&r->feel, p + 2);
 		if (p[1].revents && read(signals, &si, sizeof si) == (ssize_t)sizeof si) {
 			/* The third Ctrl-C is meant. */
 			if (si.ssi_signo == SIGINT && ++asked == 3)
@@ -552,19 +563,16 @@ static struct outcome wait_end(struct run *r, const struct sandbox_spec *s, int 
 
 static int report(struct run *r, const struct sandbox_spec *s, const struct outcome *out)
 {
-	struct cgroup_stats stats = {0};
-	struct err err;
 	int status = WIFEXITED(out->status) ? WEXITSTATUS(out->status) : 128 + WTERMSIG(out->status);
+	char used[80];
+	uint64_t oom_kills = feel_end(&r->feel, used, sizeof used);
 
-	cgroup_host()->stats(&r->box.cgroup, &stats, &err);
 	if (out->timeout)
 		fprintf(stderr, "sandbox: stopped: it ran for %u s\n", s->limits.timeout_s);
-	else if (stats.oom_kills && status == 128 + SIGKILL)
-		fprintf(stderr, "sandbox: killed: used all %llu MiB of memory\n",
-			(unsigned long long)(s->limits.memory / MIB));
-	else if (stats.oom_kills)
-		fprintf(stderr, "sandbox: a process of it was killed: the limit is %llu MiB of memory\n",
-			(unsigned long long)(s->limits.memory / MIB));
+	else if (oom_kills && status == 128 + SIGKILL)
+		fprintf(stderr, "sandbox: killed: %s\n", used);
+	else if (oom_kills)
+		fprintf(stderr, "sandbox: a process of it was killed: %s\n", used);
 	else if (!WIFEXITED(out->status))
 		fprintf(stderr, "sandbox: ended by signal %d (%s)\n", WTERMSIG(out->status),
 			strsignal(WTERMSIG(out->status)));
@@ -612,6 +620,8 @@ static int run_command(int argc, char **argv)
 	parse(&o, argc, argv);
 	if (o.rootless && geteuid() == 0)
 		become_nobody();
+	if (o.spec.limits.io_bytes && !cgroup_has_io())
+		fputs("sandbox: --io: this host gives no io controller, so it is not limited\n", stderr);
 	prepare(&r, &o);
 	sigemptyset(&set);
 	for (size_t i = 0; i < 6; i++)
@@ -627,6 +637,7 @@ static int run_command(int argc, char **argv)
 			egress_detach(&r.egress, r.number, &ignored);
 		die("%s", err.msg);
 	}
+	feel_begin(&r.feel, &r.box);
 	struct outcome out = wait_end(&r, &o.spec, signals);
 	int status = report(&r, &o.spec, &out);
 	clean_up(&r);
@@ -639,9 +650,9 @@ static int probe(void)
 
 	sandbox_probe(&h);
 	printf("kernel %s\nroot %d\nuser_namespaces %d\nidmapped_mounts %d\noverlay_in_userns %d\nloop_devices %d\n"
-	       "landlock_abi %d\ncgroup %s\negress %d\nbandwidth %d\nmount_api %s\nopenat2 %d\n",
+	       "landlock_abi %d\ncgroup %s\nio_limit %d\negress %d\nbandwidth %d\nmount_api %s\nopenat2 %d\n",
 	       h.kernel, h.root, h.user_namespaces, h.idmapped_mounts, h.overlay_in_userns, h.loop_devices,
-	       h.landlock_abi, cgroup_host()->label, h.egress, h.bandwidth, h.mount_api, h.openat2);
+	       h.landlock_abi, cgroup_host()->label, h.io, h.egress, h.bandwidth, h.mount_api, h.openat2);
 	return h.user_namespaces && h.overlay_in_userns ? 0 : 1;
 }
 

@@ -451,6 +451,16 @@ void builder_exited(struct builder *b, const char *name, const struct sandbox_ex
 	drive_check(j);
 }
 
+void builder_limited(struct builder *b, const char *name, const char *sentence)
+{
+	const struct job *j = of_sandbox(b, name);
+
+	if (!j)
+		return;
+	cleanup_free char *log = logfile_build(b->config, j->id);
+	logfile_append(log, "\n[spaced] %s\n", sentence);
+}
+
 void builder_reconcile(struct builder *b, const struct place_status *v, size_t n)
 {
 	struct job *next;

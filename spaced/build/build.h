@@ -46,6 +46,7 @@ unsigned builder_position(const struct builder *b, const char *build_id);
 bool builder_active(const struct builder *b, const char *build_id); /* queued or running */
 /* Events of sandboxes named build-*. */
 void builder_exited(struct builder *b, const char *name, const struct sandbox_exit *e);
+void builder_limited(struct builder *b, const char *name, const char *sentence);
 /* After the spawner came back: what runs. Steps that are gone are done again. */
 void builder_reconcile(struct builder *b, const struct place_status *v, size_t n);
 bool builder_owns(const struct builder *b, const char *sandbox); /* a step that we wait for */

@@ -397,6 +397,7 @@ static void fill_spec(struct job *j, const struct step *s, struct sandbox_spec *
 	    .limits = {.memory = c->build_memory,
 		       .cpu_milli = c->build_cpu_milli,
 		       .pids = c->build_pids,
+		       .io_bytes = c->build_io,
 		       .timeout_s = time_left(j),
 		       .log_bytes = c->log_bytes},
 	};

@@ -78,6 +78,9 @@ static void walls(void)
 	say_if("cgroups", h.cgroup != CGROUP_NONE, DOCTOR_LACKS, kinds[h.cgroup],
 	       "none that can be written: no limits on memory, CPU and processes",
 	       "mount -t cgroup2 none /sys/fs/cgroup, or start spaced as a systemd service with Delegate=yes");
+	say_if("io limits", h.io, DOCTOR_LACKS, "bytes per second of disks",
+	       "no io controller: the options io and build-io do nothing",
+	       "cgroup v2 with the io controller (Linux with CONFIG_BLK_DEV_THROTTLING; Delegate=yes of the service)");
 	if (h.landlock_abi > 0)
 		say("Landlock", DOCTOR_OK, "", "ABI %d", h.landlock_abi);
 	else

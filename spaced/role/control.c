@@ -70,6 +70,14 @@ static void exec_ended(void *ctx, const char *name, uint32_t exec, uint32_t stat
 		spaces_exec_ended(c->spaces, name, exec, status, why);
 }
 
+static void limited(void *ctx, const char *name, enum limit_kind kind, const char *sentence)
+{
+	struct control *c = ctx;
+
+	if (c->spaces)
+		spaces_limited(c->spaces, name, kind, sentence);
+}
+
 static void lost(void *ctx)
 {
 	struct control *c = ctx;
@@ -195,6 +203,7 @@ static int open_all(struct control *c, struct err *err)
 	if (!c->store)
 		return -1;
 	c->spawner = spawner_new(&c->loop, -1, exited, exec_ended, lost, c);
+	spawner_on_limit(c->spawner, limited);
 	c->router = router_new(&c->loop, c->config->domain, &rcb);
 	c->spaces = spaces_new(&c->loop, c->config, c->store, c->spawner, c->router);
 	c->git = git_server_new(&c->loop, c->config, &gcb);

@@ -59,6 +59,8 @@ void host_report(void)
 	sandbox_probe(&h);
 	if (h.cgroup == CGROUP_NONE)
 		log_warn("missing on this host: cgroups; there are no limits on memory, CPU and processes of apps");
+	if (!h.io)
+		log_warn("missing on this host: an io controller; the options io and build-io do nothing");
 	if (!h.loop_devices)
 		log_warn("missing on this host: loop devices; the disk use of apps is not bounded by the kernel");
 	if (!h.egress)

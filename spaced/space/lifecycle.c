@@ -520,6 +520,23 @@ void spaces_exited(struct spaces *s, const char *name, const struct sandbox_exit
 		app_exited(s, name, e);
 }
 
+/* What runs on felt a limit: an event for its owner and a line in its log, whole or not at all beside the monitor's, which
+ * appends to the same file. */
+void spaces_limited(struct spaces *s, const char *name, enum limit_kind kind, const char *sentence)
+{
+	const struct instance *in = space_instance(s, name);
+	cleanup_free char *event = xasprintf("limit: %s", limit_kind_name(kind));
+
+	if (strncmp(name, "build-", 6) == 0) {
+		builder_limited(s->builder, name, sentence);
+	} else if (in) {
+		cleanup_free char *log = logfile_run(s->config, in->unit->id, in->generation);
+		logfile_append(log, "\n[spaced] %s\n", sentence);
+		log_info("%s: %s", in->unit->name, sentence);
+		note(s, in->unit->id, event, sentence);
+	}
+}
+
 /* ---- time ---- */
 
 static bool unit_tick(struct unit *u, uint64_t now)

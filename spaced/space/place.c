@@ -17,7 +17,7 @@ struct place {
 	bool freed; /* by place_free; the last call under way frees it for real */
 };
 
-enum op_kind { OP_PLAIN, OP_VOLUMES, OP_LIST, OP_OPEN, OP_LISTENERS, OP_EXEC, OP_START };
+enum op_kind { OP_PLAIN, OP_VOLUMES, OP_LIST, OP_OPEN, OP_LISTENERS, OP_EXEC, OP_STATS, OP_START };
 
 struct op {
 	struct place *p;
@@ -33,6 +33,7 @@ struct op {
 		void (*open)(void *ctx, const char *name, const int *fds, int n, const struct err *err);
 		void (*listeners)(void *ctx, const char *name, const char *list);
 		void (*exec)(void *ctx, uint32_t exec, const int *fds, int n, const struct err *err);
+		void (*stats)(void *ctx, const char *name, const struct place_stats *stats, const struct err *err);
 	} cb;
 	bool inside; /* the call to the spawner has not returned yet */
 	unsigned tries;
@@ -257,6 +258,41 @@ static void answer_listeners(struct op *o, struct frame *f)
 	o->cb.listeners(o->ctx, o->name, f ? list.data : NULL);
 }
 
+static void get_disk(struct reader *r, struct disk_usage *d)
+{
+	d->used = get_u64(r);
+	d->size = get_u64(r);
+	d->inodes_used = get_u64(r);
+	d->inodes = get_u64(r);
+}
+
+/* What a newer spawner puts behind these fields is not read. */
+static void answer_stats(struct op *o, struct frame *f, const struct err *err)
+{
+	struct place_stats st = {0};
+	struct err bad;
+
+	if (f) {
+		struct reader r = reader_of(f->payload, f->len);
+		st.memory = get_u64(&r);
+		st.cpu_usec = get_u64(&r);
+		st.pids = get_u32(&r);
+		st.memory_limit = get_u64(&r);
+		st.memory_peak = get_u64(&r);
+		st.throttled_usec = get_u64(&r);
+		st.oom_kills = get_u64(&r);
+		st.cpu_milli = get_u32(&r);
+		st.pids_limit = get_u32(&r);
+		get_disk(&r, &st.top);
+		get_disk(&r, &st.data);
+		if (r.bad) {
+			err_set(&bad, EBADMSG, "figures of %s", o->name);
+			err = &bad;
+		}
+	}
+	o->cb.stats(o->ctx, o->name, err ? NULL : &st, err);
+}
+
 /* The volume is there (or could not be made): now the sandbox. */
 static bool start_next(struct op *o, const struct err *err)
 {
@@ -301,6 +337,9 @@ static void answer(struct op *o, struct frame *f, const struct err *err)
 		break;
 	case OP_EXEC:
 		answer_exec(o, f, err);
+		break;
+	case OP_STATS:
+		answer_stats(o, f, err);
 		break;
 	}
 	op_free(o);
@@ -444,4 +483,15 @@ void place_exec_signal(struct place *p, const char *name, uint32_t exec, uint32_
 	put_u32(&b, exec);
 	put_u32(&b, signo);
 	spawner_call(p->spawner, SPAWN_EXEC_SIGNAL, &b, NULL, 0, NULL, NULL);
+}
+
+void place_stats(struct place *p, const char *name,
+		 void (*cb)(void *ctx, const char *name, const struct place_stats *stats, const struct err *err),
+		 void *ctx)
+{
+	struct op *o = op_new(p, OP_STATS, SPAWN_STATS, name, ctx);
+
+	o->cb.stats = cb;
+	put_str(&o->payload, name);
+	submit(o);
 }

@@ -39,6 +39,16 @@ struct place_status {
 };
 void place_list(struct place *p, void (*cb)(void *ctx, const struct place_status *v, size_t n, const struct err *err),
 		void *ctx);
+/* SPAWN_STATS; `stats` is NULL with err (it does not run). */
+struct place_stats {
+	uint64_t memory, memory_limit, memory_peak; /* bytes */
+	uint64_t cpu_usec, throttled_usec, oom_kills;
+	uint32_t cpu_milli, pids, pids_limit;
+	struct disk_usage top, data;
+};
+void place_stats(struct place *p, const char *name,
+		 void (*cb)(void *ctx, const char *name, const struct place_stats *stats, const struct err *err),
+		 void *ctx);
 /* Sockets inside the sandbox's network namespace, owned by the callee; n is 0 with err. */
 void place_open(struct place *p, const char *name, uint32_t n,
 		void (*cb)(void *ctx, const char *name, const int *fds, int n, const struct err *err), void *ctx);

@@ -23,6 +23,7 @@ void spaces_free(struct spaces *s);
 void spaces_recover(struct spaces *s);
 /* Wired to spawner_new and router_new. */
 void spaces_exited(struct spaces *s, const char *name, const struct sandbox_exit *e);
+void spaces_limited(struct spaces *s, const char *name, enum limit_kind kind, const char *sentence);
 void spaces_spawner_lost(struct spaces *s);
 void spaces_exec_ended(struct spaces *s, const char *instance, uint32_t exec, uint32_t status, const char *why);
 void spaces_idle(struct spaces *s, const char *instance, uint32_t generation);

@@ -333,6 +333,7 @@ static void run(struct unit *u, const struct space *sp, struct instance *in, str
 		       .memory = c->memory,
 		       .cpu_milli = c->cpu_milli,
 		       .pids = c->pids,
+		       .io_bytes = c->io,
 		       .log_bytes = c->log_bytes},
 	};
 

@@ -45,6 +45,12 @@ static struct {
 	struct sandbox_exit exit;
 } exits[64];
 static size_t nexits;
+static struct {
+	char name[SANDBOX_NAME_MAX + 1];
+	enum limit_kind kind;
+	char sentence[LIMIT_SENTENCE];
+} limits[64];
+static size_t nlimits;
 
 static void need_root(void)
 {
@@ -129,6 +135,18 @@ static void note_command(struct frame *f)
 	ncommands_ended++;
 }
 
+static void note_limit(struct frame *f)
+{
+	struct reader r = reader_of(f->payload, f->len);
+
+	assert_true(nlimits < sizeof limits / sizeof *limits);
+	get_str(&r, limits[nlimits].name, sizeof limits[0].name);
+	limits[nlimits].kind = (enum limit_kind)get_u8(&r);
+	assert_true(get_str(&r, limits[nlimits].sentence, sizeof limits[0].sentence) && get_ok(&r));
+	print_message("# %s: %s\n", limits[nlimits].name, limits[nlimits].sentence);
+	nlimits++;
+}
+
 /* True: it was an event, and is noted. */
 static bool note_event(struct frame *f)
 {
@@ -136,6 +154,8 @@ static bool note_event(struct frame *f)
 		note_exit(f);
 	else if (f->type == SPAWN_EXEC_ENDED)
 		note_command(f);
+	else if (f->type == SPAWN_LIMIT)
+		note_limit(f);
 	else
 		return false;
 	frame_release(f);

@@ -140,6 +140,14 @@ static void test_server(void **unused)
 	assert_true(get_u64(&r) > 1 << 20);
 	assert_true(get_u64(&r) > 0);
 	assert_true(get_u32(&r) >= 2);
+	assert_int_equal(get_u64(&r), 256 << 20);
+	assert_true(get_u64(&r) > 1 << 20);
+	for (int k = 0; k < 2; k++)
+		get_u64(&r);
+	for (int k = 0; k < 2; k++)
+		get_u32(&r);
+	for (int k = 0; k < 8; k++)
+		get_u64(&r);
 	assert_int_equal(get_u64(&r), 0); /* nothing came from the Internet, nothing went there */
 	assert_int_equal(get_u64(&r), 0);
 	assert_true(get_ok(&r));
