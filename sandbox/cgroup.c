@@ -194,6 +194,11 @@ static int none_create(const char *name, const struct sandbox_limits *limits, st
 	return none_open(name, out, err);
 }
 
+static int none_limit(const struct cgroup *cg, const struct sandbox_limits *limits, struct err *err)
+{
+	return 0;
+}
+
 static int none_attach(const struct cgroup *cg, pid_t pid, struct err *err)
 {
 	return 0;
@@ -251,6 +256,7 @@ const struct cgroup_ops cgroup_none_ops = {
     .kind = CGROUP_NONE,
     .label = "none",
     .create = none_create,
+    .limit = none_limit,
     .open = none_open,
     .attach = none_attach,
     .doors = none_doors,

@@ -41,8 +41,10 @@ struct cgroup_stats {
 struct cgroup_ops {
 	enum cgroup_kind kind;
 	const char *label;
-	/* Makes (or adopts, when it exists) the group and sets the limits; verifies them by reading back. */
+	/* Makes the group (or adopts it, when it exists) in every hierarchy that `limits` need. */
 	int (*create)(const char *name, const struct sandbox_limits *limits, struct cgroup *out, struct err *err);
+	/* Sets the limits, and verifies them by reading back. Also later, with tasks in it. */
+	int (*limit)(const struct cgroup *cg, const struct sandbox_limits *limits, struct err *err);
 	int (*open)(const char *name, struct cgroup *out, struct err *err);
 	int (*attach)(const struct cgroup *cg, pid_t pid, struct err *err); /* no-op when cloned into it */
 	/* Opens the files to which a process writes "0" to enter by itself; their number, at most CGROUP_DOORS. Much

@@ -86,7 +86,7 @@ static int v1_remove(struct cgroup *cg, struct err *err)
 	return first < 0 ? err_set(err, -first, "remove cgroup `%s`", cg->name) : 0;
 }
 
-static int v1_limit(const char *name, enum cgroup_controller c, const struct sandbox_limits *l, struct err *err)
+static int v1_make(const char *name, enum cgroup_controller c, const struct sandbox_limits *l, struct err *err)
 {
 	if (c == CG_BLKIO && !l->io_bytes) /* one directory less to make, for most */
 		return 0;
@@ -98,18 +98,7 @@ static int v1_limit(const char *name, enum cgroup_controller c, const struct san
 				       "this host has no cgroup controller for a limit that is asked for");
 		return 0;
 	}
-	if (dir < 0)
-		return err_set(err, -dir, "make cgroup `%s`", name);
-	switch (c) {
-	case CG_MEMORY:
-		return set_memory(dir, l->memory, err);
-	case CG_CPU:
-		return set_cpu(dir, l->cpu_milli, err);
-	case CG_PIDS:
-		return set_pids(dir, l->pids, err);
-	default:
-		return 0;
-	}
+	return dir < 0 ? err_set(err, -dir, "make cgroup `%s`", name) : 0;
 }
 
 static int v1_create(const char *name, const struct sandbox_limits *l, struct cgroup *out, struct err *err)
@@ -117,7 +106,7 @@ static int v1_create(const char *name, const struct sandbox_limits *l, struct cg
 	*out = (struct cgroup){.v2_dir = -1};
 	snprintf(out->name, sizeof out->name, "%s", name);
 	for (int c = 0; c < CG_CONTROLLERS; c++) {
-		if (v1_limit(name, (enum cgroup_controller)c, l, err) < 0) {
+		if (v1_make(name, (enum cgroup_controller)c, l, err) < 0) {
 			struct err ignored;
 
 			v1_remove(out, &ignored);
@@ -125,6 +114,21 @@ static int v1_create(const char *name, const struct sandbox_limits *l, struct cg
 		}
 	}
 	return 0;
+}
+
+static int v1_limit(const struct cgroup *cg, const struct sandbox_limits *l, struct err *err)
+{
+	cleanup_close int memory = v1_dir(cg->name, CG_MEMORY, false);
+	cleanup_close int cpu = v1_dir(cg->name, CG_CPU, false);
+	cleanup_close int pids = v1_dir(cg->name, CG_PIDS, false);
+
+	if ((memory < 0 && l->memory) || (cpu < 0 && l->cpu_milli) || (pids < 0 && l->pids))
+		return err_set(err, ENOENT, "the cgroup `%s` is gone", cg->name);
+	return (memory >= 0 && set_memory(memory, l->memory, err) < 0) ||
+		       (cpu >= 0 && set_cpu(cpu, l->cpu_milli, err) < 0) ||
+		       (pids >= 0 && set_pids(pids, l->pids, err) < 0)
+		   ? -1
+		   : 0;
 }
 
 static int v1_open(const char *name, struct cgroup *out, struct err *err)
@@ -360,6 +364,7 @@ const struct cgroup_ops cgroup_v1_ops = {
     .kind = CGROUP_V1,
     .label = "v1",
     .create = v1_create,
+    .limit = v1_limit,
     .open = v1_open,
     .attach = v1_attach,
     .doors = v1_doors,
@@ -413,6 +418,7 @@ const struct cgroup_ops cgroup_hybrid_ops = {
     .kind = CGROUP_HYBRID,
     .label = "hybrid",
     .create = hybrid_create,
+    .limit = v1_limit,
     .open = hybrid_open,
     .attach = v1_attach, /* the v2 group is entered by CLONE_INTO_CGROUP */
     .doors = v1_doors,

@@ -120,22 +120,18 @@ static int set_cpu(int dir, uint32_t milli, struct err *err)
 	return 0;
 }
 
-static int v2_remove_err(struct cgroup *cg)
-{
-	struct err ignored;
-
-	cgroup_v2_remove(cg, &ignored);
-	return -1;
-}
-
 static int v2_create(const char *name, const struct sandbox_limits *l, struct cgroup *out, struct err *err)
 {
-	if (cgroup_v2_open(name, true, out, err) < 0)
-		return -1;
-	int dir = out->v2_dir;
+	return cgroup_v2_open(name, true, out, err);
+}
+
+static int v2_limit(const struct cgroup *cg, const struct sandbox_limits *l, struct err *err)
+{
+	int dir = cg->v2_dir;
+
 	if (set_limit(dir, "memory.max", l->memory, err) < 0 || set_limit(dir, "pids.max", l->pids, err) < 0 ||
 	    set_cpu(dir, l->cpu_milli, err) < 0)
-		return v2_remove_err(out);
+		return -1;
 	/* The limit is for RAM and swap together. v2 has no such sum: a running app gets no swap at all. */
 	if (l->memory)
 		cg_write(dir, "memory.swap.max", "0");
@@ -342,6 +338,7 @@ const struct cgroup_ops cgroup_v2_ops = {
     .kind = CGROUP_V2,
     .label = "v2",
     .create = v2_create,
+    .limit = v2_limit,
     .open = v2_open,
     .attach = v2_attach,
     .doors = v2_doors,

@@ -19,10 +19,10 @@ static const struct {
     {"capability bounds", caps_bound}, /* bounding set and securebits: while we still may */
     {"drop to the user", user_drop},
     {"drop capabilities", caps_drop},
-    {"no new privileges", no_new_privs},	/* before Landlock and seccomp, which demand it */
-    {"Landlock", landlock_apply},		/* a second, independent wall around files */
-    {"is the parent alive", sync_parent_alive}, /* else nobody would ever stop us */
-    {"seccomp", seccomp_apply},			/* last: it forbids most of the above */
+    {"no new privileges", no_new_privs}, /* before Landlock and seccomp, which demand it */
+    {"Landlock", landlock_apply},	 /* a second, independent wall around files */
+    {"wait to be let go", sync_let_go},	 /* limits are set; and the parent is alive, else nobody would ever stop us */
+    {"seccomp", seccomp_apply},		 /* last: it forbids most of the above */
 };
 
 _Noreturn void contain(struct contain *c)

@@ -34,7 +34,7 @@ _Noreturn void contain(struct contain *c);
 /* contain.c's steps. 0, or -1 with err. */
 int cgroup_enter(struct contain *c, struct err *err);
 int sync_wait_parent(struct contain *c, struct err *err); /* until ids are mapped and mounts are here */
-int sync_parent_alive(struct contain *c, struct err *err);
+int sync_let_go(struct contain *c, struct err *err);	  /* until limits and network are there */
 int user_enter(struct contain *c, struct err *err);
 int user_drop(struct contain *c, struct err *err);
 int namespaces_finish(struct contain *c, struct err *err);

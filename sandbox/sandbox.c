@@ -213,7 +213,7 @@ static int launch_clone(struct launch *l, const struct sandbox_sources *src, str
 	return 0;
 }
 
-/* What only the parent may do for the child, which waits for it: ids, limits, and mounts with the child's ids. */
+/* What only the parent may do for the child, which waits for it: ids, and mounts with the child's ids. */
 static int launch_provide(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
 			  struct err *err)
 {
@@ -221,16 +221,12 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 	char path[64];
 	cleanup_close int userns = -1;
 
-	if (user_write_maps(l->box.init, spec, err) < 0 || (spec->id_base && user_write_oom(l->box.init, err) < 0))
+	if (user_write_maps(l->box.init, spec, err) < 0)
 		return -1;
 	snprintf(path, sizeof path, "/proc/%d/ns/user", l->box.init);
 	userns = open(path, O_RDONLY | O_CLOEXEC);
-	snprintf(path, sizeof path, "/proc/%d/ns/net", l->box.init);
-	l->box.netns = open(path, O_RDONLY | O_CLOEXEC);
-	if (userns < 0 || l->box.netns < 0)
-		return err_set(err, errno, "namespaces of the new process");
-	if (src->network && src->network(src->network_ctx, l->box.netns, l->box.pidfd, err) < 0)
-		return -1;
+	if (userns < 0)
+		return err_set(err, errno, "user namespace of the new process");
 	for (; !l->child.rootless && mnt_host()->detached && n < (int)l->plan.nmounts && rc == 0; n++) {
 		const struct plan_mount *m = &l->plan.mounts[n];
 
@@ -249,6 +245,26 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 		if (mounts[i] >= 0)
 			close(mounts[i]);
 	return rc < 0 ? -1 : 0;
+}
+
+/* What the main process must find, while the child builds its root on another processor; then the child may go on. */
+static int launch_let_go(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
+			 struct err *err)
+{
+	char path[64];
+
+	if (cgroup_host()->limit(&l->box.cgroup, &spec->limits, err) < 0)
+		return -1;
+	if (spec->id_base && user_write_oom(l->box.init, err) < 0)
+		return -1;
+	snprintf(path, sizeof path, "/proc/%d/ns/net", l->box.init);
+	l->box.netns = open(path, O_RDONLY | O_CLOEXEC);
+	if (l->box.netns < 0)
+		return err_set(err, errno, "network namespace of the new process");
+	if (src->network && src->network(src->network_ctx, l->box.netns, l->box.pidfd, err) < 0)
+		return -1;
+	int rc = frame_send(l->sock, 2, 0, NULL, 0, NULL, 0);
+	return rc < 0 ? err_set(err, -rc, "let the sandbox go on") : 0;
 }
 
 /* Child. */
@@ -281,21 +297,25 @@ int sync_wait_parent(struct contain *c, struct err *err)
 	return 0;
 }
 
-int sync_parent_alive(struct contain *c, struct err *err)
+/* Child: what launch_let_go() sends. A parent that has died since we were born is the end of file. */
+int sync_let_go(struct contain *c, struct err *err)
 {
-	char byte;
+	struct frame f;
 
 	if (prctl(PR_SET_PDEATHSIG, c->src->outlives ? 0 : SIGKILL, 0, 0, 0) < 0)
 		return err_set(err, errno, "parent-death signal");
-	/* It may have died before: then nobody holds the other end. */
-	ssize_t n = recv(c->sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-	return n < 0 && errno == EAGAIN ? 0 : err_set(err, ECONNRESET, "the parent is gone");
+	int rc = frame_recv(c->sock, &f);
+	if (rc <= 0)
+		return err_set(err, rc < 0 ? -rc : ECONNRESET, "the parent is gone");
+	frame_release(&f);
+	return 0;
 }
 
 /* Success is the end of file: exec has closed the last copy. */
 static int launch_wait(struct launch *l, struct err *err)
 {
 	struct timeval limit = {.tv_sec = START_TIMEOUT_S};
+	bool reset = false;
 	struct err theirs;
 
 	setsockopt(l->sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -303,8 +323,10 @@ static int launch_wait(struct launch *l, struct err *err)
 		ssize_t n = recv(l->sock, &theirs, sizeof theirs, 0);
 
 		if (n == 0)
-			return 0;
-		if (n < 0 && errno == EINTR)
+			return reset ? err_set(err, ECHILD, "the sandbox ended before it ran") : 0;
+		/* It has ended without reading what we sent; what it sent comes after that. */
+		reset |= n < 0 && errno == ECONNRESET;
+		if (n < 0 && (errno == EINTR || errno == ECONNRESET))
 			continue;
 		if (n < 0)
 			return err_set(err, errno == EAGAIN ? ETIMEDOUT : errno, "the sandbox does not answer");
@@ -369,7 +391,7 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 	close(steal_fd(&theirs));
 	close(steal_fd(&status));
 	close(steal_fd(&exec));
-	if (launch_provide(l, spec, src, err) < 0) {
+	if (launch_provide(l, spec, src, err) < 0 || launch_let_go(l, spec, src, err) < 0) {
 		/* A child that failed meanwhile knows better why. */
 		struct err theirs_err;
 		shutdown(l->sock, SHUT_WR);
