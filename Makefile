@@ -55,7 +55,7 @@ FUZZ := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 all: $(PROGRAMS)
 .PHONY: all help deps run test unit e2e sanitize vm lint format bench fuzz install uninstall clean battery \
-	battery-programs
+	battery-programs soak
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -125,6 +125,13 @@ $(B)/tests/battery/probe: $(wildcard tests/battery/probe/*.c) tests/battery/prob
 	$(battery_cc) $(filter %.c,$^)
 $(B)/tests/battery/shim: tests/battery/shim.c
 	$(battery_cc) $^
+# Thousands of starts and stops, nothing left behind: tests/battery/soak.c
+CYCLES ?= 10000
+PARALLEL ?= 1000
+$(B)/tests/battery/soak: $(B)/obj/tests/battery/soak.o $(B)/sandbox.a $(B)/base.a
+	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox) cmocka)
+soak: $(B)/tests/battery/soak
+	CMOCKA_MESSAGE_OUTPUT=TAP $< $(CYCLES) $(PARALLEL)
 
 $(B)/tests/bench/start: $(call objs,$(wildcard tests/bench/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
