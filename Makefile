@@ -65,6 +65,7 @@ help:
 	@echo 'make test        all tests'
 	@echo 'make unit e2e    one kind of them            make sanitize   tests under ASan + UBSan'
 	@echo 'make battery     99 ways out, each tried; escaped must be 0'
+	@echo 'make soak        10000 starts and stops, 1000 at once [CYCLES= PARALLEL=]: nothing is left behind'
 	@echo 'make vm          sandbox, battery and a daemon on the kernel of Debian, cgroup v2 alone, in a VM'
 	@echo 'make lint        format, clang-tidy, shellcheck, front end    make format'
 	@echo 'make bench       measured ratios             make fuzz [SECONDS=60]'
@@ -119,19 +120,17 @@ $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(B)/spaced.a $(B)/proxy.a $(B)/sandb
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox) cmocka)
 
 # The attacker is static: it needs nothing of the system that it is in. So is what takes calls away from the launcher.
-BATTERY := $(addprefix $(B)/tests/battery/,probe shim)
+BATTERY := $(addprefix $(B)/tests/battery/,probe shim soak)
 battery_cc = @mkdir -p $(@D); $(if $(V),,echo '  CC    $@'); $(CC) -std=gnu17 -D_GNU_SOURCE -O1 $(WARN) -static -o $@
 $(B)/tests/battery/probe: $(wildcard tests/battery/probe/*.c) tests/battery/probe/probe.h
 	$(battery_cc) $(filter %.c,$^)
 $(B)/tests/battery/shim: tests/battery/shim.c
 	$(battery_cc) $^
-# Thousands of starts and stops, nothing left behind: tests/battery/soak.c
-CYCLES ?= 10000
-PARALLEL ?= 1000
+# Programs on top of the libraries: what they find is in cmocka's words.
 $(B)/tests/battery/soak: $(B)/obj/tests/battery/soak.o $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox) cmocka)
-soak: $(B)/tests/battery/soak
-	CMOCKA_MESSAGE_OUTPUT=TAP $< $(CYCLES) $(PARALLEL)
+soak:
+	@tests/run soak
 
 $(B)/tests/bench/start: $(call objs,$(wildcard tests/bench/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))

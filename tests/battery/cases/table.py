@@ -2,6 +2,7 @@
 The CVEs are those that the case answers; the code in sandbox/ that does names the case beside it."""
 from rig.case import DAEMON, PROBE, SETUP, SPACE, attack, probe
 
+from . import abuse, hammer
 from .missing import missing
 from .reach import own_doors
 
@@ -95,19 +96,20 @@ CASES = [
     attack("F7", "egress none, internet, list", "as the policy says", missing),
     attack("F8", "SSRF through the proxy", "routed by our rules", missing, how=SPACE),
     # --- G: resource abuse
-    attack("G1", "fork bombs", "EAGAIN at the limit", missing),
-    attack("G2", "memory in every form", "OOM inside only", missing),
-    attack("G3", "tmpfs: bytes and inodes", "ENOSPC", missing),
-    attack("G4", "disk: bytes, inodes, sparse", "EDQUOT, ENOSPC", missing),
-    attack("G5", "dentries and inodes", "charged to the app", missing),
-    attack("G6", "floods of log", "dropped and counted", missing, how=SPACE),
-    attack("G7", "CPU, timers, yields", "quota respected", missing),
-    probe("G8", "I/O storm, amounts for the whole host", "victim's I/O bounded"),
-    attack("G9", "page cache", "charged to the app", missing),
-    attack("G10", "watches, events, timers", "limits only", missing),
-    attack("G11", "slowloris both ways", "timeouts, bounded buffers", missing, how=SPACE),
-    attack("G12", "abuse by builds", "killed, cleaned up", missing, how=SPACE),
-    attack("G13", "hammer on start, stop, deploy", "serialised, nothing leaked", missing, how=SPACE),
+    attack("G1", "fork bombs", "EAGAIN at the limit; killed at once", abuse.processes, how=SPACE, argument=lambda b: "400"),
+    attack("G2", "memory in every form", "OOM inside only", abuse.memory, how=SPACE, argument=lambda b: "700"),
+    attack("G3", "tmpfs: bytes and inodes", "ENOSPC", abuse.tmpfs, how=SPACE, argument=lambda b: "300,80000,/dev/shm"),
+    attack("G4", "disk: bytes, inodes, sparse, attributes", "EDQUOT, ENOSPC", abuse.disk, how=SPACE,
+           argument=lambda b: "100,10000,/app"),
+    attack("G5", "dentries and inodes", "charged to the app", abuse.dentries, how=SPACE, argument=lambda b: "2000000,0,/app"),
+    attack("G6", "floods of log", "dropped and counted", abuse.logs, how=SPACE),
+    attack("G7", "CPU, timers, yields", "quota respected", abuse.cpu, how=SPACE, argument=lambda b: "5"),
+    attack("G8", "I/O storm, amounts for the whole host", "victim's I/O bounded", abuse.storm, how=SPACE),
+    attack("G9", "page cache", "charged to the app", abuse.page_cache, how=SPACE),
+    attack("G10", "watches, events, timers", "limits only", abuse.watches, how=SPACE),
+    attack("G11", "slowloris both ways", "timeouts, bounded buffers", hammer.slow, how=SPACE),
+    attack("G12", "abuse by builds", "killed, cleaned up", hammer.builds, how=SPACE),
+    attack("G13", "hammer on start, stop, deploy", "serialised, nothing leaked", hammer.hammer, how=SPACE),
     # --- H: daemon and CLI
     attack("H1", "names and paths", "one canonical form", missing, how=DAEMON),
     attack("H2", "environment to children", "never forwarded", missing, how=DAEMON),

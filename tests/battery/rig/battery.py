@@ -9,6 +9,7 @@ import sys
 
 from .case import Acts, Broken
 from .host import Host, kill_tree
+from .tenants import LIMITS, POISON, Tenants
 from .victim import Victim
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
@@ -34,7 +35,7 @@ class Battery:
         self.host = Host(work, programs)
         self.stack = contextlib.ExitStack()
         self.stack.callback(self.host.close)
-        self._daemon = None
+        self._daemon = self._tenants = None
         try:
             self.victim = Victim(self.box(), self.env)
         except Exception:
@@ -123,6 +124,24 @@ class Battery:
             self.stack.callback(daemon.close)
             self._daemon = daemon.start()
         return self._daemon
+
+    def tenants(self):
+        """The attacker and the victim as Spaces of a daemon of their own, with small limits (rig/tenants.py)."""
+        if self._tenants is None:
+            os.environ["SPACED_BUILD"] = str(self.build)
+            from harness import Repo, Spaced
+            daemon = Spaced(**LIMITS)
+            self.stack.callback(daemon.close)
+            before = dict(os.environ)
+            os.environ.update(POISON)
+            try:
+                daemon.start()
+            finally:
+                for name in POISON:
+                    os.environ.pop(name)
+                os.environ.update(before)
+            self._tenants = Tenants(self, daemon, Repo)
+        return self._tenants
 
 
 def hush():
