@@ -2,9 +2,8 @@
 The CVEs are those that the case answers; the code in sandbox/ that does names the case beside it."""
 from rig.case import DAEMON, PROBE, SETUP, SPACE, attack, probe
 
-from . import abuse, hammer
+from . import abuse, hammer, net
 from .missing import missing
-from .reach import own_doors
 
 CASES = [
     # --- A: file system, mounts, races during the set-up
@@ -87,14 +86,15 @@ CASES = [
     attack("E11", "priorities, real time, mlock", "refused, limited", missing),
     attack("E12", "become the daemon's child", "never", missing),
     # --- F: network
-    probe("F1", "host and neighbours", "unreachable", run=own_doors),
-    attack("F2", "admin API, control socket, git, metadata", "no way or not allowed", missing, how=SPACE),
-    attack("F3", "sockets of the daemon", "not visible", missing, cves=("CVE-2020-15257",)),
-    attack("F4", "spoofing, raw sockets, IPv6 neighbours", "EPERM, no way", missing),
-    attack("F5", "low ports, SO_REUSEPORT", "own namespace only", missing),
-    attack("F6", "floods of sockets and connections", "victim unaffected", missing, how=SPACE),
-    attack("F7", "egress none, internet, list", "as the policy says", missing),
-    attack("F8", "SSRF through the proxy", "routed by our rules", missing, how=SPACE),
+    attack("F1", "host and neighbours", "unreachable", net.host_and_neighbours, how=SPACE),
+    attack("F2", "admin API, control socket, git, metadata", "no way or not allowed", net.control, how=SPACE),
+    attack("F3", "sockets of the daemon", "not visible", net.unix_sockets, how=PROBE, cves=("CVE-2020-15257",)),
+    attack("F4", "spoofing, raw sockets, IPv6 neighbours", "EPERM, no way", net.spoofing, how=PROBE,
+           argument=lambda b: f"{net.F4_NEIGHBOUR} {net.F4_LINK}", control=net.F4_CONTROL),
+    attack("F5", "low ports, SO_REUSEPORT", "own namespace only", net.ports, how=SPACE),
+    attack("F6", "floods of sockets and connections", "victim unaffected", net.floods, how=SPACE),
+    attack("F7", "egress none, internet, list", "as the policy says", net.policies, how=DAEMON),
+    attack("F8", "SSRF through the proxy", "routed by our rules", net.through_the_proxy, how=SPACE),
     # --- G: resource abuse
     attack("G1", "fork bombs", "EAGAIN at the limit; killed at once", abuse.processes, how=SPACE, argument=lambda b: "400"),
     attack("G2", "memory in every form", "OOM inside only", abuse.memory, how=SPACE, argument=lambda b: "700"),

@@ -369,7 +369,7 @@ static void g5(void)
 	if (strcmp(folder, "/tmp") == 0) /* a tmpfs does not remember what is not there */
 		snprintf(folder, sizeof folder, "/usr/share");
 	for (long i = 0; i < amount(); i++) {
-		snprintf(path, sizeof path, "%s/%ld-%0200d", folder, i, 0);
+		snprintf(path, sizeof path, "%s/%d-%ld-%0200d", folder, getpid(), i, 0);
 		stat(path, &st);
 	}
 	fact("names", "%ld", amount());

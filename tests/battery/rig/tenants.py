@@ -211,6 +211,8 @@ class Tenants:
         """Its cgroup of a controller: a folder; None when this host has none for it."""
         for line in pathlib.Path(f"/proc/{self.pid()}/cgroup").read_text().splitlines():
             _, names, path = line.split(":", 2)
+            if "/spaced-" not in path:
+                continue  # not ours: the daemon has no use for it on this host
             tops = [f"/sys/fs/cgroup/{names}"] if names else ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
             for top in tops:
                 folder = pathlib.Path(top + path)
