@@ -22,7 +22,7 @@ int confine_user(uid_t uid, gid_t gid, struct err *err)
 {
 	uid_t r, e, s;
 
-	if (geteuid() != 0)
+	if (geteuid() != 0 || (uid == 0 && gid == 0))
 		return 0;
 	if (setgroups(0, NULL) < 0)
 		return err_set(err, errno, "leave all groups");

@@ -24,7 +24,8 @@ struct confine_path {
 	bool exec;
 };
 
-/* Root only, no-op otherwise: leaves all groups, takes uid and gid, checks that there is no way back. */
+/* Root only, no-op otherwise: leaves all groups, takes uid and gid, checks that there is no way back. Nothing for 0 and 0:
+ * root of a user namespace in which there is no other id (confine_syscalls() then takes its capabilities). */
 int confine_user(uid_t uid, gid_t gid, struct err *err);
 /* Landlock: only `paths` (ended by .path == NULL) stay reachable. Without Landlock in the kernel: 0 and a log line.
  * Best effort on the ABI; sets no_new_privs. */

@@ -1,9 +1,11 @@
-/* See instance.h: what the spawner keeps on disk about its sandboxes, STATE/sandboxes/NAME/{info,monitor,exit,ended},
+/* See instance.h: what the spawner keeps on disk about its sandboxes, STATE/sandboxes/NAME/{info,init,monitor,exit,ended},
  * and how a new spawner takes over what runs. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -12,7 +14,9 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/ids.h"
 #include "sandbox/instance.h"
+#include "sandbox/pidnote.h"
 
 #define INFO_VERSION 1
 #define INFO_MAX (64U * 1024)
@@ -184,7 +188,13 @@ static int connect_monitor(struct instance *i)
 
 void instance_missed(struct instance *i)
 {
+	pid_t init;
+
 	i->fds[MONITOR_RECORD] = openat(i->dir, "exit", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	/* its monitor may have been killed alone; a host without cgroups has nothing else to end it by */
+	i->fds[MONITOR_PIDFD] = pidnote_find(i->dir, "init", &init);
+	if (i->fds[MONITOR_PIDFD] >= 0)
+		pidfd_send_signal(i->fds[MONITOR_PIDFD], SIGKILL, NULL, 0);
 	i->lost = true;
 	i->init = -1; /* it may have run: its end is reported */
 	log_info("sandbox %s has ended while no spawner was there", i->info.name);
@@ -241,6 +251,6 @@ void instance_adopt_all(struct spawn *s)
 		else /* the note is written before anything else is done */
 			io_remove_tree(s->sandboxes, e->d_name);
 	}
-	if (egress_sweep(&s->egress, link_wanted, s, &err) < 0)
+	if (ids_host_root() && egress_sweep(&s->egress, link_wanted, s, &err) < 0)
 		log_warn("left-over links: %s", err.msg);
 }

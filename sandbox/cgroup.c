@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/ids.h"
 
 static char tree[SANDBOX_NAME_MAX + 1] = "spaced";
 static struct cgroup_roots roots = {.v1 = {-1, -1, -1, -1, -1, -1}, .v2 = -1};
@@ -345,7 +346,7 @@ static const struct cgroup_ops *detect(void)
 {
 	const char *force = getenv("SPACED_FORCE");
 	struct err err = ERR_INIT;
-	bool root = geteuid() == 0;
+	bool root = ids_host_root();
 
 	if (force && has_word(force, "cgroup_none"))
 		return &cgroup_none_ops;

@@ -69,7 +69,7 @@ void exec_reaped(struct exec_table *t, int sock, pid_t pid, int status);
 int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err);
 int user_write_oom(pid_t pid, struct err *err);
 int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err); /* a detached mount */
-int mnt_prepare_top(int top, bool build_root, struct err *err);
+int mnt_prepare_top(int top, bool build_root, uint32_t owner, struct err *err); /* owner 0: the caller */
 /* Without detached mounts (mnt_ops.h), root's child is born in a mount namespace in which the sources lie ready: the
  * caller is in it between the two calls, and the second ends the process when there is no way back. *home -1: neither. */
 int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, int *home, struct err *err);

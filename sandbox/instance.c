@@ -17,6 +17,8 @@
 #include "base/log.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/egress_inside.h"
+#include "sandbox/ids.h"
+#include "sandbox/pidnote.h"
 #include "sandbox/rtnl.h"
 #include "sandbox/sandbox.h"
 
@@ -74,7 +76,7 @@ static int open_sources(struct start *st, struct err *err)
 
 	if (base < 0)
 		return -1;
-	src->idmap = spec->id_base != 0;
+	src->idmap = ids_host_root();
 	src->outlives = true;
 	src->skeleton = openat(base, "root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	src->base_usr = open("/usr", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -101,6 +103,9 @@ static int open_network(struct start *st, struct err *err)
 {
 	struct instance *i = st->i;
 
+	st->src.netns = -1;
+	if (!ids_host_root()) /* there is no way back from one that is entered (sockets.h): clone3 makes it */
+		return 0;
 	if (st->netns < 0)
 		st->netns = netns_make(err);
 	if (st->netns < 0)
@@ -217,7 +222,11 @@ static int plan_info(struct spawn *s, const struct sandbox_spec *spec, struct in
 		return err_set(err, EEXIST, "sandbox %s", spec->name);
 	if (spec->base && strcmp(spec->base, "host") != 0)
 		return err_set(err, ENOENT, "base %s", spec->base);
-	if (spec->egress != EGRESS_NONE) {
+	if (spec->profile == SANDBOX_BUILD_ROOT && !ids_host_root())
+		return err_text(err, EPERM,
+				"packages.txt is not possible here: Debian packages are installed over the host's /usr, "
+				"which takes a daemon that runs as root");
+	if (spec->egress != EGRESS_NONE && ids_host_root()) {
 		info->egress = free_egress(s);
 		if (info->egress == NO_EGRESS)
 			return err_set(err, EADDRNOTAVAIL, "too many sandboxes with egress");
@@ -255,6 +264,7 @@ int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int 
 	if (plan_info(s, spec, &info, err) < 0)
 		return -1;
 	struct instance *i = instance_new(s, &info);
+	spec->id_base = ids_base(spec->id_base);
 	st.i = i;
 	st.spec = *spec;
 	i->fds[MONITOR_LOG] = fcntl(log, F_DUPFD_CLOEXEC, 3);
@@ -266,7 +276,7 @@ int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int 
 	}
 	/* the log is the app's own, so that it may open /dev/stdout again, as log configurations do */
 	i->fds[MONITOR_LOG_PIPE] = st.log_pipe[0];
-	if (fchown(st.log_pipe[1], spec->id_base + spec->uid, spec->id_base + spec->gid) < 0) {
+	if (spec->id_base && fchown(st.log_pipe[1], spec->id_base + spec->uid, spec->id_base + spec->gid) < 0) {
 		err_set(err, errno, "owner of the log pipe of %s", info.name);
 		close(st.log_pipe[1]);
 		goto fail;
@@ -293,6 +303,7 @@ static void on_state(struct instance *i, struct frame *f)
 	struct reader r = reader_of(f->payload, f->len);
 	uint32_t init = get_u32(&r);
 	int pair[2];
+	struct err err = ERR_INIT;
 
 	if (f->nfds == MONITOR_EXEC && frame_pair(pair) == 0) { /* of a version without: nobody is at the other end */
 		close(pair[1]);
@@ -314,6 +325,8 @@ static void on_state(struct instance *i, struct frame *f)
 	if (!i->start_id)
 		instance_settle(i);
 	instance_limits_watch(i, i->start_id != 0);
+	if (pidnote_write(i->dir, "init", i->init, &err) < 0)
+		log_warn("%s", err.msg);
 	for (uint32_t k = 0; k < i->info.nuses; k++)
 		spawn_note_mounted(i->s, i->info.uses[k].name);
 	if (i->info.timeout_s)

@@ -29,20 +29,34 @@ static int not_idmappable(int source, struct err *err)
 	    n > 0 ? (int)n : 0, path);
 }
 
+/* Below root of a user namespace, a mount that covers part of `source` cannot be left behind: it comes along. */
+static int clone_tree(int source, unsigned *flags, struct err *err)
+{
+	int fd = open_tree(source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+
+	*flags = AT_EMPTY_PATH;
+	if (fd < 0 && errno == EINVAL) {
+		*flags |= AT_RECURSIVE;
+		fd = open_tree(source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | *flags);
+	}
+	return fd < 0 ? err_set(err, errno, "clone the mount of a source") : fd;
+}
+
 /* Parent: a private copy of the mount below `source`, shown with the ids of `userns`. Setting the attributes on the
  * detached copy means that it never exists without them. */
 int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err)
 {
-	cleanup_close int fd = open_tree(source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	unsigned flags;
+	cleanup_close int fd = clone_tree(source, &flags, err);
 	struct mount_attr attr = {.attr_set = MNT_SAFE | (m->write ? 0 : MOUNT_ATTR_RDONLY)};
 
 	if (fd < 0)
-		return err_set(err, errno, "clone the mount of a source");
+		return -1;
 	if (m->idmap) {
 		attr.attr_set |= MOUNT_ATTR_IDMAP;
 		attr.userns_fd = (__u64)userns;
 	}
-	if (mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr) == 0)
+	if (mount_setattr(fd, "", flags, &attr, sizeof attr) == 0)
 		return steal_fd(&fd);
 	if (m->idmap && !m->idmap_optional && errno == EINVAL)
 		return not_idmappable(source, err);
@@ -50,19 +64,22 @@ int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err
 		return err_set(err, errno, m->idmap ? "idmapped mount" : "mount attributes");
 	attr.attr_set &= ~(__u64)MOUNT_ATTR_IDMAP;
 	attr.userns_fd = 0;
-	if (mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
+	if (mount_setattr(fd, "", flags, &attr, sizeof attr) < 0)
 		return err_set(err, errno, "mount attributes");
 	return steal_fd(&fd);
 }
 
 /* Parent: the folders that the overlays of a top volume need. Fresh ones belong to root inside. */
-int mnt_prepare_top(int top, bool build_root, struct err *err)
+int mnt_prepare_top(int top, bool build_root, uint32_t owner, struct err *err)
 {
 	static const char *const names[] = {"root", "work", "usr", "usr-work", "dpkg", "dpkg-work"};
 
-	for (size_t i = 0; i < (build_root ? 6 : 2); i++)
+	for (size_t i = 0; i < (build_root ? 6 : 2); i++) {
 		if (mkdirat(top, names[i], 0755) < 0 && errno != EEXIST)
 			return err_set(err, errno, "make `%s` in the writable volume", names[i]);
+		if (owner && fchownat(top, names[i], owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
+			return err_set(err, errno, "owner of `%s` in the writable volume", names[i]);
+	}
 	return 0;
 }
 

@@ -19,6 +19,7 @@
 #include "base/confine.h"
 #include "base/frame.h"
 #include "base/io.h"
+#include "sandbox/ids.h"
 
 #define NOBODY 65534
 #define CLIENTS 4
@@ -221,7 +222,8 @@ static int drop_privileges(struct monitor *m, struct err *err)
 	if (setns(m->host_mnt, CLONE_NEWNS) < 0 || chdir("/") < 0)
 		return err_set(err, errno, "leave the spawner's mount namespace");
 	close(m->host_mnt);
-	return confine_user(NOBODY, NOBODY, err);
+	uid_t id = ids_kind() == IDS_ONE ? 0 : NOBODY;
+	return confine_user(id, id, err);
 }
 
 _Noreturn static void fail(struct monitor *m, const struct err *err)

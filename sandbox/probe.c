@@ -15,6 +15,7 @@
 #include "base/resolve.h"
 #include "sandbox/contain.h"
 #include "sandbox/egress.h"
+#include "sandbox/ids.h"
 #include "sandbox/mnt_ops.h"
 #include "sandbox/slirp.h"
 
@@ -145,7 +146,7 @@ void sandbox_probe(struct sandbox_host *h)
 	cleanup_buf struct buf why = BUF_INIT;
 	struct utsname u;
 
-	*h = (struct sandbox_host){.root = geteuid() == 0,
+	*h = (struct sandbox_host){.root = ids_host_root(),
 				   .landlock_abi = landlock_abi(),
 				   .mount_api = mnt_legacy_ops.label,
 				   .openat2 = resolve_has_openat2()};

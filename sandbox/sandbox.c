@@ -18,6 +18,7 @@
 #include "base/frame.h"
 #include "base/io.h"
 #include "sandbox/contain.h"
+#include "sandbox/ids.h"
 #include "sandbox/io_limit.h"
 #include "sandbox/mnt_ops.h"
 
@@ -56,7 +57,7 @@ static int make_plan(struct launch *l, const struct sandbox_spec *spec, const st
 	if (build_root && (!spec->base || strcmp(spec->base, "host") == 0))
 		l->dpkg = open("/var/lib/dpkg", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	facts.dpkg = l->dpkg >= 0;
-	if (src->top >= 0 && mnt_prepare_top(src->top, build_root, err) < 0)
+	if (src->top >= 0 && mnt_prepare_top(src->top, build_root, src->idmap ? 0 : spec->id_base, err) < 0)
 		return -1;
 	if (plan_make(spec, &facts, &l->plan, err) < 0)
 		return -1;
@@ -222,6 +223,9 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 	cleanup_close int userns = -1;
 
 	if (user_write_maps(l->box.init, spec, err) < 0)
+		return -1;
+	/* now, while its files in /proc are still ours and not root's */
+	if (!spec->id_base && user_write_oom(l->box.init, err) < 0)
 		return -1;
 	snprintf(path, sizeof path, "/proc/%d/ns/user", l->box.init);
 	userns = open(path, O_RDONLY | O_CLOEXEC);
@@ -419,7 +423,7 @@ int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources 
 				    .own_netns = src->netns < 0};
 	l->box = (struct sandbox){.pidfd = -1, .netns = -1, .status_pipe = -1, .exec = -1, .cgroup.v2_dir = -1};
 	l->sock = l->dpkg = -1;
-	if (rc == 0 && l->child.rootless && geteuid() == 0)
+	if (rc == 0 && l->child.rootless && ids_host_root())
 		rc = err_set(err, EPERM, "root has to give a range of ids: nothing inside may map to it");
 	if (rc == 0)
 		rc = launch(l, spec, src, err);

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "sandbox/egress.h"
+#include "sandbox/ids.h"
 #include "sandbox/spec.h"
 
 #define SKELETON_BYTES (256ULL << 20) /* sparse */
@@ -369,8 +370,10 @@ int skeleton_build(int dirfd, struct err *err)
 		int r = io_mkdir(dirfd, f->path, f->mode);
 		if (r < 0)
 			return err_set(err, -r, "skeleton: folder %s", f->path);
-		/* without root everything belongs to the caller, who is id 1000 inside */
-		if (geteuid() == 0 && fchownat(dirfd, f->path, f->owner, f->owner, AT_SYMLINK_NOFOLLOW) < 0)
+		/* without other ids everything belongs to the caller, who is id 1000 inside */
+		uint32_t owner = ids_base(0) + f->owner;
+		if (geteuid() == 0 && ids_kind() != IDS_ONE &&
+		    fchownat(dirfd, f->path, owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
 			return err_set(err, errno, "skeleton: owner of %s", f->path);
 	}
 	if (walk_host(&w) < 0)
@@ -378,10 +381,13 @@ int skeleton_build(int dirfd, struct err *err)
 	return make_own(dirfd, err);
 }
 
-/* A change of owner takes the set-id bits away. */
+/* A change of owner takes the set-id bits away. What is in the range already stays. */
 static int shift(int dirfd, const char *name, const struct stat *st, uint32_t base)
 {
-	if (fchownat(dirfd, name, base + st->st_uid, base + st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+	uid_t uid = st->st_uid >= base ? st->st_uid : base + st->st_uid;
+	gid_t gid = st->st_gid >= base ? st->st_gid : base + st->st_gid;
+
+	if (fchownat(dirfd, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
 		return -1;
 	return S_ISLNK(st->st_mode) ? 0 : fchmodat(dirfd, name, st->st_mode & 07777, 0);
 }
@@ -424,7 +430,8 @@ int skeleton_ensure(const struct volumes *v, const char *name, struct err *err)
 	cleanup_close int root = mnt < 0 ? -1 : openat(mnt, "root", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (root < 0)
 		return mnt < 0 ? -1 : err_set(err, errno, "open the skeleton");
-	if (skeleton_build(root, err) < 0)
+	if (skeleton_build(root, err) < 0 ||
+	    (ids_kind() == IDS_RANGE && skeleton_shift(root, ids_base(0), err) < 0))
 		return -1;
 	return volume_rename(v, making, name, err);
 }

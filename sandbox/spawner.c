@@ -20,11 +20,11 @@
 #include "base/log.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/contain.h"
+#include "sandbox/ids.h"
 #include "sandbox/instance.h"
 #include "sandbox/listeners.h"
 #include "sandbox/rtnl.h"
-
-#define OPEN_MAX_SOCKETS 16
+#include "sandbox/sockets.h"
 
 /* -- the loop ---------------------------------------------------------------------------------------------------------- */
 
@@ -354,38 +354,15 @@ static int verb_forget(struct request *q, struct err *err)
 	return 0;
 }
 
-static int make_sockets(int netns, uint32_t n, int *fds, struct err *err)
-{
-	uint32_t made = 0;
-	int back;
-
-	if (netns_enter(netns, &back, err) < 0)
-		return -1;
-	while (made < n) {
-		fds[made] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-		if (fds[made] < 0) {
-			err_set(err, errno, "socket in a sandbox's network namespace");
-			break;
-		}
-		made++;
-	}
-	netns_leave(back);
-	if (made == n)
-		return 0;
-	while (made)
-		close(fds[--made]);
-	return -1;
-}
-
 static int verb_open(struct request *q, struct err *err)
 {
 	uint32_t n = get_u32(&q->r);
-	int fds[OPEN_MAX_SOCKETS];
+	int fds[SOCKETS_MAX];
 	struct instance *i;
 
-	if (!get_ok(&q->r) || n == 0 || n > OPEN_MAX_SOCKETS)
+	if (!get_ok(&q->r) || n == 0 || n > SOCKETS_MAX)
 		return malformed(err);
-	if (find_running(q, &i, err) < 0 || make_sockets(i->fds[MONITOR_NETNS], n, fds, err) < 0)
+	if (find_running(q, &i, err) < 0 || sockets_make(i->fds[MONITOR_NETNS], n, fds, err) < 0)
 		return -1;
 	link_send(q->link, SPAWN_OK, q->f->id, NULL, fds, (int)n);
 	return 0;
@@ -655,6 +632,7 @@ static int set_up(struct spawn *s, const struct spawner_config *config, struct e
 	egress_init(&s->egress, s->state, s->egress_lock);
 	snprintf(tree, sizeof tree, "spaced-%s", s->egress.tag);
 	cgroup_set_tree(tree);
+	cgroup_host(); /* found once, for all that is forked from here */
 	netns_pool_init(&s->pool);
 	/* what init still says to an earlier spawner is not taken for an answer to us */
 	if (getrandom(&s->next_exec, sizeof s->next_exec, 0) != (ssize_t)sizeof s->next_exec)
@@ -722,7 +700,7 @@ int spawner_main(const struct spawner_config *config)
 		}
 	}
 	/* nobody is left behind them: the rules go too (in a worker, as everything that libnftables does) */
-	if (!s.instances && worker_run(remove_rules, &s, NULL, &err) < 0)
+	if (ids_host_root() && !s.instances && worker_run(remove_rules, &s, NULL, &err) < 0)
 		log_warn("firewall rules stay behind: %s", err.msg);
 	HASH_ITER(hh, s.instances, i, tmp)
 	instance_free(i);

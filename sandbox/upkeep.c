@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/ids.h"
 #include "sandbox/instance.h"
 
 #define TICK_MS LIMIT_TICK_MS
@@ -162,7 +163,7 @@ void spawn_pool(struct spawn *s)
 {
 	struct err err = ERR_INIT;
 
-	if (s->pool.refill >= 0)
+	if (s->pool.refill >= 0 || !ids_host_root()) /* without root each sandbox makes its own */
 		return;
 	if (netns_pool_refill(&s->pool, &err) < 0) {
 		log_warn("pool of network namespaces: %s", err.msg);

@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "base/frame.h"
 #include "base/io.h"
-#include "sandbox/spec.h"
+#include "sandbox/ids.h"
 #include "sandbox/worker.h"
 
 #define NEW ".new-"	     /* prefix while being made */
@@ -129,17 +129,29 @@ static int make_image(const struct volumes *v, const char *file, uint64_t bytes,
 	return worker_exec(argv, 0, err);
 }
 
+/* As root the ids on disk are those inside. Without, nothing can show them so, and they are what they are. */
+static int make_one(const struct volumes *v, const char *path, mode_t mode, struct err *err)
+{
+	uint32_t owner = ids_base(0);
+
+	if (mkdir_err(v->dirfd, path, mode, err) < 0)
+		return -1;
+	if (owner && fchownat(v->dirfd, path, owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_set(err, errno, "owner of folder %s", path);
+	return 0;
+}
+
 static int make_folder(const struct volumes *v, const char *file, struct err *err)
 {
 	char sub[SANDBOX_NAME_MAX + 32];
 
-	if (mkdir_err(v->dirfd, file, 0755, err) < 0)
+	if (make_one(v, file, 0755, err) < 0)
 		return -1;
 	snprintf(sub, sizeof sub, "%s/root", file);
-	if (mkdir_err(v->dirfd, sub, 0755, err) < 0)
+	if (make_one(v, sub, 0755, err) < 0)
 		return -1;
 	snprintf(sub, sizeof sub, "%s/work", file);
-	return mkdir_err(v->dirfd, sub, 0700, err);
+	return make_one(v, sub, 0700, err);
 }
 
 int volume_create(const struct volumes *v, const char *name, uint64_t bytes, struct err *err)

@@ -29,12 +29,6 @@ int host_check(struct err *err)
 {
 	int userns = try_unshare(CLONE_NEWUSER);
 
-	if (geteuid() != 0)
-		return err_set(
-		    err, 0,
-		    "not root%s: it takes root to give each app its own ids, disk, network and limits; start it "
-		    "with sudo, or as a service (make install). `sandbox run` works for every user",
-		    userns ? ", and this host gives no user namespaces" : "");
 	if (userns)
 		return err_set(
 		    err, userns,

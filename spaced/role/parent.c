@@ -19,6 +19,7 @@
 #include "proxy/route.h"
 #include "spaced/role/host.h"
 #include "spaced/role/role.h"
+#include "spaced/role/rootless.h"
 #include "spaced/role/state.h"
 
 #define MAX_PROXIES 16
@@ -324,7 +325,8 @@ static int prepare(struct parent *p, struct err *err)
 			 "uids %u..%u",
 			 p->config->user, p->config->user, p->config->user, p->config->id_base - 3,
 			 p->config->id_base - 1);
-	if (state_prepare(p->config, a, &p->lock, err) < 0 || state_reachable(p->config, err) < 0)
+	if (state_prepare(p->config, a, &p->lock, err) < 0 || rootless_note(p->config->state, err) < 0 ||
+	    state_reachable(p->config, err) < 0)
 		return -1;
 	cleanup_free char *run = xasprintf("%s/%s", p->config->state, STATE_RUN);
 	if ((p->public_listener = state_listen_tcp(p->config->listen, err)) < 0)
@@ -367,7 +369,7 @@ int role_parent(struct config *config)
 	}
 	if (config->proxies > MAX_PROXIES)
 		config->proxies = MAX_PROXIES;
-	if (host_check(&err) < 0) {
+	if (rootless_enter(config->state, &err) < 0 || host_check(&err) < 0) {
 		fprintf(stderr, "spaced: %s\n", err.msg);
 		return 1;
 	}

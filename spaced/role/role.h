@@ -21,11 +21,11 @@ enum link_verb {
 };
 
 /* Who the roles run as. Accounts `user`, `user`-proxy and `user`-static; where one is missing, a number just below the
- * Spaces' range stands in. All zero when not root: nobody changes. */
+ * Spaces' range stands in. Without root: subordinate ids, or all zero where there are none, and nobody changes (sandbox/ids.h). */
 struct accounts {
 	uid_t control, proxy, files;
 	gid_t control_gid, proxy_gid, files_gid;
-	bool stand_in; /* at least one account does not exist */
+	bool stand_in; /* as root: at least one account does not exist */
 };
 struct accounts role_accounts(const struct config *config);
 

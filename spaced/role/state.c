@@ -18,8 +18,10 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/ids.h"
 
-#define MEETING_POINT "/run/spaced"
+/* Where the roles may see the state folder; the first that is there. */
+static const char *const meeting_points[] = {"/run/spaced", "/mnt", "/media", "/srv"};
 
 struct folder {
 	const char *name;
@@ -107,16 +109,18 @@ static bool open_to_all(const char *path)
 
 int state_reachable(struct config *c, struct err *err)
 {
-	if (geteuid() != 0 || open_to_all(c->state))
+	if (ids_kind() == IDS_ONE || open_to_all(c->state))
 		return 0;
-	if (mkdir(MEETING_POINT, 0755) < 0 && errno != EEXIST)
-		return err_set(err, errno, "make `%s`", MEETING_POINT);
+	const char *at = meeting_points[0];
+	mkdir(at, 0755); /* only root may, and only root needs it: /run outlives no boot */
+	for (size_t i = 0; access(at, F_OK) < 0 && i < sizeof meeting_points / sizeof *meeting_points; i++)
+		at = meeting_points[i];
 	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
-	    mount(c->state, MEETING_POINT, NULL, MS_BIND, NULL) < 0)
-		return err_set(err, errno, "bind `%s` to `%s` for the roles", c->state, MEETING_POINT);
-	log_info("`%s` is closed to other users: the roles see it as %s", c->state, MEETING_POINT);
+	    mount(c->state, at, NULL, MS_BIND | MS_REC, NULL) < 0)
+		return err_set(err, errno, "bind `%s` to `%s` for the roles", c->state, at);
+	log_info("`%s` is closed to other users: the roles see it as %s", c->state, at);
 	free(c->state);
-	c->state = xstrdup(MEETING_POINT);
+	c->state = xstrdup(at);
 	return 0;
 }
 

@@ -7,7 +7,7 @@
 /* Makes what is missing, checks owners, and takes the lock of the folder (held until *lock is closed). */
 int state_prepare(const struct config *c, const struct accounts *a, int *lock, struct err *err);
 /* A state folder below one that only its owner may enter (./var of a checkout in a home) is closed to the roles, which
- * are other users: they get it at /run/spaced, by a bind mount in a mount namespace of the daemon's own, and c->state
+ * are other users: they get it at /run/spaced (without root: /mnt), by a bind mount in a mount namespace of the daemon's own, and c->state
  * says so from then on. Outside, nothing changes. */
 int state_reachable(struct config *c, struct err *err);
 /* A listening, non-blocking unix stream socket at dir/name; a stale one is replaced. fd or -1. */

@@ -109,9 +109,10 @@ class Response:
 
 
 class Spaced:
-    """One daemon. `options` go to its command line (`memory="64M"` becomes --memory 64M)."""
+    """One daemon. `options` go to its command line (`memory="64M"` becomes --memory 64M). `become`: a command line that runs
+    the daemon and spacectl as somebody else."""
 
-    def __init__(self, state=None, port=None, **options):
+    def __init__(self, state=None, port=None, become=(), **options):
         self.domain = "localhost"
         self.port = port or free_port()
         self.url = f"http://{self.domain}:{self.port}"
@@ -119,6 +120,7 @@ class Spaced:
         self.home.chmod(0o755)
         self.state = Path(state) if state else self.home / "state"
         self.log_path = self.home / "spaced.log"
+        self.become = list(become)
         self.options = options
         self.process = None
         self.tokens = {}
@@ -126,7 +128,7 @@ class Spaced:
     # --- the daemon itself
 
     def start(self, timeout=30):
-        argv = [str(BUILD / "spaced"), "--state", str(self.state), "--listen", f"127.0.0.1:{self.port}",
+        argv = [*self.become, str(BUILD / "spaced"), "--state", str(self.state), "--listen", f"127.0.0.1:{self.port}",
                 "--domain", self.domain]
         for key, value in self.options.items():
             argv += [f"--{key.replace('_', '-')}", str(value)]
@@ -234,7 +236,7 @@ class Spaced:
     # --- people
 
     def spacectl(self, *args, check=False, timeout=120, stdin=None):
-        done = subprocess.run([str(BUILD / "spacectl"), "--state", str(self.state), *map(str, args)], text=True,
+        done = subprocess.run([*self.become, str(BUILD / "spacectl"), "--state", str(self.state), *map(str, args)], text=True,
                               capture_output=True, timeout=timeout, input=stdin)
         if check and done.returncode:
             raise AssertionError(f"spacectl {' '.join(map(str, args))}: status {done.returncode}\n{done.stderr}{done.stdout}")
