@@ -325,6 +325,10 @@ static void enter_delegated(void)
 		return;
 	path += strlen("0::/");
 	path[strcspn(path, "\n")] = '\0';
+	/* Our own leaf, made by empty_into_leaf() of an earlier start: its parent is what was delegated. */
+	size_t n = strlen(path), leaf = strlen(CG_LEAF);
+	if (n >= leaf && strcmp(path + n - leaf, CG_LEAF) == 0)
+		path[n - leaf] = '\0';
 	int own = openat(roots.v2, *path ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	close(roots.v2);
 	roots.v2 = own;
@@ -380,4 +384,11 @@ const struct cgroup_ops *cgroup_host(void)
 	if (!host)
 		host = detect();
 	return host;
+}
+
+bool cgroup_limits_pids(void)
+{
+	enum cgroup_kind kind = cgroup_host()->kind;
+
+	return kind != CGROUP_NONE && (kind != CGROUP_V2 || cgroup_v2_has("pids"));
 }

@@ -73,6 +73,8 @@ struct cgroup_ops {
 const struct cgroup_ops *cgroup_host(void);
 /* Whether ops->io works here. */
 bool cgroup_has_io(void);
+/* Whether groups limit the number of processes here: a delegated tree may lack the controller. */
+bool cgroup_limits_pids(void);
 /* The folder that holds the groups of one daemon, "spaced" unless set: two daemons with two state folders on one
  * machine must not meet. Call it before the first create or open; same rule as a sandbox name. */
 void cgroup_set_tree(const char *name);

@@ -6,6 +6,8 @@
 
 #include "sandbox/cgroup.h"
 
+#define CG_LEAF "spaced-daemon" /* where the processes of the daemon go, out of the way of its groups */
+
 enum cgroup_controller { CG_MEMORY, CG_CPU, CG_CPUACCT, CG_PIDS, CG_FREEZER, CG_BLKIO, CG_CONTROLLERS };
 
 /* Where the trees are mounted: descriptors of the roots, -1 where there is none. */
@@ -50,5 +52,7 @@ int cgroup_v2_kill(const struct cgroup *cg, int timeout_ms, struct err *err);
 int cgroup_v2_remove(struct cgroup *cg, struct err *err);
 /* Turns the controllers on for the groups of our tree; what cannot be had is left out. */
 int cgroup_v2_prepare(struct err *err);
+/* Whether they have it; after cgroup_host(). */
+bool cgroup_v2_has(const char *controller);
 
 #endif

@@ -15,9 +15,9 @@
  * live there, as in a container or a delegated service, move to a leaf first. */
 static int empty_into_leaf(int dir)
 {
-	if (mkdirat(dir, "spaced-daemon", 0755) < 0 && errno != EEXIST)
+	if (mkdirat(dir, CG_LEAF, 0755) < 0 && errno != EEXIST)
 		return -errno;
-	cleanup_close int leaf = openat(dir, "spaced-daemon", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	cleanup_close int leaf = openat(dir, CG_LEAF, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	cleanup_buf struct buf b = BUF_INIT;
 	int rc = io_read_file(dir, "cgroup.procs", 1U << 20, &b);
 
@@ -69,6 +69,20 @@ int cgroup_v2_prepare(struct err *err)
 	return 0;
 }
 
+bool cgroup_v2_has(const char *controller)
+{
+	char have[256], path[SANDBOX_NAME_MAX + 32];
+	size_t n = strlen(controller);
+
+	snprintf(path, sizeof path, "%s/cgroup.subtree_control", cgroup_tree());
+	if (cg_read(cgroup_roots()->v2, path, have, sizeof have) < 0)
+		return false;
+	for (const char *p = have; (p = strstr(p, controller)); p += n)
+		if ((p == have || p[-1] == ' ') && strchr(" \n", p[n]))
+			return true;
+	return false;
+}
+
 int cgroup_v2_open(const char *name, bool make, struct cgroup *out, struct err *err)
 {
 	int fd = cg_open_group(cgroup_roots()->v2, name, make);
@@ -88,7 +102,7 @@ static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
 	if (value)
 		snprintf(text, sizeof text, "%llu", (unsigned long long)value);
 	int rc = cg_set(dir, file, text, &got);
-	if (rc == -ENOENT && !value)
+	if (rc == -ENOENT && (!value || cgroup_roots()->v2_delegated)) /* delegated without: protection.c tells */
 		return 0;
 	if (rc == -ENOENT)
 		return err_set(err, ENOENT,
@@ -111,7 +125,9 @@ static int set_cpu(int dir, uint32_t milli, struct err *err)
 
 	snprintf(text, sizeof text, milli ? "%u %u" : "max", quota, CGROUP_PERIOD_USEC);
 	int rc = cg_set(dir, "cpu.max", text, &got);
-	if (rc < 0 && !(rc == -ENOENT && !milli))
+	if (rc == -ENOENT && (!milli || cgroup_roots()->v2_delegated))
+		return 0;
+	if (rc < 0)
 		return err_set(err, -rc, "cgroup limit cpu.max");
 	if (milli && got != quota)
 		return err_set(err, EIO, "cgroup limit cpu.max was not kept");

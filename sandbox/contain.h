@@ -21,7 +21,7 @@ struct contain {
 	int masks[2];		     /* of a file and of a folder, once there is one: those to come are copies */
 	bool rootless;
 	bool own_netns;		 /* made by clone, so its loopback is ours to switch on */
-	bool cgroups;		 /* there are limits beside the rlimits */
+	bool cgroups;		 /* they limit the number of processes, so that no rlimit has to */
 	int doors[CGROUP_DOORS]; /* of our cgroups, opened by the parent */
 	int ndoors;
 	char *title; /* the arguments and environment of the caller, still in our memory */

@@ -223,9 +223,10 @@ static int plan_info(struct spawn *s, const struct sandbox_spec *spec, struct in
 	if (spec->base && strcmp(spec->base, "host") != 0)
 		return err_set(err, ENOENT, "base %s", spec->base);
 	if (spec->profile == SANDBOX_BUILD_ROOT && !ids_host_root())
-		return err_text(err, EPERM,
-				"packages.txt is not possible here: Debian packages are installed over the host's /usr, "
-				"which takes a daemon that runs as root");
+		return err_text(
+		    err, EPERM,
+		    "packages.txt is not possible here: Debian packages are installed over the host's /usr, "
+		    "which takes a daemon that runs as root");
 	if (spec->egress != EGRESS_NONE && ids_host_root()) {
 		info->egress = free_egress(s);
 		if (info->egress == NO_EGRESS)

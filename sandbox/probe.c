@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/resolve.h"
+#include "sandbox/cgroup_impl.h"
 #include "sandbox/contain.h"
 #include "sandbox/egress.h"
 #include "sandbox/ids.h"
@@ -141,12 +142,33 @@ static bool has_loop(void)
 	return fd >= 0 && ioctl(fd, LOOP_CTL_GET_FREE) >= 0;
 }
 
+/* v1 hosts have a hierarchy for each, or there would be no group at all. */
+static void probe_controllers(struct sandbox_host *h)
+{
+	if (h->cgroup != CGROUP_V2)
+		return;
+	h->no_memory_limit = !cgroup_v2_has("memory");
+	h->no_cpu_limit = !cgroup_v2_has("cpu");
+	h->no_pids_limit = !cgroup_v2_has("pids");
+}
+
+/* Of a process that is in no namespace of the daemon's yet: what rootless_enter() would find. */
+static enum ids_kind probe_ids(void)
+{
+	struct ids_lent uids, gids;
+
+	if (geteuid() == 0)
+		return ids_kind();
+	return ids_range_possible(&uids, &gids) ? IDS_RANGE : IDS_ONE;
+}
+
 void sandbox_probe(struct sandbox_host *h)
 {
 	cleanup_buf struct buf why = BUF_INIT;
 	struct utsname u;
 
 	*h = (struct sandbox_host){.root = ids_host_root(),
+				   .ids = probe_ids(),
 				   .landlock_abi = landlock_abi(),
 				   .mount_api = mnt_legacy_ops.label,
 				   .openat2 = resolve_has_openat2()};
@@ -157,5 +179,6 @@ void sandbox_probe(struct sandbox_host *h)
 	h->cgroup = cgroup_host()->kind;
 	h->bandwidth = egress_can_shape();
 	h->io = cgroup_has_io();
+	probe_controllers(h);
 	h->egress = h->root ? egress_probe(&why) : slirp_probe(&why);
 }

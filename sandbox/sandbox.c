@@ -367,7 +367,8 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 		return -1;
 	if (cgroup_host()->create(spec->name, &spec->limits, &l->box.cgroup, err) < 0)
 		return -1;
-	l->cgroup_made = l->child.cgroups = cgroup_host()->kind != CGROUP_NONE;
+	l->cgroup_made = cgroup_host()->kind != CGROUP_NONE;
+	l->child.cgroups = cgroup_limits_pids();
 	/* Kept where the kernel can: `doctor` and the log of the start name a host that cannot. */
 	if (spec->limits.io_bytes && io_limit(&l->box.cgroup, spec, src, err) < 0 && err->code != ENOTSUP)
 		return -1;

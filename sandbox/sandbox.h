@@ -6,19 +6,22 @@
 #define SANDBOX_SANDBOX_H
 
 #include "sandbox/cgroup.h"
+#include "sandbox/ids.h"
 #include "sandbox/spec.h"
 
-/* What the host gives; found once by sandbox_probe(), shown by `spacectl doctor`. */
+/* What the host gives; found once by sandbox_probe(), put into words by protection.h. */
 struct sandbox_host {
-	bool root;
+	bool root;	   /* of the host: ids_host_root() */
+	enum ids_kind ids; /* what the daemon has, or would have if this user started it */
 	bool user_namespaces;
 	bool idmapped_mounts; /* needed for packages.txt */
 	bool overlay_in_userns;
 	bool loop_devices; /* else volumes are plain folders without a hard size limit */
 	int landlock_abi;  /* 0: none */
 	enum cgroup_kind cgroup;
-	bool io;	       /* bytes per second of disks can be limited */
-	bool egress;	       /* veth and nftables work (root), or slirp4netns is there (rootless) */
+	bool no_memory_limit, no_cpu_limit, no_pids_limit; /* controllers that the groups do not have */
+	bool io;					   /* bytes per second of disks can be limited */
+	bool egress; /* veth and nftables work (root), or slirp4netns is there (rootless) */
 	const char *mount_api; /* "new", or "legacy": mount(2), and then nothing of the host's can be written */
 	bool openat2;
 	bool bandwidth; /* sch_tbf is there; without it a limit on bandwidth is refused */

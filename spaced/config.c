@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/state_home.h"
 #include "sandbox/egress_list.h"
 
 enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS, LIST };
@@ -28,7 +29,9 @@ struct option_row {
 		name, kind, offsetof(struct config, field), fallback, help                                             \
 	}
 static const struct option_row rows[] = {
-    OPT("state", TEXT, state, "/var/lib/spaced", "state folder; everything Spaced keeps is in it"),
+    OPT("state", TEXT, state, "/var/lib/spaced",
+	"state folder; everything Spaced keeps is in it. An ordinary user's: $XDG_STATE_HOME/spaced, "
+	"~/.local/state/spaced"),
     OPT("listen", TEXT, listen, "127.0.0.1:7000", "address and port of the public port; [::1]:7000 for IPv6"),
     OPT("domain", TEXT, domain, "localhost", "apex host name; a Space is at {owner}-{name}.DOMAIN"),
     OPT("public-url", TEXT, public_url, "", "how people reach the apex; default http://DOMAIN:PORT"),
@@ -402,12 +405,17 @@ static int option_of(struct config *c, int argc, char **argv, int *i, bool *prin
 
 int config_load(struct config *c, int argc, char **argv, struct err *err)
 {
+	cleanup_free char *state = state_home();
 	bool print = false;
 
 	memset(c, 0, sizeof *c);
 	for (size_t i = 0; i < NROWS; i++)
 		if (set_value(c, &rows[i], rows[i].fallback, err) < 0)
 			return -1;
+	if (state) {
+		free(c->state);
+		c->state = steal_ptr(&state);
+	}
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
 			help();

@@ -20,7 +20,7 @@
 #include "sandbox/egress.h"
 #include "sandbox/egress_inside.h"
 #include "sandbox/netns.h"
-#include "sandbox/sandbox.h"
+#include "sandbox/protection.h"
 #include "sandbox/skeleton.h"
 
 #define GRACE_MS 5000
@@ -646,13 +646,19 @@ static int run_command(int argc, char **argv)
 
 static int probe(void)
 {
+	static const char *const ids[] = {[IDS_ALL] = "ranges", [IDS_RANGE] = "range", [IDS_ONE] = "one"};
+	const struct protection *p[PROTECTIONS];
 	struct sandbox_host h;
 
 	sandbox_probe(&h);
 	printf("kernel %s\nroot %d\nuser_namespaces %d\nidmapped_mounts %d\noverlay_in_userns %d\nloop_devices %d\n"
-	       "landlock_abi %d\ncgroup %s\nio_limit %d\negress %d\nbandwidth %d\nmount_api %s\nopenat2 %d\n",
+	       "landlock_abi %d\ncgroup %s\nio_limit %d\negress %d\nbandwidth %d\nmount_api %s\nopenat2 %d\nids %s\n",
 	       h.kernel, h.root, h.user_namespaces, h.idmapped_mounts, h.overlay_in_userns, h.loop_devices,
-	       h.landlock_abi, cgroup_host()->label, h.io, h.egress, h.bandwidth, h.mount_api, h.openat2);
+	       h.landlock_abi, cgroup_host()->label, h.io, h.egress, h.bandwidth, h.mount_api, h.openat2, ids[h.ids]);
+	size_t n = protections_of(&h, p);
+	for (size_t i = 0; i < n; i++)
+		if (!p[i]->given)
+			printf("missing: %s: %s (%s)\n", p[i]->name, p[i]->lost, p[i]->mend);
 	return h.user_namespaces && h.overlay_in_userns ? 0 : 1;
 }
 

@@ -18,9 +18,9 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/io.h"
-#include "sandbox/sandbox.h"
+#include "sandbox/protection.h"
 
-#define FINDINGS 32
+#define FINDINGS 48
 #define DISK_LOW (5ULL << 30)
 #define RESOLVERS 4
 
@@ -44,54 +44,20 @@ static void say(const char *check, enum doctor_level level, const char *fix, con
 
 /* ---- walls ---- */
 
-static void say_if(const char *check, bool good, enum doctor_level bad, const char *yes, const char *no,
-		   const char *fix)
-{
-	say(check, good ? DOCTOR_OK : bad, good ? "" : fix, "%s", good ? yes : no);
-}
-
 static void walls(void)
 {
-	static const char *const kinds[] = {
-	    [CGROUP_NONE] = "none", [CGROUP_V1] = "v1", [CGROUP_HYBRID] = "v1 with v2 beside it", [CGROUP_V2] = "v2"};
+	const struct protection *p[PROTECTIONS];
 	struct sandbox_host h;
 
 	sandbox_probe(&h);
-	say("kernel", DOCTOR_OK, "", "Linux %s", h.kernel);
-	if (h.root)
-		say("privileges", DOCTOR_OK, "", "root");
-	else
-		say("privileges", DOCTOR_FAILS,
-		    "run spaced as root: it keeps the privilege in two small processes only",
-		    "not root: only `sandbox run` works");
-	say_if(
-	    "user namespaces", h.user_namespaces, DOCTOR_FAILS, "work", "cannot be made",
-	    "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=28633 (and not inside a container that "
-	    "forbids them)");
-	if (h.root)
-		say_if("idmapped mounts", h.idmapped_mounts, DOCTOR_LACKS, "work",
-		       "do not work for /usr: packages.txt is not possible",
-		       "Linux 5.19 or newer, /usr on ext4, xfs or btrfs");
-	else
-		say_if("overlay", h.overlay_in_userns, DOCTOR_FAILS, "works in a user namespace",
-		       "does not work in a user namespace", "Linux 5.11 or newer");
-	say_if("cgroups", h.cgroup != CGROUP_NONE, DOCTOR_LACKS, kinds[h.cgroup],
-	       "none that can be written: no limits on memory, CPU and processes",
-	       "mount -t cgroup2 none /sys/fs/cgroup, or start spaced as a systemd service with Delegate=yes");
-	say_if("io limits", h.io, DOCTOR_LACKS, "bytes per second of disks",
-	       "no io controller: the options io and build-io do nothing",
-	       "cgroup v2 with the io controller (Linux with CONFIG_BLK_DEV_THROTTLING; Delegate=yes of the service)");
-	if (h.landlock_abi > 0)
-		say("Landlock", DOCTOR_OK, "", "ABI %d", h.landlock_abi);
-	else
-		say("Landlock", DOCTOR_LACKS, "boot with lsm=landlock,... (Linux 5.13 or newer)", "not in this kernel");
-	say_if("disk limits", h.loop_devices, DOCTOR_LACKS, "volumes with a fixed size (loop devices)",
-	       "no loop devices: an app's disk use is not bounded by the kernel", "modprobe loop");
-	say_if("egress", h.egress, DOCTOR_LACKS, h.root ? "veth and nftables work" : "slirp4netns is here",
-	       "apps and builds get no network: pip and npm cannot install",
-	       h.root ? "modprobe nf_tables nf_nat veth" : "apt install slirp4netns");
-	say_if("bandwidth", h.bandwidth, DOCTOR_LACKS, "can be limited (sch_tbf)",
-	       "a limit on bandwidth is refused: the kernel has no token bucket", "modprobe sch_tbf");
+	say("kernel", DOCTOR_OK, "", "Linux %s, Landlock ABI %d", h.kernel, h.landlock_abi);
+	say("privileges", DOCTOR_OK, "", "%s", h.root ? "root" : "an ordinary user's, with user namespaces");
+	size_t n = protections_of(&h, p);
+	for (size_t i = 0; i < n; i++)
+		if (p[i]->given)
+			say(p[i]->name, DOCTOR_OK, "", "%s", p[i]->given);
+		else
+			say(p[i]->name, p[i]->needed ? DOCTOR_FAILS : DOCTOR_LACKS, p[i]->mend, "%s", p[i]->lost);
 }
 
 /* ---- programs ---- */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/state_home.h"
 #include "spaced/cli/cli.h"
 
 static const struct verb *const groups[] = {space_verbs, exec_verbs, build_verbs, user_verbs, token_verbs, host_verbs};
@@ -84,6 +85,8 @@ static void help_all(FILE *to)
 	      "Speaks to the `spaced` that runs on this machine, through the socket in its state folder.\n"
 	      "\n"
 	      "  --state DIR   its state folder; default: $SPACED_STATE, else ./var when a daemon's socket is there, "
+	      "else\n"
+	      "                an ordinary user's own ($XDG_STATE_HOME/spaced, ~/.local/state/spaced) if it is there, "
 	      "else\n"
 	      "                /var/lib/spaced\n"
 	      "  --json        print JSON\n"
@@ -227,7 +230,12 @@ static const char *default_state(void)
 
 	if (env && *env)
 		return env;
-	return stat("var/control.sock", &st) == 0 && S_ISSOCK(st.st_mode) ? "var" : "/var/lib/spaced";
+	if (stat("var/control.sock", &st) == 0 && S_ISSOCK(st.st_mode))
+		return "var";
+	/* kept until the end of the program */
+	static char *home;
+	home = state_home();
+	return home && stat(home, &st) == 0 ? home : "/var/lib/spaced";
 }
 
 static int run_verb(struct cli *c, const struct line *l, const struct verb *v, size_t skip)

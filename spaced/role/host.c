@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "sandbox/sandbox.h"
+#include "sandbox/protection.h"
 
 /* Tried in a child: the answer is its exit status, an errno. */
 static int try_unshare(int flags)
@@ -45,25 +45,16 @@ int host_check(struct err *err)
 
 void host_report(void)
 {
+	const struct protection *p[PROTECTIONS];
 	struct sandbox_host h;
 	pid_t pid = fork();
 
 	if (pid != 0)
 		return; /* the parent's loop reaps it */
 	sandbox_probe(&h);
-	if (h.cgroup == CGROUP_NONE)
-		log_warn("missing on this host: cgroups; there are no limits on memory, CPU and processes of apps");
-	if (!h.io)
-		log_warn("missing on this host: an io controller; the options io and build-io do nothing");
-	if (!h.loop_devices)
-		log_warn("missing on this host: loop devices; the disk use of apps is not bounded by the kernel");
-	if (!h.egress)
-		log_warn("missing on this host: veth and nftables; apps and builds get no network");
-	if (!h.bandwidth)
-		log_warn("missing on this host: sch_tbf; a limit on bandwidth is refused");
-	if (h.landlock_abi == 0)
-		log_warn("missing on this host: Landlock; files are kept apart by mounts and ids alone");
-	if (!h.idmapped_mounts)
-		log_warn("missing on this host: a /usr that can be mounted idmapped; packages.txt does not work");
+	size_t n = protections_of(&h, p);
+	for (size_t i = 0; i < n; i++)
+		if (!p[i]->given)
+			log_warn("missing on this host: %s: %s (%s)", p[i]->name, p[i]->lost, p[i]->mend);
 	_exit(0);
 }

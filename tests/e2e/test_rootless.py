@@ -16,7 +16,7 @@ import pytest
 from apps import app_files, static_files
 from harness import BUILD, ROOT, Spaced, child_pids, cmdline, free_port, wait_for
 
-UID = 23456
+UID = GID = 0  # of the account, once it is made
 USER = f"spaced-test-{os.getpid()}"
 SUBIDS = (2000000000, 65536)  # ours alone: clear of what useradd gives, and of the ranges of daemons that run as root
 
@@ -48,33 +48,28 @@ def subordinate_ids():
 @pytest.fixture(scope="module", autouse=True)
 def account():
     """--system: with no subordinate ids of its own."""
-    subprocess.run(["useradd", "--system", "--no-create-home", "--uid", str(UID), "--shell", "/bin/sh", USER], check=True)
+    global UID, GID
+    subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/bin/sh", USER], check=True)
+    UID, GID = pwd.getpwnam(USER)[2:4]
     yield
-    subprocess.run(["userdel", USER], check=True, capture_output=True)
+    subprocess.run(["userdel", "--force", USER], check=True, capture_output=True)
 
 
 def become():
-    return ["setpriv", "--reuid", str(UID), "--regid", str(gid()), "--clear-groups", "--",
+    return ["setpriv", "--reuid", str(UID), "--regid", str(GID), "--clear-groups", "--",
             "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent"]
 
 
 class Rootless(Spaced):
     def __init__(self, **options):
         super().__init__(become=become(), **options)
-        os.chown(self.home, UID, gid())
-
-    def owners(self):
-        """{role: uid on the host}"""
-        return {role: {os.stat(f"/proc/{pid}").st_uid for pid in pids} | {uid_of(pid) for pid in pids}
-                for role, pids in self.pids().items()}
+        os.chown(self.home, UID, GID)
 
 
 def uid_of(pid):
-    return int(re.search(r"^Uid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M).group(1))
-
-
-def gid():
-    return pwd.getpwnam(USER).pw_gid
+    """Of a process that is not a zombie; else -1."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return -1 if re.search(r"^State:\s+Z", status, re.M) else int(re.search(r"^Uid:\s+(\d+)", status, re.M).group(1))
 
 
 def ours():
@@ -121,8 +116,201 @@ def test_push_serve_restart_stop(rootless, repo):
     assert rootless.stop(signal.SIGTERM) == 0
     rootless.start()
     assert rootless.get_ok("alice", "app").json() == first, "adopted: the same process still serves"
+    rootless.kill_role("spawner")
+    assert rootless.get_ok("alice", "app").json() == first
     work.commit("second", app_files("second"))
     rootless.push_ok(work, "alice", "app")
     wait_for("the new release", lambda: rootless.get_ok("alice", "app").text == "second")
     assert rootless.stop(signal.SIGINT) == 0
     wait_for("no process to be left", lambda: not ours(), 20)
+
+
+def test_killed_with_its_monitors(rootless, repo):
+    """Whatever dies, the next start finds what still runs, also an app that nobody watches any more."""
+    rootless.push_ok(repo(files=whoami_app()), "alice", "app")
+    first = rootless.get_ok("alice", "app").json()
+    rootless.process.kill()
+    rootless.process.wait()
+    wait_for("the roles to follow", lambda: not roles_of(rootless), 20)
+    rootless.start()
+    assert rootless.get_ok("alice", "app").json() == first
+    # the parent and all that is not inside a sandbox, at once
+    outside = [rootless.process.pid, *(pid for pid in ours() if not inside(pid))]
+    for pid in outside:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    rootless.process.wait()
+    left = ours()
+    assert left and all(inside(pid) for pid in left), "the app runs on alone"
+    rootless.start()
+    second = rootless.get_ok("alice", "app").json()
+    assert second["started"] != first["started"], "without a monitor there is no way back: it is started again"
+    wait_for("the old one to be gone", lambda: not set(left) & set(ours()), 20)
+
+
+def roles_of(daemon):
+    return [pid for pid in ours() if "--role" in cmdline(pid) and comm(pid) != "spaced-monitor"]
+
+
+def comm(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def inside(pid):
+    """In a pid namespace of its own: NSpid names it more than once."""
+    with contextlib.suppress(OSError):
+        return len(re.search(r"^NSpid:(.*)", Path(f"/proc/{pid}/status").read_text(), re.M).group(1).split()) > 1
+    return False
+
+
+def test_who_is_who(rootless, repo):
+    rootless.push_ok(repo(files=whoami_app()), "alice", "app")
+    rootless.get_ok("alice", "app")
+    roles = {role: {uid_of(pid) for pid in pids} for role, pids in rootless.pids().items()}
+    apps = {uid_of(pid) for pid in ours() if inside(pid)}
+    assert uid_of(rootless.process.pid) == UID and roles["spawner"] == {UID}
+    lent = range(SUBIDS[0], SUBIDS[0] + SUBIDS[1])
+    if rootless.kind == "range":
+        each = [roles["control"], roles["proxy"], roles["static"], apps, {UID}]
+        assert all(len(uids) == 1 for uids in each) and len(set.union(*each)) == len(each), each
+        assert all(uid in lent for uid in set.union(*each[:-1]))
+    else:
+        assert set.union(*roles.values(), apps) == {UID}
+
+
+# --- what is missing is said
+
+def test_missing_protections_are_listed(rootless):
+    code, out, _ = rootless.spacectl("--json", "doctor")
+    report = json.loads(out)
+    checks = {c["check"]: c for c in report["checks"]}
+    wanted = {"ids", "idmapped mounts", "cgroups", "disk limits", "kernel quotas", "out of memory"}
+    lacking = {name for name, c in checks.items() if c["level"] == "lacks"}
+    assert wanted <= lacking, lacking
+    assert code == 0 and not any(c["level"] == "fails" for c in checks.values())
+    log = wait_for("the list in the log", lambda: "out of memory" in rootless.log_path.read_text()
+                   and rootless.log_path.read_text())
+    for name in wanted:
+        assert f"missing on this host: {name}: {checks[name]['found']}" in log, name
+    assert ("share one range" in checks["ids"]["found"]) == (rootless.kind == "range")
+    probe = subprocess.run([*become(), str(BUILD / "sandbox"), "probe"], capture_output=True, text=True, check=True)
+    for name in wanted:
+        assert f"missing: {name}: {checks[name]['found']}" in probe.stdout
+    assert f"ids {rootless.kind}" in probe.stdout
+
+
+# --- the app cannot get at the daemon, though it may be the same user
+
+REACH = r"""
+import ctypes, errno, json, os, socket, sys
+def attempt(act):
+    try:
+        return act() or "done"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def connect(path):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(path)
+def unshare(flags):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(flags) < 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+def trace(pid):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.ptrace(0x4206, pid, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
+    libc.ptrace(17, pid, 0, 0)
+def reach(state, pids):
+    status = dict(l.split(":", 1) for l in open("/proc/self/status").read().splitlines() if ":" in l)
+    return {
+        "state": attempt(lambda: os.listdir(state) and None),
+        "database": attempt(lambda: open(state + "/control/spaced.db", "rb").close()),
+        "connect": attempt(lambda: connect(state + "/control.sock")),
+        "monitor": attempt(lambda: os.listdir(state + "/sandboxes") and None),
+        "signals": sorted({attempt(lambda: os.kill(pid, 0)) for pid in pids}),
+        "trace": sorted({attempt(lambda: trace(pid)) for pid in pids[:1]}),
+        "everybody": sorted(int(p) for p in os.listdir("/proc") if p.isdigit()),
+        "userns": attempt(lambda: unshare(0x10000000)),
+        "root": attempt(lambda: os.setuid(0)),
+        "caps": status["CapEff"].strip() + status["CapPrm"].strip() + status["CapBnd"].strip(),
+        "nnp": status["NoNewPrivs"].strip(), "seccomp": status["Seccomp"].strip(),
+        "groups": status["Groups"].split(),
+    }
+"""
+
+
+def reach_app(state):
+    files = app_files(body=f'json.dumps(reach({str(state)!r}, json.loads(self.path[1:] or "[]"))).encode()')
+    files["app.py"] = REACH + files["app.py"]
+    return files
+
+
+def test_app_cannot_reach_the_daemon(rootless, repo):
+    rootless.push_ok(repo(files=reach_app(rootless.state)), "alice", "app")
+    rootless.get_ok("alice", "app", "/[]")
+    pids = [rootless.process.pid, *sum(rootless.pids().values(), [])]
+    words = json.dumps(pids).replace(" ", "")
+    # the same acts by the same user outside: they succeed
+    script = f"{REACH}\nprint(json.dumps(reach({str(rootless.state)!r}, {words})))"
+    outside = json.loads(subprocess.run([*become(), "/usr/bin/python3", "-c", script], capture_output=True, text=True,
+                                        check=True).stdout)
+    assert outside["state"] == outside["connect"] == outside["monitor"] == "done" and outside["userns"] == "done"
+    assert "done" in outside["signals"] and rootless.process.pid in outside["everybody"]
+    assert rootless.kind == "range" or outside["database"] == "done"
+    assert "done" in outside["trace"]
+
+    seen = rootless.get("alice", "app", f"/{words}").json()
+    for act in ("state", "database", "connect", "monitor"):
+        assert seen[act] in ("ENOENT", "EACCES"), (act, seen)
+    assert set(seen["signals"]) <= {"ESRCH", "EPERM"}, seen
+    assert set(seen["trace"]) <= {"ESRCH", "EPERM", "ENOSYS"}, seen
+    assert len(seen["everybody"]) < 10 and max(seen["everybody"]) < 100, seen
+    assert seen["userns"] != "done" and seen["root"] != "done"
+    assert set(seen["caps"]) == {"0"} and seen["nnp"] == "1" and seen["seccomp"] == "2", seen
+    assert rootless.healthy() and set(pids[1:]) == set(sum(rootless.pids().values(), []))
+
+
+def test_another_user_is_refused(rootless):
+    """The socket knows who calls also across user namespaces."""
+    other = subprocess.run(["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups", "--", str(BUILD / "spacectl"),
+                            "--state", str(rootless.state), "user", "add", "mallory"], capture_output=True, text=True)
+    assert other.returncode == 1
+    assert rootless.spacectl("token", "add", "mallory")[0] != 0
+    assert rootless.spacectl("user", "add", "bob")[0] == 0
+
+
+def test_private_home(repo):
+    """Roles with ids of their own reach a state folder below a home that is closed to them."""
+    with subordinate_ids():
+        daemon = Rootless()
+        daemon.home.chmod(0o700)
+        try:
+            daemon.start()
+            daemon.push_ok(repo(files=static_files("at home")), "alice", "site")
+            assert daemon.get("alice", "site").text == "at home"
+            daemon.push_ok(repo(files=app_files("at home")), "alice", "app")
+            assert daemon.get_ok("alice", "app").text == "at home"
+        finally:
+            daemon.close()
+
+
+def test_ids_that_are_taken_away(repo):
+    """Files that belong to subordinate ids are of no use without them: said, not tried. And the other way round."""
+    with contextlib.ExitStack() as stack:
+        daemon = Rootless()
+        stack.callback(shutil.rmtree, daemon.home, True)
+        with subordinate_ids():
+            daemon.start()
+            assert daemon.stop() == 0
+        with pytest.raises(AssertionError, match="subordinate ids"):
+            daemon.start()
+        alone = Rootless()
+        stack.callback(alone.close)
+        alone.start()
+        alone.push_ok(repo(files=static_files("alone")), "alice", "site")
+        assert alone.stop() == 0
+        with subordinate_ids():
+            alone.start()
+            assert alone.get_ok("alice", "site").text == "alone"
+            assert "made without subordinate ids" in alone.log_path.read_text()
