@@ -21,6 +21,7 @@
 #include "sandbox/pidnote.h"
 #include "sandbox/rtnl.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/slirp.h"
 
 #define KILL_MS 10000
 #define TIMEOUT_GRACE_MS 5000
@@ -102,9 +103,18 @@ static int ensure_in_worker(void *arg, struct buf *result, struct err *err)
 static int open_network(struct start *st, struct err *err)
 {
 	struct instance *i = st->i;
+	bool root = ids_host_root();
 
+	if (egress_policy_of(&st->spec, &st->policy, err) < 0)
+		return -1;
+	if (egress_inside_needed(&st->policy, !root)) {
+		st->inside = (struct egress_inside){
+		    .policy = &st->policy, .slirp = !root, .uid = EGRESS_INSIDE_UID(st->spec.id_base), .gone = -1};
+		st->src.network = egress_inside_network;
+		st->src.network_ctx = &st->inside;
+	}
 	st->src.netns = -1;
-	if (!ids_host_root()) /* there is no way back from one that is entered (sockets.h): clone3 makes it */
+	if (!root) /* there is no way back from one that is entered (sockets.h): clone3 makes it */
 		return 0;
 	if (st->netns < 0)
 		st->netns = netns_make(err);
@@ -114,14 +124,8 @@ static int open_network(struct start *st, struct err *err)
 	if (i->info.egress == NO_EGRESS)
 		return 0;
 	/* in a child of its own, for libnftables' memory */
-	if (worker_run(ensure_in_worker, &i->s->egress, NULL, err) < 0 ||
-	    egress_policy_of(&st->spec, &st->policy, err) < 0)
+	if (worker_run(ensure_in_worker, &i->s->egress, NULL, err) < 0)
 		return -1;
-	if (egress_inside_needed(&st->policy, false)) {
-		st->inside = (struct egress_inside){.policy = &st->policy, .uid = EGRESS_INSIDE_UID(st->spec.id_base)};
-		st->src.network = egress_inside_network;
-		st->src.network_ctx = &st->inside;
-	}
 	return egress_attach(&i->s->egress, i->info.egress, st->netns, st->policy.bandwidth, err);
 }
 
@@ -256,6 +260,18 @@ static int fork_start(struct start *st, struct err *err)
 	return 0;
 }
 
+/* What the host lends to a daemon without root, whatever the spec asks for. */
+static void adapt(struct sandbox_spec *spec, int log)
+{
+	cleanup_buf struct buf why = BUF_INIT;
+
+	spec->id_base = ids_base(spec->id_base);
+	if (ids_host_root() || spec->egress == EGRESS_NONE || slirp_probe(&why))
+		return;
+	spec->egress = EGRESS_NONE;
+	dprintf(log, "[spaced] no network: %s", why.data);
+}
+
 int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2],
 		   struct err *err)
 {
@@ -265,7 +281,7 @@ int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int 
 	if (plan_info(s, spec, &info, err) < 0)
 		return -1;
 	struct instance *i = instance_new(s, &info);
-	spec->id_base = ids_base(spec->id_base);
+	adapt(spec, log);
 	st.i = i;
 	st.spec = *spec;
 	i->fds[MONITOR_LOG] = fcntl(log, F_DUPFD_CLOEXEC, 3);

@@ -158,7 +158,7 @@ static const struct protection table[] = {
     {"egress", root, .lost = "apps and builds get no network: pip and npm cannot install",
      .mend = "modprobe nf_tables nf_nat veth"},
     {"egress", NULL, .lost = "apps and builds get no network: pip and npm cannot install",
-     .mend = "apt install slirp4netns; /dev/net/tun must be there"},
+     .mend = "apt install slirp4netns; /dev/net/tun for everybody, as udev makes it"},
 };
 
 size_t protections_of(const struct sandbox_host *h, const struct protection *out[PROTECTIONS])

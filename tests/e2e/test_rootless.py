@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -55,14 +56,16 @@ def account():
     subprocess.run(["userdel", "--force", USER], check=True, capture_output=True)
 
 
-def become():
-    return ["setpriv", "--reuid", str(UID), "--regid", str(GID), "--clear-groups", "--",
+def become(tun=None):
+    """`tun`: a device that stands in for /dev/net/tun, which not every machine gives to everybody."""
+    own = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/net/tun && exec "$@"', str(tun)] if tun else []
+    return [*own, "setpriv", "--reuid", str(UID), "--regid", str(GID), "--clear-groups", "--",
             "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent"]
 
 
 class Rootless(Spaced):
-    def __init__(self, **options):
-        super().__init__(become=become(), **options)
+    def __init__(self, tun=None, **options):
+        super().__init__(become=become(tun), **options)
         os.chown(self.home, UID, GID)
 
 
@@ -177,6 +180,54 @@ def test_who_is_who(rootless, repo):
         assert all(uid in lent for uid in set.union(*each[:-1]))
     else:
         assert set.union(*roles.values(), apps) == {UID}
+
+
+@pytest.fixture
+def tun():
+    """As udev makes it: for everybody."""
+    if not os.path.exists("/dev/net/tun") or not shutil.which("slirp4netns"):
+        pytest.skip("slirp4netns or /dev/net/tun is not here")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        node = Path(folder) / "tun"
+        os.mknod(node, stat.S_IFCHR | 0o666, os.stat("/dev/net/tun").st_rdev)
+        node.chmod(0o666)
+        Path(folder).chmod(0o755)
+        yield node
+
+
+@pytest.mark.parametrize("kind", ["range", "one"])
+def test_dependencies_over_slirp(kind, tun, repo):
+    with contextlib.ExitStack() as stack:
+        if kind == "range":
+            stack.enter_context(subordinate_ids())
+        daemon = Rootless(tun)
+        stack.callback(daemon.close)
+        daemon.start()
+        files = {**app_files(body="__import__('itsdangerous').__version__.encode()"), "requirements.txt": "itsdangerous==2.2.0\n"}
+        work = repo(files=files)
+        daemon.push_ok(work, "alice", "app")
+        assert daemon.get_ok("alice", "app").text == "2.2.0"
+        # the layer is used again, and what a sandbox wrote can be removed
+        work.commit("again", app_files("again"))
+        daemon.push_ok(work, "alice", "app")
+        wait_for("the new release", lambda: daemon.get_ok("alice", "app").text == "again")
+        daemon.spacectl("space", "delete", "alice/app", check=True)
+        assert daemon.stop(signal.SIGINT) == 0
+        wait_for("no process to be left, slirp4netns neither", lambda: not ours(), 20)
+
+
+def test_no_network_is_said(repo):
+    """Without slirp4netns (here: without /dev/net/tun) an app runs all the same, and its log says what it lacks."""
+    if subprocess.run([*become(), "test", "-w", "/dev/net/tun"]).returncode == 0:
+        pytest.skip("/dev/net/tun is for everybody here")
+    daemon = Rootless()
+    try:
+        daemon.start()
+        daemon.push_ok(repo(files=app_files("alone")), "alice", "app")
+        assert daemon.get_ok("alice", "app").text == "alone"
+        assert "[spaced] no network: egress: /dev/net/tun" in daemon.logs("alice", "app")
+    finally:
+        daemon.close()
 
 
 # --- what is missing is said
