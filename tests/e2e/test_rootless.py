@@ -138,11 +138,15 @@ def test_killed_with_its_monitors(rootless, repo):
     rootless.start()
     assert rootless.get_ok("alice", "app").json() == first
     # the parent and all that is not inside a sandbox, at once
-    outside = [rootless.process.pid, *(pid for pid in ours() if not inside(pid))]
-    for pid in outside:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    rootless.process.wait()
+    def outside():
+        """Kills them; the spawner may have replaced a monitor meanwhile."""
+        found = [pid for pid in ours() if not inside(pid)]
+        for pid in [rootless.process.pid, *rootless.pids("spawner"), *found]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        rootless.process.poll()
+        return found
+    wait_for("all outside to be gone", lambda: not outside(), 20)
     left = ours()
     assert left and all(inside(pid) for pid in left), "the app runs on alone"
     rootless.start()
