@@ -8,6 +8,7 @@
 #include "sandbox/egress.h"
 #include "sandbox/netns.h"
 #include "sandbox/rtnl.h"
+#include "sandbox/sockets.h"
 
 static void link_name(const struct egress *e, uint32_t n, char out[16])
 {
@@ -214,14 +215,10 @@ void egress_counters(int netns, struct rtnl_counters *out)
 {
 	struct rtnl nl = {0};
 	struct err ignored;
-	int back;
+	int fd;
 
 	*out = (struct rtnl_counters){0};
-	if (netns_enter(netns, &back, &ignored) < 0)
-		return;
-	int r = rtnl_open(&nl, &ignored);
-	netns_leave(back);
-	if (r == 0)
+	if (sockets_make(netns, SOCKET_RTNL, 1, &fd, &ignored) == 0 && rtnl_take(&nl, fd, &ignored) == 0)
 		rtnl_counters(&nl, "eth0", out, &ignored);
 	rtnl_close(&nl);
 }

@@ -159,6 +159,9 @@ static const struct protection table[] = {
      .mend = "modprobe nf_tables nf_nat veth"},
     {"egress", NULL, .lost = "apps and builds get no network: pip and npm cannot install",
      .mend = "apt install slirp4netns; /dev/net/tun for everybody, as udev makes it"},
+    {"bandwidth", bandwidth, .given = "can be limited (sch_tbf)"},
+    {"bandwidth", NULL, .lost = "a limit on bandwidth is refused: the kernel has no token bucket",
+     .mend = "modprobe sch_tbf"},
 };
 
 size_t protections_of(const struct sandbox_host *h, const struct protection *out[PROTECTIONS])

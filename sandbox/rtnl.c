@@ -10,14 +10,25 @@
 #include <linux/veth.h>
 #include <net/if.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ROOM 8192
 
 int rtnl_open(struct rtnl *n, struct err *err)
 {
-	n->s = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
-	if (!n->s)
-		return err_set(err, errno, "open a netlink socket");
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+	return fd < 0 ? err_set(err, errno, "open a netlink socket") : rtnl_take(n, fd, err);
+}
+
+int rtnl_take(struct rtnl *n, int fd, struct err *err)
+{
+	n->s = mnl_socket_fdopen(fd);
+	if (!n->s) {
+		err_set(err, errno, "open a netlink socket");
+		close(fd);
+		return -1;
+	}
 	if (mnl_socket_bind(n->s, 0, MNL_SOCKET_AUTOPID) < 0) {
 		err_set(err, errno, "bind a netlink socket");
 		rtnl_close(n);

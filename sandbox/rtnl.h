@@ -14,6 +14,7 @@ struct rtnl {
 };
 
 int rtnl_open(struct rtnl *n, struct err *err); /* in the caller's network namespace */
+int rtnl_take(struct rtnl *n, int fd, struct err *err); /* in the namespace of this fresh socket, which it takes over */
 void rtnl_close(struct rtnl *n);
 /* A veth pair: `name` here (down), `peer` in namespace `netns` (down). EEXIST. */
 int rtnl_veth(struct rtnl *n, const char *name, const char *peer, int netns, uint32_t mtu, struct err *err);

@@ -2,6 +2,7 @@
 #include "sandbox/sockets.h"
 
 #include <errno.h>
+#include <linux/netlink.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -16,12 +17,18 @@
 
 #define ANSWER_S 10
 
-static int make_here(uint32_t n, int *fds, struct err *err)
+static const struct {
+	int family, type, protocol;
+} kinds[] = {
+    [SOCKET_TCP] = {AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0}, [SOCKET_RTNL] = {AF_NETLINK, SOCK_RAW, NETLINK_ROUTE}};
+#define KINDS (sizeof kinds / sizeof *kinds)
+
+static int make_here(enum socket_kind kind, uint32_t n, int *fds, struct err *err)
 {
 	uint32_t made = 0;
 
 	while (made < n) {
-		fds[made] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		fds[made] = socket(kinds[kind].family, kinds[kind].type | SOCK_CLOEXEC, kinds[kind].protocol);
 		if (fds[made] < 0) {
 			err_set(err, errno, "socket in a sandbox's network namespace");
 			break;
@@ -40,6 +47,7 @@ static int make_here(uint32_t n, int *fds, struct err *err)
 static void answer(int sock, struct frame *f)
 {
 	struct reader r = reader_of(f->payload, f->len);
+	uint32_t kind = get_u32(&r);
 	uint32_t n = get_u32(&r);
 	cleanup_close int netns = frame_take_fd(f, 0);
 	cleanup_buf struct buf b = BUF_INIT;
@@ -47,12 +55,12 @@ static void answer(int sock, struct frame *f)
 	int fds[SOCKETS_MAX];
 	int rc = -1;
 
-	if (!get_ok(&r) || n > SOCKETS_MAX || netns < 0)
+	if (!get_ok(&r) || kind >= KINDS || n > SOCKETS_MAX || netns < 0)
 		err_set(&err, EBADMSG, "request for sockets");
 	else if (setns(netns, CLONE_NEWNET) < 0)
 		err_set(&err, errno, "enter a network namespace");
 	else
-		rc = make_here(n, fds, &err);
+		rc = make_here((enum socket_kind)kind, n, fds, &err);
 	put_u32(&b, (uint32_t)err.code);
 	put_str(&b, err.msg);
 	if (frame_send(sock, 1, 0, b.data, b.len, fds, rc < 0 ? 0 : (int)n) < 0)
@@ -113,12 +121,19 @@ static int take(struct frame *f, uint32_t n, int *fds, struct err *err)
 	return -1;
 }
 
-static int ask_helper(int netns, uint32_t n, int *fds, struct err *err)
+static int ask_helper(int netns, enum socket_kind kind, uint32_t n, int *fds, struct err *err)
 {
 	static int helper = -1;
+	static pid_t owner;
 	cleanup_buf struct buf b = BUF_INIT;
 	struct frame f;
 
+	if (helper >= 0 && owner != getpid()) { /* our parent's: answers would go to whoever reads first */
+		close(helper);
+		helper = -1;
+	}
+	owner = getpid();
+	put_u32(&b, kind);
 	put_u32(&b, n);
 	for (int tries = 0; tries < 2; tries++) { /* it may have been killed since */
 		if (helper < 0 && (helper = start_helper(err)) < 0)
@@ -134,15 +149,15 @@ static int ask_helper(int netns, uint32_t n, int *fds, struct err *err)
 	return err_set(err, ECHILD, "the process that makes sockets");
 }
 
-int sockets_make(int netns, uint32_t n, int *fds, struct err *err)
+int sockets_make(int netns, enum socket_kind kind, uint32_t n, int *fds, struct err *err)
 {
 	int back;
 
 	if (!ids_host_root())
-		return ask_helper(netns, n, fds, err);
+		return ask_helper(netns, kind, n, fds, err);
 	if (netns_enter(netns, &back, err) < 0)
 		return -1;
-	int rc = make_here(n, fds, err);
+	int rc = make_here(kind, n, fds, err);
 	netns_leave(back);
 	return rc;
 }

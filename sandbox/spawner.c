@@ -362,7 +362,7 @@ static int verb_open(struct request *q, struct err *err)
 
 	if (!get_ok(&q->r) || n == 0 || n > SOCKETS_MAX)
 		return malformed(err);
-	if (find_running(q, &i, err) < 0 || sockets_make(i->fds[MONITOR_NETNS], n, fds, err) < 0)
+	if (find_running(q, &i, err) < 0 || sockets_make(i->fds[MONITOR_NETNS], SOCKET_TCP, n, fds, err) < 0)
 		return -1;
 	link_send(q->link, SPAWN_OK, q->f->id, NULL, fds, (int)n);
 	return 0;
