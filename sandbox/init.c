@@ -120,7 +120,7 @@ _Noreturn void init_run(struct contain *c)
 		contain_fail(c->sock, &err);
 	}
 	if (pid == 0)
-		main_process(c);
+		main_process(c); // NOLINT(clang-analyzer-unix.Vfork)
 	/* by way of numbers that are out of their way */
 	int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
 	int keep[KEPT] = {[STATUS] = fcntl(c->status, F_DUPFD_CLOEXEC, 16),

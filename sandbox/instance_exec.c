@@ -37,7 +37,10 @@ static int tell(struct instance *i, enum exec_message type, uint32_t id, const s
 	int r =
 	    i->fds[MONITOR_EXEC] < 0 ? -EPIPE : frame_send(i->fds[MONITOR_EXEC], type, id, b->data, b->len, NULL, 0);
 
-	return r < 0 ? err_set(err, r == -EPIPE ? ESRCH : -r, "%s takes no commands", i->info.name) : 0;
+	if (r == -EPIPE)
+		return err_text(err, ESRCH, "%s takes no commands: it is ending, or an earlier version has started it",
+				i->info.name);
+	return r < 0 ? err_set(err, -r, "ask pid 1 of %s", i->info.name) : 0;
 }
 
 static int tell_signal(struct instance *i, uint32_t id, int signo, struct err *err)

@@ -200,7 +200,7 @@ void space_exec(struct call *c)
 	if (read_request(c->body, &q, &err) == 0)
 		x->exec = spaces_exec(c->a->spaces, c->space.id, &q, &cb, x, &err);
 	if (x->exec) {
-		note(c, q.argv[0]);
+		note(c, q.argv[0]); // NOLINT(clang-analyzer-core.NullDereference): exec_request_check() has looked
 	} else {
 		call_fail(c, &err);
 		session_free(x);

@@ -155,9 +155,10 @@ size_t make_harmless(struct harmless *h, const char *p, size_t n, char *out)
 			   h->nheld < sizeof h->held) {
 			h->held[h->nheld++] = (char)ch;
 		} else if (h->state == HARMLESS_SEQUENCE && ch == 'm') {
-			memcpy(out + len, "\033[", 2);
-			memcpy(out + len + 2, h->held, h->nheld);
-			len += 2 + h->nheld;
+			out[len++] = 033;
+			out[len++] = '[';
+			memcpy(out + len, h->held, h->nheld);
+			len += h->nheld;
 			out[len++] = 'm';
 			h->state = HARMLESS_TEXT;
 		} else if (ch == 033) {

@@ -28,7 +28,9 @@ def test_push_run_stop_without_a_report(repo):
         assert daemon.push(repo(files={"x": "nothing to run"}), "alice", "bad").returncode == 0
         app.git("fetch", "-q", daemon.remote("alice", "app"), "main")
         for args in (["space", "list"], ["status"], ["doctor"], ["build", "list", "alice/app"], ["token", "list", "alice"],
-                     ["space", "logs", "alice/app"], ["space", "restart", "alice/app"], ["space", "delete", "alice/site"]):
+                     ["space", "logs", "alice/app"], ["exec", "alice/app", "--", "true"],
+                     ["exec", "-t", "alice/app", "--", "true"], ["space", "restart", "alice/app"],
+                     ["space", "delete", "alice/site"]):
             assert daemon.spacectl(*args)[0] == 0, args
         for path in ("/", "/api/spaces", "/api/spaces/alice/app", "/nowhere"):
             daemon.request("GET", path)
