@@ -168,7 +168,7 @@ static void rules_text(const char *tag, const char *chains, uint64_t version, st
 		 tag, tag, tag, tag);
 }
 
-int egress_nft(const char *text, struct buf *output, struct err *err)
+int egress_nft(const char *text, struct err *err)
 {
 	struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
 
@@ -181,8 +181,6 @@ int egress_nft(const char *text, struct buf *output, struct err *err)
 		const char *why = nft_ctx_get_error_buffer(nft);
 		err_set(err, 0, "nftables: %.*s", (int)strcspn(why, "\n"), why);
 		err->code = EIO;
-	} else if (output) {
-		buf_adds(output, nft_ctx_get_output_buffer(nft));
 	}
 	nft_ctx_free(nft);
 	return r == 0 ? 0 : -1;
@@ -260,7 +258,7 @@ int egress_ensure(const struct egress *e, struct err *err)
 	snprintf(version, sizeof version, "v%016llx", (unsigned long long)v);
 	if (!nf_chain_present(table, version)) {
 		rules_text(e->tag, chains.data, v, &text);
-		if (egress_nft(text.data, NULL, err) < 0 || pass_foreign_forward(err) < 0)
+		if (egress_nft(text.data, err) < 0 || pass_foreign_forward(err) < 0)
 			return -1;
 	}
 	return egress_sysctl("/proc/sys/net/ipv4/ip_forward", "1", err); /* after the rules: never open in between */
@@ -271,7 +269,7 @@ int egress_remove_rules(const struct egress *e, struct err *err)
 	cleanup_free char *text = xasprintf("add table ip spaced_%s\ndelete table ip spaced_%s\n"
 					    "add table ip6 spaced_%s\ndelete table ip6 spaced_%s\n",
 					    e->tag, e->tag, e->tag, e->tag);
-	return egress_nft(text, NULL, err);
+	return egress_nft(text, err);
 }
 
 /* -- probe -------------------------------------------------------------------------------------------------------- */
@@ -293,16 +291,16 @@ bool egress_probe(struct buf *why)
 	int r = rtnl_veth(&nl, name, "eth0", netns, 1500, &err);
 	rtnl_link_delete(&nl, name, NULL);
 	rtnl_close(&nl);
-	if (r == 0)
-		r = egress_nft("list tables", &text, &err);
+	int firewalld = r == 0 ? nf_table_present("firewalld") : 0;
+	if (firewalld < 0)
+		r = err_set(&err, -firewalld, "nf_tables");
 	if (r < 0) {
 		buf_addf(why, "egress: %s\n", err.msg);
 		return false;
 	}
-	if (strstr(text.data ? text.data : "", "firewalld"))
+	if (firewalld)
 		buf_adds(why, "egress: firewalld is active: run firewall-cmd --permanent --zone=trusted "
 			      "--add-interface='" EGRESS_PREFIX "+' when Spaces cannot reach the Internet\n");
-	buf_clear(&text);
 	if (io_read_file(AT_FDCWD, "/proc/net/ip_tables_names", 4096, &text) == 0 && text.data &&
 	    strstr(text.data, "filter"))
 		buf_adds(why, "egress: iptables-legacy rules are active: if their FORWARD policy is DROP, run "

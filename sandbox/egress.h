@@ -52,7 +52,7 @@ bool egress_probe(struct buf *why);
 /* For the rest of sandbox/: the resolvers of this host; text for libnftables; a sysctl, 0 when the kernel has none of
  * that name. */
 size_t egress_host_resolvers(uint32_t out[4]);
-int egress_nft(const char *text, struct buf *output, struct err *err);
+int egress_nft(const char *text, struct err *err);
 int egress_sysctl(const char *path, const char *value, struct err *err);
 
 /* Deciders, apart for tests. The real resolvers of a host from the text of its resolv.conf: IPv4 only, loopback stubs left

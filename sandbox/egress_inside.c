@@ -24,8 +24,6 @@
 #include "sandbox/slirp.h"
 #include "sandbox/worker.h"
 
-#define HOST_ADDRESSES 64
-
 /* -- rules ------------------------------------------------------------------------------------------------------------ */
 
 static void add_addr(struct buf *b, uint32_t a)
@@ -100,8 +98,7 @@ struct setup {
 	const struct egress_inside *in;
 	int netns;
 	int init;
-	uint32_t host[HOST_ADDRESSES];
-	size_t nhost;
+	struct rtnl_addresses host; /* with slirp4netns alone */
 };
 
 static int enter(int netns, struct err *err)
@@ -126,8 +123,8 @@ static int put_rules(void *arg, struct buf *result, struct err *err)
 	int r = -1;
 
 	(void)result;
-	egress_inside_rules(s->in->policy, s->in->slirp, s->host, s->nhost, &text);
-	if (enter(s->netns, err) < 0 || egress_nft(text.data, NULL, err) < 0 || rtnl_open(&nl, err) < 0)
+	egress_inside_rules(s->in->policy, s->in->slirp, s->host.a, s->host.n, &text);
+	if (enter(s->netns, err) < 0 || egress_nft(text.data, err) < 0 || rtnl_open(&nl, err) < 0)
 		return -1;
 	if (s->in->policy->kind != EGRESS_LIST ||
 	    rtnl_address(&nl, "lo", (uint32_t)ntohl(inet_addr(EGRESS_DNS)), 32, err) == 0)
@@ -230,7 +227,7 @@ _Noreturn static void keeper(struct setup *s, int report, int gone)
 	setsid(); /* a Ctrl-C at the caller's terminal is not for us */
 	prctl(PR_SET_NAME, "spaced-gate", 0, 0, 0);
 	if (in->slirp)
-		s->nhost = rtnl_host_addresses(s->host, HOST_ADDRESSES);
+		rtnl_host_addresses(&s->host);
 	if (worker_run(put_rules, s, NULL, &err) == 0 &&
 	    (!in->slirp || slirp_start(in->policy, s->netns, gone, &alive, &err) == 0) &&
 	    (!list || open_upstreams(&g.resolver, &err) == 0) && enter(s->netns, &err) == 0 &&

@@ -176,6 +176,21 @@ int nf_set_add(struct nf *n, const char *table, const char *set, const void *key
 
 /* -- chains --------------------------------------------------------------------------------------------------------- */
 
+int nf_table_present(const char *table)
+{
+	char room[ROOM] = {0};
+	struct err err;
+	struct nf n;
+
+	if (nf_open(&n, &err) < 0)
+		return -err.code;
+	struct nlmsghdr *h = put_header(room, NFT_MSG_GETTABLE, NFPROTO_INET, NLM_F_ACK, ++n.seq);
+	mnl_attr_put_strz(h, NFTA_TABLE_NAME, table);
+	int r = ask(&n, h, NULL, NULL);
+	nf_close(&n);
+	return r == 0 ? 1 : r == -ENOENT ? 0 : r;
+}
+
 bool nf_chain_present(const char *table, const char *chain)
 {
 	char room[ROOM] = {0};

@@ -17,6 +17,8 @@ struct nf {
 int nf_open(struct nf *n, struct err *err);
 void nf_close(struct nf *n);
 
+/* Is there that table in family inet? 1, 0, or negative errno: nf_tables does not work here. */
+int nf_table_present(const char *table);
 /* Is there that chain in table ip `table`? */
 bool nf_chain_present(const char *table, const char *chain);
 /* Puts `key` (as the set's type has it on the wire) into a set of table inet `table` for `seconds`; one that is there

@@ -74,7 +74,7 @@ static bool same_question(const struct question *w, const struct dns_query *q, c
 static void on_client(struct state *s)
 {
 	uint8_t in[DNS_RECEIVE];
-	struct sockaddr_in from;
+	struct sockaddr_in from = {0};
 	socklen_t len = sizeof from;
 	struct question *free_one = NULL;
 	struct dns_query q;

@@ -212,42 +212,37 @@ int rtnl_counters(struct rtnl *n, const char *name, struct rtnl_counters *out, s
 	return r < 0 ? err_set(err, -r, "counters of %s", name) : 0;
 }
 
-struct addresses {
-	uint32_t *out;
-	size_t n, max;
-};
-
 static int address_cb(const struct nlmsghdr *h, void *ctx)
 {
 	const struct ifaddrmsg *m = mnl_nlmsg_get_payload(h);
-	struct addresses *all = ctx;
+	struct rtnl_addresses *all = ctx;
 	struct nlattr *a;
 
 	if (h->nlmsg_type != RTM_NEWADDR || m->ifa_family != AF_INET || m->ifa_scope == RT_SCOPE_HOST)
 		return MNL_CB_OK;
 	mnl_attr_for_each(a, h, sizeof *m)
 	{
-		if (mnl_attr_get_type(a) == IFA_LOCAL && mnl_attr_get_payload_len(a) == 4 && all->n < all->max)
-			all->out[all->n++] = ntohl(mnl_attr_get_u32(a));
+		if (mnl_attr_get_type(a) == IFA_LOCAL && mnl_attr_get_payload_len(a) == 4 && all->n < RTNL_ADDRESSES)
+			all->a[all->n++] = ntohl(mnl_attr_get_u32(a));
 	}
 	return MNL_CB_OK;
 }
 
-size_t rtnl_host_addresses(uint32_t *out, size_t max)
+void rtnl_host_addresses(struct rtnl_addresses *out)
 {
-	struct addresses all = {.out = out, .max = max};
 	char room[ROOM] = {0};
 	struct err ignored;
 	struct rtnl n;
 
+	out->n = 0;
 	if (rtnl_open(&n, &ignored) < 0)
-		return 0;
+		return;
 	struct nlmsghdr *h = request(room, RTM_GETADDR, NLM_F_DUMP);
 	struct ifaddrmsg *m = mnl_nlmsg_put_extra_header(h, sizeof *m);
 	m->ifa_family = AF_INET;
-	int r = talk(&n, h, address_cb, &all);
+	if (talk(&n, h, address_cb, out) < 0)
+		out->n = 0;
 	rtnl_close(&n);
-	return r < 0 ? 0 : all.n;
 }
 
 struct walk {

@@ -3,6 +3,7 @@
 #define SANDBOX_RTNL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -29,8 +30,13 @@ struct rtnl_counters {
 	uint64_t received, sent; /* bytes, as the link counts them */
 };
 int rtnl_counters(struct rtnl *n, const char *name, struct rtnl_counters *out, struct err *err);
-/* IPv4 addresses of this namespace's links, without loopback, in host order. Returns their number; 0 also on failure. */
-size_t rtnl_host_addresses(uint32_t *out, size_t max);
+#define RTNL_ADDRESSES 64
+struct rtnl_addresses {
+	uint32_t a[RTNL_ADDRESSES]; /* host order */
+	size_t n;
+};
+/* IPv4 addresses of this namespace's links, without loopback; none on failure. */
+void rtnl_host_addresses(struct rtnl_addresses *out);
 
 struct rtnl_route {
 	uint32_t addr; /* host order */

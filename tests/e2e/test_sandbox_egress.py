@@ -62,14 +62,14 @@ for a in sys.argv[1:]:
 """
 
 
-def run(mode, options, *probes):
+def run(mode, options, *probes, **env):
     """Output of the probes in a sandbox, {"reach ok.test 80": "open"}, and what the name server was asked."""
     command = [f"{BUILD}/sandbox", "run", *(["--rootless"] if mode == "rootless" else []), *options, "--", "python3", "-c",
                PROBE, *probes]
     shell = '"$@"; status=$?; echo "== $(tr "\\n" " " <$FAKE_INTERNET/queries)"; ' \
             'pgrep -l -r R,S,D "spaced-|sandbox|slirp4netns"; exit $status'
     done = subprocess.run([str(ROOT / "tests/fake_internet"), "sh", "-c", shell, "sh", *command], capture_output=True,
-                          text=True, timeout=120, check=False)
+                          text=True, timeout=120, check=False, env={**os.environ, **env})
     assert done.returncode == 0, done.stdout + done.stderr
     text, asked = done.stdout.split("== ", 1)
     asked, _, left = asked.partition("\n")
@@ -86,13 +86,17 @@ FORBIDDEN = ["reach 203.0.113.1 22", "reach 10.0.0.1 80", "reach 10.0.2.2 80", "
              "reach 192.168.0.1 80", "reach 168.63.129.16 80", "udp 10.0.2.2 53", "udp 127.0.0.1 53"]
 
 
-def test_list(mode, tmp_path):
-    names = tmp_path / "names"
-    names.write_text(LIST)
-    tmp_path.chmod(0o755)
-    for folder in tmp_path.parents:
-        if folder != Path("/tmp") and Path("/tmp") in folder.parents:
+@pytest.fixture
+def names(tmp_path):
+    """A list's file that a rootless sandbox may read, too."""
+    for folder in [tmp_path, *tmp_path.parents]:
+        if Path("/tmp") in folder.parents:
             folder.chmod(0o755)
+    (tmp_path / "names").write_text(LIST)
+    return tmp_path / "names"
+
+
+def test_list(mode, names):
     got, asked = run(mode, ["--egress", f"list:{names}"], "reach 198.51.100.10 80", "resolve ok.test", "reach 198.51.100.10 80",
                      "reach 198.51.100.10 81", "resolve other.test", "reach 198.51.100.11 80", "resolve x.ok.test",
                      "resolve a.below.test", "reach 198.51.100.12 80", "resolve below.test", "resolve no.below.test",
@@ -115,13 +119,8 @@ def test_list(mode, tmp_path):
         "ok", "a.below", "no.below", "alias", "private", "mixed", "alias-private"}
 
 
-def test_list_before_resolving(mode, tmp_path):
+def test_list_before_resolving(mode, names):
     """An address is reachable because its name was resolved, not otherwise; an empty list is one."""
-    names = tmp_path / "names"
-    names.write_text(LIST)
-    for folder in [tmp_path, *tmp_path.parents]:
-        if Path("/tmp") in folder.parents:
-            folder.chmod(0o755)
     got, asked = run(mode, ["--egress", f"list:{names}"], "reach 198.51.100.10 80", "reach 198.51.100.12 81")
     assert got == {"reach 198.51.100.10 80": "closed", "reach 198.51.100.12 81": "closed"}
     names.write_text("")
@@ -136,6 +135,15 @@ def test_internet(mode):
     assert got == {"resolve ok.test": "198.51.100.10", "reach ok.test 80": "open", "reach 198.51.100.11 81": "open",
                    "reach 203.0.113.2 80": "open", "reach private.test 80": "closed",
                    **{probe: "closed" for probe in FORBIDDEN}}
+
+
+def test_stub_resolver(mode, names):
+    """The host's resolv.conf names its own loopback: names resolve, and nothing else of that loopback is reachable."""
+    for policy in ("internet", f"list:{names}"):
+        got, _ = run(mode, ["--egress", policy], "resolve ok.test", "reach ok.test 80", "udp 127.0.0.53 53", "udp 10.0.2.2 53",
+                     FAKE_STUB="1")
+        assert got == {"resolve ok.test": "198.51.100.10", "reach ok.test 80": "open", "udp 127.0.0.53 53": "closed",
+                       "udp 10.0.2.2 53": "closed"}
 
 
 def test_none(mode):

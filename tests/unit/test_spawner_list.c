@@ -232,13 +232,62 @@ static void test_counters(void **unused)
 	assert_int_equal(call_name(SPAWN_FORGET, "app-4-1", NULL), 0);
 }
 
+static int nft_lines(const char *family, const char *table, const char *what)
+{
+	char out[128];
+
+	snprintf(out, sizeof out, "%s/nft", state);
+	pid_t pid = fork();
+	if (pid == 0) {
+		int fd = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		dup2(fd, 1);
+		execlp("nft", "nft", "list", "table", family, table, (char *)NULL);
+		_exit(127);
+	}
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	return lines_with(out, what);
+}
+
+/* Firewalls of others that drop what they do not know let sandboxes pass, by two rules each, put there once; what
+ * sandboxes may do is still said by ours. */
+static void test_foreign_firewalls(void **unused)
+{
+	static const char theirs[] =
+	    "table inet theirs {\nchain forward { type filter hook forward priority 0; policy drop; }\n"
+	    "chain input { type filter hook input priority 0; policy accept; }\n}\n"
+	    "table ip old {\nchain FORWARD { type filter hook forward priority 10; policy drop;\n"
+	    "ip saddr 192.0.2.1 accept\n}\n}\n"
+	    "table ip kind {\nchain forward { type filter hook forward priority 20; policy accept; }\n}\n";
+	struct egress e;
+	struct err err = ERR_INIT;
+
+	need_internet();
+	egress_init(&e, state, "");
+	assert_int_equal(egress_remove_rules(&e, &err), 0); /* they are looked at when ours are put there */
+	assert_int_equal(egress_nft(theirs, &err), 0);
+	for (int k = 0; k < 2; k++) {
+		start_app("app-5-1");
+		assert_string_equal(said("app-5-1", "resolve ok.test\n"), "198.51.100.10");
+		assert_string_equal(said("app-5-1", "reach 198.51.100.10 80\n"), "open");
+		assert_string_equal(said("app-5-1", "reach 203.0.113.1 81\n"), "closed");
+		stop_app("app-5-1");
+		assert_int_equal(nft_lines("inet", "theirs", "comment \"spaced\""), 2);
+		assert_int_equal(nft_lines("ip", "old", "iifname \"spd*\" accept comment \"spaced\""), 1);
+		assert_int_equal(
+		    nft_lines("ip", "old", "oifname \"spd*\" ct state established,related accept comment \"spaced\""),
+		    1);
+		assert_int_equal(nft_lines("ip", "kind", "spaced"), 0);
+		assert_int_equal(egress_remove_rules(&e, &err), 0);
+	}
+	assert_int_equal(egress_nft("delete table inet theirs\ndelete table ip old\ndelete table ip kind\n", &err), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_outlives_the_spawner),
-	    cmocka_unit_test(test_helpers_are_confined),
-	    cmocka_unit_test(test_killed_helpers),
-	    cmocka_unit_test(test_counters),
+	    cmocka_unit_test(test_outlives_the_spawner), cmocka_unit_test(test_helpers_are_confined),
+	    cmocka_unit_test(test_killed_helpers),	 cmocka_unit_test(test_counters),
+	    cmocka_unit_test(test_foreign_firewalls),
 	};
 
 	if (geteuid() == 0 && !is_inside() && access("tests/fake_internet", X_OK) == 0)
