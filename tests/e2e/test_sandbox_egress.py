@@ -82,8 +82,16 @@ def mode(request):
     return request.param
 
 
-FORBIDDEN = ["reach 203.0.113.1 22", "reach 10.0.0.1 80", "reach 10.0.2.2 80", "reach 169.254.169.254 80",
-             "reach 192.168.0.1 80", "reach 168.63.129.16 80", "udp 10.0.2.2 53", "udp 127.0.0.1 53"]
+FORBIDDEN = [f"reach {address} 80" for address in ("203.0.113.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.127.0.1",
+                                                   "169.254.169.254", "168.63.129.16")]
+INSIDE_ONLY = ["reach 10.0.2.2 80", "udp 10.0.2.2 53", "udp 127.0.0.1 53"]  # names of the host that exist only inside
+
+
+def test_forbidden_is_reachable_outside():
+    """The positive control: the host itself reaches all of it."""
+    done = subprocess.run([str(ROOT / "tests/fake_internet"), "python3", "-c", PROBE, *FORBIDDEN], capture_output=True,
+                          text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [f"{probe}: open" for probe in FORBIDDEN]
 
 
 @pytest.fixture
@@ -102,7 +110,8 @@ def test_list(mode, names):
                      "resolve a.below.test", "reach 198.51.100.12 80", "resolve below.test", "resolve no.below.test",
                      "resolve OK.TEST", "resolve alias.test", "reach alias.test 81", "resolve private.test", "resolve mixed.test",
                      "resolve alias-private.test", "resolve metadata.test", "reach 203.0.113.2 81", "reach 203.0.113.2 80",
-                     "reach 203.0.113.1 81", "udp 198.51.100.53 53", "udp 10.0.2.3 53", *FORBIDDEN)
+                     "reach 203.0.113.1 81", "udp 198.51.100.53 53", "udp 10.0.2.3 53", *FORBIDDEN,
+                     *INSIDE_ONLY)
     expected = {
         "reach 198.51.100.10 80": "open",  # by now; the first time it was not resolved yet, see below
         "resolve ok.test": "198.51.100.10", "reach 198.51.100.10 81": "closed", "resolve other.test": "nothing",
@@ -112,7 +121,7 @@ def test_list(mode, names):
         "resolve private.test": "nothing", "resolve mixed.test": "198.51.100.12", "resolve alias-private.test": "nothing",
         "resolve metadata.test": "nothing", "reach 203.0.113.2 81": "open", "reach 203.0.113.2 80": "closed",
         "reach 203.0.113.1 81": "closed", "udp 198.51.100.53 53": "closed", "udp 10.0.2.3 53": "answered",
-        **{probe: "closed" for probe in FORBIDDEN}}
+        **{probe: "closed" for probe in FORBIDDEN + INSIDE_ONLY}}
     assert got == expected
     # a name that is not listed never leaves the host: no tunnel
     assert {word.split(".test")[0] for word in asked.split() if ".test" in word} == {
@@ -131,10 +140,10 @@ def test_list_before_resolving(mode, names):
 
 def test_internet(mode):
     got, _ = run(mode, ["--egress", "internet"], "resolve ok.test", "reach ok.test 80", "reach 198.51.100.11 81",
-                 "reach 203.0.113.2 80", "reach private.test 80", *FORBIDDEN)
+                 "reach 203.0.113.2 80", "reach private.test 80", *FORBIDDEN, *INSIDE_ONLY)
     assert got == {"resolve ok.test": "198.51.100.10", "reach ok.test 80": "open", "reach 198.51.100.11 81": "open",
                    "reach 203.0.113.2 80": "open", "reach private.test 80": "closed",
-                   **{probe: "closed" for probe in FORBIDDEN}}
+                   **{probe: "closed" for probe in FORBIDDEN + INSIDE_ONLY}}
 
 
 def test_stub_resolver(mode, names):
