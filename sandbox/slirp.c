@@ -58,12 +58,17 @@ static const struct confine_path readable[] = {{.path = "/usr", .exec = true},
 					       {.path = "/dev/net/tun", .write = true},
 					       {.path = NULL}};
 
+/* Large packets save it work; but its windows are of 64 KiB, and one that holds a single packet waits for delayed
+ * acknowledgements: of 1500, 9000, 16000 and 65520 bytes this is the fastest both ways. What is policed comes in small ones. */
+#define MTU "16000"
+#define MTU_PACED "1500"
+
 /* What it says goes to a file in memory that cannot grow. */
 _Noreturn static void run(const char *program, const int fds[NFDS], int output, bool paced, bool list)
 {
 	const char *argv[20] = {
 	    program,	    "--configure", "--disable-host-loopback",		"--enable-seccomp", "--netns-type=path",
-	    "--ready-fd=4", "--exit-fd=5", paced ? "--mtu=1500" : "--mtu=65520"};
+	    "--ready-fd=4", "--exit-fd=5", paced ? "--mtu=" MTU_PACED : "--mtu=" MTU};
 	char *env[] = {NULL};
 	struct rlimit size = {OUTPUT_MAX, OUTPUT_MAX};
 	struct err err = ERR_INIT;

@@ -88,6 +88,7 @@ struct spaces {
 	void *shutdown_ctx;
 	uv_timer_t shutdown_timer;
 	struct gc *gc;
+	struct traffic *traffic;
 	struct exec *execs;
 };
 
@@ -137,6 +138,8 @@ void space_tip(struct spaces *s, const struct space *sp, char oid[41]); /* of th
 /* traffic.c */
 /* What an instance has had so far; may be said again. */
 void traffic_note(struct spaces *s, const char *instance, uint64_t received, uint64_t sent);
+void traffic_new(struct spaces *s);
+void traffic_free(struct spaces *s);
 
 /* recover.c */
 /* "app-{24 hex}-{generation}"; false for any other sandbox. */

@@ -285,6 +285,8 @@ static void answer_stats(struct op *o, struct frame *f, const struct err *err)
 		st.pids_limit = get_u32(&r);
 		get_disk(&r, &st.top);
 		get_disk(&r, &st.data);
+		st.received = get_u64(&r);
+		st.sent = get_u64(&r);
 		if (r.bad) {
 			err_set(&bad, EBADMSG, "figures of %s", o->name);
 			err = &bad;

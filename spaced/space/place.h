@@ -45,6 +45,7 @@ struct place_stats {
 	uint64_t cpu_usec, throttled_usec, oom_kills;
 	uint32_t cpu_milli, pids, pids_limit;
 	struct disk_usage top, data;
+	uint64_t received, sent; /* bytes from the Internet, and to it */
 };
 void place_stats(struct place *p, const char *name,
 		 void (*cb)(void *ctx, const char *name, const struct place_stats *stats, const struct err *err),

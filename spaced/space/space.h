@@ -50,6 +50,8 @@ char *spaces_log_path(struct spaces *s, const char *space_id, bool build, const 
 bool spaces_log_live(struct spaces *s, const char *space_id, bool build, const char *build_id);
 /* Position in the build queue (1: next), 0 when it does not wait. */
 unsigned spaces_queue_position(struct spaces *s, const char *build_id);
+/* Asks what is running for its bytes: the store knows them a moment later. It does so by itself every minute. */
+void spaces_count_traffic(struct spaces *s, const char *space_id);
 /* Live figures of the running instance; false when none runs. */
 struct space_live {
 	char instance[81];

@@ -30,6 +30,7 @@ struct spaces *spaces_new(uv_loop_t *loop, const struct config *config, struct s
 	uv_timer_init(loop, &s->shutdown_timer);
 	s->shutdown_timer.data = s;
 	gc_new(s);
+	traffic_new(s);
 	return s;
 }
 
@@ -68,6 +69,7 @@ void spaces_free(struct spaces *s)
 	}
 	exec_free_all(s);
 	gc_free(s);
+	traffic_free(s);
 	builder_free(s->builder);
 	place_free(s->place);
 	uv_close((uv_handle_t *)&s->tick, NULL);
