@@ -85,10 +85,11 @@ void egress_inside_rules(const struct egress_policy *p, bool slirp, const uint32
 	buf_adds(out, "reject with icmpx type admin-prohibited\n}\n"
 		      "chain arrive { type filter hook input priority filter; policy drop;\n"
 		      "iifname \"lo\" accept\n");
-	if (slirp && p->bandwidth) /* nothing shapes what comes out of a tap: what is too much is dropped */
-		buf_addf(out, "limit rate over %llu bytes/second burst %llu bytes drop\n",
-			 (unsigned long long)p->bandwidth,
-			 (unsigned long long)(p->bandwidth / 4 > 65536 ? p->bandwidth / 4 : 65536));
+	/* Nothing shapes what comes out of a tap: what is too much is dropped. The kernel's bucket holds a second's worth and
+	 * the burst. */
+	if (slirp && p->bandwidth)
+		buf_addf(out, "limit rate over %llu bytes/second burst 65536 bytes drop\n",
+			 (unsigned long long)p->bandwidth);
 	buf_adds(out, "ct state established,related accept\n}\n}\n");
 }
 
