@@ -120,7 +120,7 @@ $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(B)/spaced.a $(B)/proxy.a $(B)/sandb
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox) cmocka)
 
 # The attacker is static: it needs nothing of the system that it is in. So is what takes calls away from the launcher.
-BATTERY := $(addprefix $(B)/tests/battery/,probe shim soak)
+BATTERY := $(addprefix $(B)/tests/battery/,probe shim walls soak)
 battery_cc = @mkdir -p $(@D); $(if $(V),,echo '  CC    $@'); $(CC) -std=gnu17 -D_GNU_SOURCE -O1 $(WARN) -static -o $@
 $(B)/tests/battery/probe: $(wildcard tests/battery/probe/*.c) tests/battery/probe/probe.h
 	$(battery_cc) $(filter %.c,$^)
@@ -131,6 +131,8 @@ $(B)/tests/battery/soak: $(B)/obj/tests/battery/soak.o $(B)/sandbox.a $(B)/base.
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox) cmocka)
 soak:
 	@tests/run soak
+$(B)/tests/battery/walls: $(B)/obj/tests/battery/walls.o $(B)/sandbox.a $(B)/base.a
+	$(link) $^ -pthread $(shell pkg-config --libs $(PKGS_sandbox))
 
 $(B)/tests/bench/start: $(call objs,$(wildcard tests/bench/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))

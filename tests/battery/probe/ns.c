@@ -8,7 +8,9 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 static long try_unshare(long flags)
 {
@@ -95,7 +97,9 @@ static long have_caps(long set)
 	errno = EPERM;
 	if (set == 0)
 		return d[0].effective | d[1].effective ? 0 : -1;
-	return d[0].permitted | d[1].permitted ? 0 : -1;
+	if (set == 1)
+		return d[0].permitted | d[1].permitted ? 0 : -1;
+	return d[0].inheritable | d[1].inheritable ? 0 : -1;
 }
 
 static long bounding(long unused)
@@ -130,6 +134,7 @@ static void c5(void)
 {
 	in_child("effective capabilities", have_caps, 0);
 	in_child("permitted capabilities", have_caps, 1);
+	in_child("inheritable capabilities", have_caps, 2);
 	in_child("bounding set", bounding, 0);
 	in_child("raise a capability", raise_cap, 0);
 	in_child("ambient capability", ambient, 0);
@@ -161,6 +166,168 @@ static void c7(void)
 	in_child("setgroups", take_groups, 0);
 }
 
+static long enter_own(long which)
+{
+	static const char *const names[] = {"mnt", "net", "uts", "ipc", "cgroup", "pid_for_children"};
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/self/ns/%s", names[which]);
+	int fd = open(path, O_RDONLY);
+	return fd < 0 ? -1 : setns(fd, 0);
+}
+
+/* A child of our own, entered by its pidfd. */
+static long enter_child(long flags)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	long rc = fd < 0 ? -1 : setns(fd, (int)flags);
+	int code = errno;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	errno = code;
+	return rc;
+}
+
+static void c3(void)
+{
+	static const char *const names[] = {"setns mount", "setns network", "setns uts",
+					    "setns ipc",   "setns cgroup",  "setns pid"};
+
+	for (long i = 0; i < 6; i++)
+		in_child(names[i], enter_own, i);
+	in_child("setns a pidfd", enter_child, CLONE_NEWNET | CLONE_NEWUTS);
+}
+
+/* What the main process and one that enters later must have in common: printed, compared by the harness. */
+static void c6(void)
+{
+	struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct d[2] = {{0}};
+	gid_t groups[64];
+	char line[256], cwd[4096];
+
+	syscall(SYS_capget, &h, d);
+	fact("capabilities", "%x %x %x %x %x %x", d[0].effective, d[0].permitted, d[0].inheritable, d[1].effective,
+	     d[1].permitted, d[1].inheritable);
+	unsigned bounding = 0, ambient = 0;
+	for (int i = 0; i < 41; i++) {
+		bounding += prctl(PR_CAPBSET_READ, i) == 1;
+		ambient += prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, i, 0, 0) == 1;
+	}
+	fact("bounding and ambient", "%u %u", bounding, ambient);
+	fact("securebits", "%x", (unsigned)prctl(PR_GET_SECUREBITS));
+	fact("no_new_privs", "%d", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+	fact("dumpable", "%d", prctl(PR_GET_DUMPABLE, 0, 0, 0, 0));
+	mode_t mask = umask(0);
+	umask(mask);
+	fact("umask", "%o", mask);
+	int n = getgroups(64, groups);
+	fact("groups", "%d", n);
+	fact("ids", "%d %d %d %d", getuid(), geteuid(), getgid(), getegid());
+	fact("root", "%d", chdir("/") == 0 && getcwd(cwd, sizeof cwd) && strcmp(cwd, "/") == 0);
+	FILE *f = fopen("/proc/self/status", "r");
+	while (f && fgets(line, sizeof line, f))
+		if (strncmp(line, "Seccomp", 7) == 0 || strncmp(line, "NSpid:", 6) == 0) {
+			char *colon = strchr(line, ':');
+
+			*colon = '\0';
+			if (strcmp(line, "NSpid") != 0)
+				fact(line, "%d", atoi(colon + 1));
+		}
+	f = fopen("/proc/self/limits", "r");
+	while (f && fgets(line, sizeof line, f)) {
+		line[strcspn(line, "\n")] = '\0';
+		fact("limit", "%s", line);
+	}
+}
+
+static bool write_map(pid_t pid, const char *file, const char *text)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
+	int fd = open(path, O_WRONLY);
+	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	int code = errno;
+	if (fd >= 0)
+		close(fd);
+	errno = code;
+	return done;
+}
+
+/* The maps of a namespace that we have made if we may, and our own. */
+static void c8(void)
+{
+	static const struct {
+		const char *file, *text;
+	} maps[] = {{"setgroups", "deny"}, {"uid_map", "0 0 1\n"}, {"gid_map", "0 0 1\n"}};
+	int ready[2], go[2];
+	char byte;
+
+	if (pipe(ready) < 0 || pipe(go) < 0)
+		exit(99);
+	pid_t pid = fork();
+	if (pid == 0) {
+		byte = unshare(CLONE_NEWUSER) == 0;
+		if (write(ready[1], &byte, 1) != 1 || read(go[0], &byte, 1) < 0)
+			_exit(1);
+		_exit(0);
+	}
+	if (read(ready[0], &byte, 1) != 1)
+		exit(99);
+	for (size_t i = 0; i < 3; i++)
+		say(write_map(pid, maps[i].file, maps[i].text), maps[i].file);
+	if (write(go[1], &byte, 1) != 1)
+		exit(99);
+	waitpid(pid, NULL, 0);
+}
+
+static long clear_no_new_privs(long unused)
+{
+	prctl(PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0);
+	errno = EPERM;
+	return prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0 ? 0 : -1;
+}
+
+static long trace_child(long unused)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+		prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+		pause();
+		_exit(0);
+	}
+	long rc = syscall(SYS_ptrace, 16 /* ATTACH */, pid, 0L, 0L);
+	int code = errno;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	errno = code;
+	return rc;
+}
+
+static long memory_of_init(long unused)
+{
+	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+	return open("/proc/1/mem", O_RDWR);
+}
+
+static void c10(void)
+{
+	in_child("clear no_new_privs", clear_no_new_privs, 0);
+	in_child("trace a child", trace_child, 0);
+	in_child("memory of pid 1", memory_of_init, 0);
+}
+
 const struct probe_case ns_cases[] = {
-    {"C1", c1}, {"C2", c2}, {"C4", c4}, {"C5", c5}, {"C7", c7}, {NULL, NULL},
+    {"C1", c1}, {"C2", c2}, {"C3", c3}, {"C4", c4},   {"C5", c5},
+    {"C6", c6}, {"C7", c7}, {"C8", c8}, {"C10", c10}, {NULL, NULL},
 };

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 from .case import Acts, Broken
 from .host import Host, kill_tree
@@ -71,10 +72,71 @@ class Battery:
             raise Broken(f"no end after {timeout} s: {' '.join(map(str, argv))[-200:]}") from None
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
+    @contextlib.contextmanager
+    def hold(self, argv, ready="fact ready"):
+        """A command that says `ready` at the start of a line and then waits for a line of ours: (process, lines so far).
+        What it says after `process.stdin.write("\\n")` is for the caller; it is killed at the end of the block."""
+        process = self.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             errors="replace")
+        limit = threading.Timer(60, kill_tree, [process.pid])
+        limit.start()
+        lines = []
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith(ready):
+                    break
+            else:
+                raise Broken(f"it never said `{ready}`: {''.join(lines)[-200:]} {process.stderr.read()[-300:]}")
+            yield process, lines
+        finally:
+            limit.cancel()
+            process.terminate()
+            try:
+                process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                kill_tree(process.pid)
+                process.communicate()
+
+    # --- what a sandbox is made of
+
+    @property
+    def rootless(self):
+        return self.config.name == "rootless"
+
+    @property
+    def owner(self):
+        """Who must own on disk what the app owns inside."""
+        return 65534 if self.rootless else 1000
+
+    def folder(self, name):
+        path = f"{self.work}/{name}"
+        os.makedirs(path, exist_ok=True)
+        os.chmod(path, 0o755)
+        return path
+
+    def volume(self, name):
+        """A folder to be bound writable."""
+        path = self.folder(name)
+        os.chown(path, self.owner, self.owner)
+        return path
+
+    def layer(self, name, *links, files=()):
+        """A layer for --layer: links are (path, target), files are (path, content)."""
+        path = self.folder(name)
+        for inside in ("root", *(f"root/{os.path.dirname(p)}".rstrip("/") for p, _ in (*links, *files))):
+            os.makedirs(f"{path}/{inside}", exist_ok=True)
+        for at, target in links:
+            os.symlink(target, f"{path}/root/{at}")
+        for at, content in files:
+            with open(f"{path}/root/{at}", "wb") as f:
+                f.write(content)
+        return path
+
     # --- probes
 
     def arguments(self, case):
-        return [case.id] + ([case.argument(self)] if case.argument else [])
+        return [case.verb or case.id] + ([case.argument(self)] if case.argument else [])
 
     def said(self, done):
         acts = Acts.parse(done.stdout, done.stderr)
@@ -84,24 +146,24 @@ class Battery:
 
     def inside(self, case, *options, **more):
         """The acts of a case in a sandbox. The caller has a descriptor of `/` open, which must not get in (A9)."""
-        options = [*case.options, *options]
+        options = [*(case.options(self) if callable(case.options) else case.options), *options]
         root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-        os.set_inheritable(root, True)
         try:
             return self.said(self.run([*self.box("--timeout", "300s", "--ro-bind", self.probe, "/opt/probe", *options),
-                                       "--", "/opt/probe", *self.arguments(case)], pass_fds=(root,), **more))
+                                       "--", "/opt/probe", *self.arguments(case)],
+                                      env={**self.env, **case.env}, pass_fds=(root, *more.pop("pass_fds", ())), **more))
         finally:
             os.close(root)
 
-    def outside(self, case):
+    def outside(self, case, pass_fds=()):
         """The positive control: as root, in mounts of its own (and more, by case.control)."""
         if case.id not in self.controls:
             root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-            os.set_inheritable(root, True)
             try:
                 argv = ["unshare", "-m", "--propagation", "private", *case.control, self.probe, *self.arguments(case)]
                 process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                           stdin=subprocess.DEVNULL, errors="replace", pass_fds=(root,))
+                                           stdin=subprocess.DEVNULL, errors="replace", pass_fds=(root, *pass_fds),
+                                           env={**os.environ, **case.env})
                 try:
                     out, err = process.communicate(timeout=LIMIT_S)
                 except subprocess.TimeoutExpired:

@@ -40,7 +40,9 @@ class Case:
     cves: tuple = ()
     # for PROBE
     argument: Optional[Callable] = None  # (battery) -> str
-    options: tuple = ()  # of `sandbox run`
+    verb: str = ""  # what the probe is asked for, when it is not the id
+    options: tuple = ()  # of `sandbox run`, or (battery) -> them
+    env: dict = field(default_factory=dict)  # of the caller, inside and outside
     control: tuple = ()  # more namespaces for the control, as options of unshare(1)
     configs: Optional[tuple] = None  # names of the configurations in which it means something; None: all
 
