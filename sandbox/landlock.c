@@ -32,8 +32,9 @@ struct ruleset {
 	__u64 fs, net, scoped;
 };
 
-/* What uid 1000 owns, or may write by mode. */
-static const char *const writable[] = {"/app", "/data", "/dev", "/home", "/opt/venv", "/proc", "/run", "/tmp", "/var"};
+/* What uid 1000 owns, or may write by mode. Not /proc: a launcher without CAP_SYS_RESOURCE cannot set a floor for
+ * oom_score_adj (B10), and nothing else in there is an app's to write. */
+static const char *const writable[] = {"/app", "/data", "/dev", "/home", "/opt/venv", "/run", "/tmp", "/var"};
 
 int landlock_abi(void)
 {

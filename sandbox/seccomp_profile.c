@@ -5,6 +5,7 @@
 #include "sandbox/seccomp_profile.h"
 
 #include <errno.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/personality.h>
@@ -18,8 +19,8 @@ const char *const seccomp_allowed[] = {
     "getpgid", "getpgrp", "getsid", "setpgid", "setsid", "kill", "tkill", "tgkill", "pidfd_open",
     "pidfd_send_signal", "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigqueueinfo", "rt_sigreturn",
     "rt_sigsuspend", "rt_sigtimedwait", "rt_tgsigqueueinfo", "sigaltstack", "pause", "alarm", "restart_syscall",
-    "set_tid_address", "set_robust_list", "get_robust_list", "set_thread_area", "get_thread_area", "arch_prctl",
-    "rseq", "membarrier", "futex", "futex_waitv", "prctl", "seccomp", "landlock_create_ruleset", "landlock_add_rule",
+    "set_tid_address", "set_robust_list", "get_robust_list", "set_thread_area", "get_thread_area", "rseq",
+    "membarrier", "futex", "futex_waitv", "prctl", "landlock_create_ruleset", "landlock_add_rule",
     "landlock_restrict_self", "process_mrelease",
     /* ids: what may change is decided by capabilities, of which there are none */
     "getuid", "geteuid", "getresuid", "getgid", "getegid", "getresgid", "getgroups", "setuid", "setreuid",
@@ -104,6 +105,14 @@ const struct seccomp_rule seccomp_rules[] = {
     {"personality", {{0, FULL, 0xffffffff}}, 0},
     {"personality", {{0, 1, 0}}, EPERM},
     {"personality", {{0, 1, 1}}, EPERM},
+    /* Own filters may be added, for they can only refuse more; a listener would answer calls in the kernel's place: D11. */
+    {"seccomp", {{1, SECCOMP_FILTER_FLAG_NEW_LISTENER, 0}}, 0},
+    {"seccomp", {{1, SECCOMP_FILTER_FLAG_NEW_LISTENER, SECCOMP_FILTER_FLAG_NEW_LISTENER}}, EPERM},
+    /* Thread areas, CET, XSAVE; not the faulting CPUID (0x1012), not the vdso of another ABI (0x2001 to 0x2003): D12. */
+    {"arch_prctl", {{0, FULL, 0x1012}}, EPERM},
+    {"arch_prctl", {{0, FULL & ~0xfffULL, 0x2000}}, EPERM},
+    {"arch_prctl", {{0, 1, 0}}, 0},
+    {"arch_prctl", {{0, 1, 1}}, 0},
     /* A fifo is a file; a device is not ours to make: A13. */
     {"mknod", {{1, S_IFMT, S_IFIFO}}, 0},
     {"mknod", {{1, S_IFMT, S_IFREG}}, 0},
