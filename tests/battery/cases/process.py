@@ -10,6 +10,8 @@ from dataclasses import replace
 from rig.case import Acts, Broken, Escape, judge
 from rig.host import LIBC, descendants, kill_tree, link
 
+from .space import tiocsti_of_exec
+
 
 def everybody(battery, case):
     """E1: signals by number, then to everybody; the victim and the host's process are looked at after each case."""
@@ -157,6 +159,14 @@ def shared_layers(battery, case):
     if escaped:
         raise Escape("; ".join(sorted(escaped)))
     return f"nothing of a neighbour or the host is seen or locked ({acts.blocked.get('fanotify', '?')} for fanotify)"
+
+
+def terminals(battery, case):
+    """E5: on a terminal of the app's own making, and on one that `spacectl exec -t` has made."""
+    text = judge(battery.outside(case), battery.inside(case))
+    if battery.config.name == "host":
+        text += "; in exec -t: " + tiocsti_of_exec(battery, case)
+    return text
 
 
 def orphans(battery, case):

@@ -7,6 +7,8 @@ from dataclasses import replace
 from rig.case import Acts, Broken, Escape, judge
 from rig.host import kill_tree, read
 
+from .space import terminal_swapped, write_while_exec
+
 NAMES = ("proc", "sys", "dev", "tmp", "usr", "run", "app", "etc", "home", "bin", "dev/pts", "dev/shm", "proc/sys")
 CANNOT = 125  # `sandbox run`: the sandbox cannot be made
 
@@ -75,7 +77,8 @@ def hostile_names(battery, case):
             shutil.rmtree(where)
     if not refused and case.id != "A6":
         raise Broken("not one was refused")
-    return f"{tried} images: {refused} refused, {tried - refused} started, resolved inside"
+    more = "; " + terminal_swapped(battery) if case.id == "A6" and battery.config.name == "host" else ""
+    return f"{tried} images: {refused} refused, {tried - refused} started, resolved inside" + more
 
 
 def rename_race(battery, case):
@@ -293,4 +296,5 @@ def own_program(battery, case):
         done = battery.run([*battery.box("--timeout", "60s", "--layer", layer), "--", *argv])
         if done.returncode != CANNOT:
             raise Escape(f"{argv[0]} was run: status {done.returncode}: {done.stdout[:100]}")
-    return judge(battery.outside(case), battery.inside(case)) + "; /proc/self/exe is no program inside"
+    more = "; " + write_while_exec(battery) if battery.config.name == "host" else ""
+    return judge(battery.outside(case), battery.inside(case)) + "; /proc/self/exe is no program inside" + more

@@ -2,7 +2,7 @@
 The CVEs are those that the case answers; the code in sandbox/ that does names the case beside it."""
 from rig.case import DAEMON, PROBE, SETUP, SPACE, attack, probe
 
-from . import abuse, content, files, hammer, net, proc, process, setup, syscalls
+from . import abuse, content, files, hammer, net, proc, process, setup, space, syscalls
 from .missing import missing
 
 CASES = [
@@ -50,7 +50,7 @@ CASES = [
     probe("C3", "setns", "EPERM"),
     probe("C4", "mount overlay, tmpfs, proc", "EPERM, ENOSYS", cves=("CVE-2022-0185", "CVE-2023-0386")),
     probe("C5", "capabilities", "none in five sets, none to be had"),
-    attack("C6", "exec into a running app", "as confined as the app", missing, how=SPACE,
+    attack("C6", "exec into a running app", "as confined as the app", space.confinement, how=SPACE,
            cves=("CVE-2019-10152", "CVE-2022-29162", "CVE-2022-27650")),
     probe("C7", "other ids", "EPERM, EINVAL"),
     probe("C8", "write the id maps", "EPERM"),
@@ -76,11 +76,12 @@ CASES = [
     # --- E: processes, signals, IPC, terminals
     probe("E1", "signals to everybody", "own processes only", argument=lambda b: str(b.host.process.pid),
           run=process.everybody),
-    attack("E2", "trace pid 1 while exec enters", "EPERM, ESRCH", missing, how=SPACE, cves=("CVE-2016-9962",)),
+    attack("E2", "trace pid 1 while exec enters", "EPERM, ESRCH", space.trace_init, how=SPACE, cves=("CVE-2016-9962",)),
     attack("E3", "escape from being stopped", "all dead in time", process.will_not_stop),
     attack("E4", "orphans and zombies", "all reaped", process.storm),
-    probe("E5", "TIOCSTI and its like", "EPERM", cves=("CVE-2017-5226", "CVE-2023-28100")),
-    attack("E6", "floods and escapes on a terminal", "bounded, not injected", missing, how=SPACE),
+    probe("E5", "TIOCSTI and its like", "EPERM", run=process.terminals,
+          cves=("CVE-2017-5226", "CVE-2023-28100")),
+    attack("E6", "floods and escapes on a terminal", "bounded, not injected", space.terminal_floods, how=SPACE),
     attack("E7", "SysV and POSIX IPC", "private, limited, freed", process.ipc),
     attack("E8", "abstract sockets of the host", "none visible", process.abstract),
     attack("E9", "descriptors sent to the daemon", "closed, not leaked; SO_PEERCRED", content.sent_descriptors, how=DAEMON),

@@ -88,6 +88,60 @@ static void e5(void)
 	}
 }
 
+/* `argument`: how often. Whoever starts commands inside for somebody outside is traced and looked at, all the time:
+ * pid 1, and what it has just forked, which still is called "init". */
+static void e2(void)
+{
+	static const char *const files[] = {"mem", "environ", "maps", "exe", "fd/0", "root/."};
+	bool traced = false, any[sizeof files / sizeof *files] = {0};
+	int tries = *argument ? atoi(argument) : 1, why = ESRCH;
+	char path[300], name[32];
+
+	for (int i = 0; i < tries; i++) {
+		DIR *d = opendir("/proc");
+		struct dirent *e;
+
+		traced |= syscall(SYS_ptrace, 0x4206 /* SEIZE */, 1, 0L, 0L) == 0;
+		why = errno;
+		while (d && (e = readdir(d))) {
+			bool init = atoi(e->d_name) == 1;
+
+			snprintf(path, sizeof path, "/proc/%s/comm", e->d_name);
+			int fd = atoi(e->d_name) > 1 ? open(path, O_RDONLY) : -1;
+			ssize_t n = fd < 0 ? 0 : read(fd, name, sizeof name - 1);
+			if (fd >= 0)
+				close(fd);
+			name[n > 0 ? n : 0] = '\0';
+			if (!init && strcmp(name, "init\n") != 0)
+				continue;
+			for (size_t k = 0; k < sizeof files / sizeof *files; k++) {
+				snprintf(path, sizeof path, "/proc/%s/%s", e->d_name, files[k]);
+				fd = open(path, k == 0 ? O_RDWR : O_RDONLY);
+				any[k] |= fd >= 0;
+				if (fd >= 0)
+					close(fd);
+			}
+		}
+		if (d)
+			closedir(d);
+		/* hidden in the list is not hidden by name */
+		for (size_t k = 0; k < sizeof files / sizeof *files; k++) {
+			snprintf(path, sizeof path, "/proc/1/%s", files[k]);
+			int fd = open(path, O_RDONLY);
+			any[k] |= fd >= 0;
+			if (fd >= 0)
+				close(fd);
+		}
+	}
+	fact("tries", "%d", tries);
+	errno = why;
+	say(traced, "ptrace of pid 1");
+	for (size_t k = 0; k < sizeof files / sizeof *files; k++) {
+		errno = ENOENT;
+		say(any[k], files[k]);
+	}
+}
+
 /* Will not be stopped: a session of its own, every signal blocked and ignored. `argument`: how many. */
 static void e3(void)
 {
@@ -379,6 +433,6 @@ static void e12(void)
 }
 
 const struct probe_case process_cases[] = {
-    {"E1", e1}, {"kill-all", kill_all}, {"E3", e3},   {"E4", e4},   {"E5", e5},	  {"E7", e7},
+    {"E1", e1}, {"kill-all", kill_all}, {"E2", e2},   {"E3", e3},   {"E4", e4},	  {"E5", e5}, {"E7", e7},
     {"E8", e8}, {"E10", e10},		{"E11", e11}, {"E12", e12}, {NULL, NULL},
 };

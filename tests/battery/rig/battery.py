@@ -32,6 +32,8 @@ class Battery:
         self.probe = f"{work}/probe"
         shutil.copy(self.tools / "probe", self.probe)
         self.env = {**os.environ, **config.env}
+        self.spaces = set()  # that have been pushed to the daemon
+        self.daemon_used = False  # by the case that runs
         self.boxes = []  # names of the sandboxes that were started
         self.host = Host(work, programs)
         self.stack = contextlib.ExitStack()
@@ -179,6 +181,7 @@ class Battery:
 
     def daemon(self):
         """A running spaced (tests/e2e/harness.py), started when the first case wants one; it ends with the run."""
+        self.daemon_used = True
         if self._daemon is None:
             os.environ["SPACED_BUILD"] = str(self.build)
             from harness import Spaced

@@ -52,6 +52,7 @@ def own_mounts(work):
 
 def run_case(battery, case):
     battery.boxes.clear()
+    battery.daemon_used = False
     before = battery.host.kept()
     try:
         result = Result(CONTAINED, case.run(battery, case))
@@ -66,7 +67,7 @@ def run_case(battery, case):
         place = f"{pathlib.Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
         result = Result(BROKEN, str(e) if isinstance(e, Broken) else f"{type(e).__name__} at {place}: {e}")
     # Processes of a daemon come and go as it works: what it leaves behind is looked at when it has ended.
-    left = battery.host.left(before, battery.boxes) if case.how in (PROBE, SETUP) else []
+    left = [] if battery.daemon_used else battery.host.left(before, battery.boxes)
     wrong = battery.host.harmed() + battery.victim.harmed() + left
     return Result(ESCAPED, "; ".join(wrong + [f"({result.outcome}: {result.text})"])) if wrong else result
 
