@@ -133,6 +133,12 @@ soak:
 	@tests/run soak
 $(B)/tests/battery/walls: $(B)/obj/tests/battery/walls.o $(B)/sandbox.a $(B)/base.a
 	$(link) $^ -pthread $(shell pkg-config --libs $(PKGS_sandbox))
+# The same two without the steps that are in the folder's name, joined by "+": tests/battery/mutations.
+without = $(foreach step,$(subst +, ,$(1)),-Wl,--wrap=$(step))
+$(B)/tests/battery/without-%/sandbox: $(B)/obj/sandbox/cmd/sandbox.o $(B)/obj/tests/battery/without.o $(B)/sandbox.a $(B)/base.a
+	$(link) $(call without,$*) $^ $(shell pkg-config --libs $(PKGS_sandbox))
+$(B)/tests/battery/without-%/walls: $(B)/obj/tests/battery/walls.o $(B)/obj/tests/battery/without.o $(B)/sandbox.a $(B)/base.a
+	$(link) $(call without,$*) $^ -pthread $(shell pkg-config --libs $(PKGS_sandbox))
 
 $(B)/tests/bench/start: $(call objs,$(wildcard tests/bench/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))

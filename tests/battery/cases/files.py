@@ -14,7 +14,7 @@ def on_volume(battery, case, volume, argument, *options):
     case = replace(case, argument=lambda b: argument)
     battery.controls.pop(case.id, None)
     outside = battery.outside(case)
-    return outside, battery.inside(case, *(options or ("--bind", volume, volume)))
+    return outside, battery.inside(case, *(options or (battery.bind, volume, volume)))
 
 
 def nodes(battery, case):

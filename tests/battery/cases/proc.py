@@ -36,8 +36,11 @@ def membership(battery, case):
         after = read(f"/proc/{pid}/cgroup")
     if before != after:
         raise Escape(f"moved from {before!r} to {after!r}")
-    if not battery.rootless and f"/run-{process.pid}" not in before:
-        raise Escape(f"in no group of its own: {before!r}")
+    lines_of = [line.split(":", 2) for line in before.splitlines()]
+    limits = [path for _, kinds, path in lines_of if {"memory", "pids", "cpu"} & set(kinds.split(","))]
+    for path in limits or [path for _, kinds, path in lines_of if not kinds]:
+        if not battery.rootless and not path.endswith(f"/run-{process.pid}"):
+            raise Escape(f"not in groups of its own: {before!r}")
     return judge(outside, Acts.parse("".join(lines))) + "; membership unchanged"
 
 

@@ -88,7 +88,7 @@ def rename_race(battery, case):
     for name in ("volume/swap",):
         os.makedirs(f"{root}/{name}", exist_ok=True)
     os.symlink(canary.path, f"{root}/volume/link")
-    walls = str(battery.tools / "walls")
+    walls = battery.walls
 
     def made(verb, times):
         done = subprocess.run([walls, verb, root, str(times)], capture_output=True, text=True, timeout=300)
@@ -223,7 +223,7 @@ def source_swapped(battery, case):
             with open(f"{base}/{name}/name", "w") as f:
                 f.write(name + "\n")
         shim = [str(battery.tools / "shim"), battery.config.shim] if battery.config.shim else []
-        process = subprocess.Popen([*shim, str(battery.tools / "walls"), verb, f"{base}/checked", f"{base}/other"],
+        process = subprocess.Popen([*shim, battery.walls, verb, f"{base}/checked", f"{base}/other"],
                                    env=battery.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
         out = ""

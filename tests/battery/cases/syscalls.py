@@ -30,6 +30,8 @@ def every_call(battery, case):
     if os.environ.get("BATTERY_GOLDEN"):
         write_golden(inside.facts, golden)
         golden = read_golden()
+    if battery.config.shim == "no-openat2":
+        golden[437] = {"ENOSYS"}
     outside = battery.outside(case)
     wrong = [f"{n}: {inside.facts.get(str(n))}" for n in range(601)
              if inside.facts.get(str(n)) not in golden.get(n, {"ENOSYS"})]
@@ -96,7 +98,7 @@ def landlock_alone(battery, case):
         for name in ("file", "victim"):
             with open(f"{host}/{name}", "w") as f:
                 f.write("x")
-        done = subprocess.run([str(battery.tools / "walls"), verb, host, root], capture_output=True, text=True,
+        done = subprocess.run([battery.walls, verb, host, root], capture_output=True, text=True,
                               timeout=60)
         results[verb] = Acts.parse(done.stdout, done.stderr)
         if done.returncode or not results[verb]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 
-from .case import Acts, Broken
+from .case import Acts, Broken, Escape, Inapplicable
 from .host import Host, kill_tree
 from .tenants import LIMITS, POISON, Tenants
 from .victim import Victim
@@ -29,6 +29,7 @@ class Battery:
         self.build = pathlib.Path(build if config.build == "build" else ROOT / config.build)
         self.sandbox = os.environ.get("SANDBOX", str(self.build / "sandbox")) if config.build == "build" else str(
             self.build / "sandbox")
+        self.walls = os.environ.get("BATTERY_WALLS", str(self.tools / "walls"))
         self.probe = f"{work}/probe"
         shutil.copy(self.tools / "probe", self.probe)
         self.env = {**os.environ, **config.env}
@@ -72,6 +73,8 @@ class Battery:
             kill_tree(process.pid)
             process.communicate()
             raise Broken(f"no end after {timeout} s: {' '.join(map(str, argv))[-200:]}") from None
+        if "AddressSanitizer" in err or "runtime error:" in err:
+            raise Escape(f"the launcher: {err[:600]}")
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     @contextlib.contextmanager
@@ -89,7 +92,9 @@ class Battery:
                 if line.startswith(ready):
                     break
             else:
-                raise Broken(f"it never said `{ready}`: {''.join(lines)[-200:]} {process.stderr.read()[-300:]}")
+                said = process.stderr.read()
+                self.refused_by_kernel(said)
+                raise Broken(f"it never said `{ready}`: {''.join(lines)[-200:]} {said[-300:]}")
             yield process, lines
         finally:
             limit.cancel()
@@ -101,6 +106,16 @@ class Battery:
                 process.communicate()
 
     # --- what a sandbox is made of
+
+    @property
+    def bind(self):
+        """The option for a folder that does not need to be written: without mount_setattr writable ones are refused."""
+        return "--ro-bind" if self.config.shim == "legacy-mount" else "--bind"
+
+    def refused_by_kernel(self, stderr):
+        """A start that this configuration refuses, with that reason, is not one that failed."""
+        if self.config.shim == "legacy-mount" and "has no mount_setattr(2)" in stderr:
+            raise Inapplicable("without mount_setattr(2) the launcher refuses a folder that is written")
 
     @property
     def rootless(self):
@@ -128,6 +143,8 @@ class Battery:
         path = self.folder(name)
         for inside in ("root", *(f"root/{os.path.dirname(p)}".rstrip("/") for p, _ in (*links, *files))):
             os.makedirs(f"{path}/{inside}", exist_ok=True)
+        if os.path.isdir(f"{path}/root/opt"):  # whose owner the launcher may not be: the probe's place is made here
+            open(f"{path}/root/opt/probe", "wb").close()
         for at, target in links:
             os.symlink(target, f"{path}/root/{at}")
         for at, content in files:
@@ -141,6 +158,7 @@ class Battery:
         return [case.verb or case.id] + ([case.argument(self)] if case.argument else [])
 
     def said(self, done):
+        self.refused_by_kernel(done.stderr)
         acts = Acts.parse(done.stdout, done.stderr)
         if not acts or done.returncode == 99:
             raise Broken(f"the probe said nothing (status {done.returncode}): {done.stderr.strip()[-400:]}")
