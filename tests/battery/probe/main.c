@@ -58,14 +58,14 @@ void fact(const char *name, const char *fmt, ...)
 	fflush(stdout);
 }
 
-static const struct probe_case *const groups[] = {fs_cases,	 proc_cases, ns_cases,	 syscall_cases,
-						  process_cases, net_cases,  abuse_cases};
+static const struct probe_case *const groups[] = {fs_cases,	 proc_cases, ns_cases,	  syscall_cases,
+						  process_cases, net_cases,  abuse_cases, NULL};
 
 int main(int argc, char **argv)
 {
 	if (argc > 2)
 		argument = argv[2];
-	for (size_t g = 0; argc > 1 && g < sizeof groups / sizeof *groups; g++)
+	for (size_t g = 0; argc > 1 && groups[g]; g++)
 		for (const struct probe_case *c = groups[g]; c->name; c++)
 			if (strcmp(c->name, argv[1]) == 0) {
 				c->run();

@@ -240,7 +240,8 @@ static void d10(void)
 	fact("tee", "%zd", tee(one[0], two[1], 1, 0));
 	if (write(one[1], "changed", 7) != 7 || write(two[1], "changed", 7) != 7)
 		exit(99);
-	connect(udp, (struct sockaddr *)&to, sizeof to);
+	if (connect(udp, (struct sockaddr *)&to, sizeof to) < 0)
+		fact("connect", "%d", errno);
 	fact("to a socket", "%zd", splice(one[0], NULL, udp, NULL, 8, 0));
 	at = 0;
 	fact("sendfile", "%zd", sendfile(udp, fd, &at, 4096));
