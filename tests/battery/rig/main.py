@@ -67,7 +67,8 @@ def run_case(battery, case):
         place = f"{pathlib.Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
         result = Result(BROKEN, str(e) if isinstance(e, Broken) else f"{type(e).__name__} at {place}: {e}")
     # Processes of a daemon come and go as it works: what it leaves behind is looked at when it has ended.
-    left = [] if battery.daemon_used else battery.host.left(before, battery.boxes)
+    quiet = case.how in (PROBE, SETUP) and not battery.daemon_used
+    left = battery.host.left(before, battery.boxes) if quiet else []
     wrong = battery.host.harmed() + battery.victim.harmed() + left
     return Result(ESCAPED, "; ".join(wrong + [f"({result.outcome}: {result.text})"])) if wrong else result
 
