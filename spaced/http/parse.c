@@ -127,7 +127,7 @@ static int on_headers_complete(llhttp_t *p)
 	r->length = r->has_length ? p->content_length : 0;
 	r->keep_alive = r->http11 && llhttp_should_keep_alive(p);
 	r->head_done = true;
-	/* No protocol but HTTP is spoken here: an Upgrade is not followed (RFC 9110 §7.8). */
+	/* The parser follows no Upgrade (RFC 9110 §7.8); a handler may leave HTTP by http_hand_over(). */
 	p->upgrade = 0;
 	if (str_eq(r->method, "CONNECT"))
 		r->bad_head = 405;

@@ -128,6 +128,29 @@ def test_push_serve_restart_stop(rootless, repo):
     wait_for("no process to be left", lambda: not ours(), 20)
 
 
+def test_a_command_inside(rootless, repo):
+    """It needs no privilege: the app's own pid 1 starts it."""
+    rootless.push_ok(repo(files=app_files()), "alice", "app")
+    rootless.get_ok("alice", "app")
+    ctl = [*become(), str(BUILD / "spacectl"), "--state", str(rootless.state), "exec"]
+    script = "cat; id -u; grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; echo again >/dev/stdout; exit 7"
+    done = subprocess.run([*ctl, "alice/app", "--", "sh", "-c", script], input="in\n", text=True, capture_output=True, timeout=60)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "in\n1000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nagain\n"
+    done = subprocess.run([*ctl, "-t", "alice/app", "--", "tty"], stdin=subprocess.DEVNULL, text=True, capture_output=True,
+                          timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "/dev/pts/0"), done.stderr
+    # CVE-2019-5736: the program may belong to the one id that is mapped
+    before = (BUILD / "spaced").read_bytes()
+    attack = ("printf '#!/proc/self/exe\\n' >/tmp/x; chmod +x /tmp/x; ln -sf /proc/self/exe /tmp/y;"
+              " for i in 1 2 3; do /tmp/x; : >/proc/1/exe; done")
+    subprocess.run([*ctl, "alice/app", "--", "sh", "-c", attack], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    for program in ("/tmp/x", "/tmp/y"):
+        done = subprocess.run([*ctl, "alice/app", "--", program], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        assert done.returncode == 126, done
+    assert (BUILD / "spaced").read_bytes() == before
+
+
 def test_killed_with_its_monitors(rootless, repo):
     """Whatever dies, the next start finds what still runs, also an app that nobody watches any more."""
     rootless.push_ok(repo(files=whoami_app()), "alice", "app")
