@@ -168,11 +168,12 @@ def test_not_over_the_network(spaced, app):
     """Neither an admin's token nor descriptors get anything on the public side."""
     assert spaced.spacectl("user", "add", "exec-admin", "--admin")[0] == 0
     token = spaced.spacectl("token", "add", "exec-admin", check=True)[1].strip()
-    body = json.dumps({"argv": ["id"]})
+    body = json.dumps({"argv": ["touch", "/tmp/from-the-network"]})
     head = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     for extra in ({}, {"Connection": "Upgrade", "Upgrade": "spaced-exec"}):
         answer = spaced.request("POST", f"/api/spaces/{app}/exec", headers={**head, **extra}, body=body)
         assert answer.status in (403, 400), (answer.status, answer.text)
+    assert run(spaced, app, "ls", "/tmp/from-the-network").returncode == 2, "it was not even begun"
 
 
 def raw_request(path, app, fds=(), headers=b"Connection: Upgrade\r\nUpgrade: spaced-exec\r\n", body=b'{"argv":["id"]}'):
