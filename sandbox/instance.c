@@ -89,9 +89,16 @@ static int open_sources(struct start *st, struct err *err)
 	src->top = -1;
 	if (spec->top && open_volume(s, spec->top, &src->top, err) < 0)
 		return -1;
-	for (size_t k = 0; k < spec->nbinds; k++)
-		if (open_volume(s, spec->binds[k].volume, &src->binds[k], err) < 0)
+	for (size_t k = 0; k < spec->nbinds; k++) {
+		int volume;
+		if (open_volume(s, spec->binds[k].volume, &volume, err) < 0)
 			return -1;
+		src->binds[k] = volume;
+		/* what the app sees of its data is its own folder, not the file system's lost+found */
+		if (volume_is_data(spec->binds[k].volume) &&
+		    (src->binds[k] = openat(volume, "root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+			return err_set(err, errno, "open volume %s", spec->binds[k].volume);
+	}
 	return 0;
 }
 

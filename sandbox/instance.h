@@ -164,6 +164,7 @@ struct volume_call {
 	char name[SANDBOX_NAME_MAX + 1];
 	char to[SANDBOX_NAME_MAX + 1];
 	uint64_t bytes;
+	bool used; /* by a sandbox */
 };
 int upkeep_volume(struct spawn *s, const struct volume_call *call, job_done done, struct err *err);
 void upkeep_volume_done(struct spawn *s, void *ctx, struct buf *result, const struct err *err);

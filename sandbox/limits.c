@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define MIB (1ULL << 20)
 #define MINUTE_MS 60000
 #define HOUR_MS (60ULL * MINUTE_MS)
 #define SLOW_PERCENT 50 /* of a minute held back: more than a burst */
@@ -114,13 +115,14 @@ static void look_cpu(struct limit_watch *w, const struct cgroup_stats *s, uint64
 		w->slow = false;
 }
 
-/* Full is when the last percent is begun; no more when a twentieth is free again. */
+/* Full is when the last percent is begun, or the last MiB: most writes want more. No more when a twentieth is free again. */
 static void look_disk(struct limit_watch *w, const struct disk_usage *d, enum limit_kind k, uint64_t now, limit_say say,
 		      void *ctx)
 {
 	const char *name = k == LIMIT_DATA ? USAGE_DATA : "disk";
 	char used[16], size[16], text[LIMIT_SENTENCE];
-	bool bytes = d->size && d->used >= d->size - d->size / 100;
+	uint64_t left = d->size - d->used;
+	bool bytes = d->size && (left <= d->size / 100 || (left < MIB && left <= d->size / 20));
 	bool inodes = d->inodes && d->inodes_used >= d->inodes - d->inodes / 100;
 
 	if ((bytes || inodes) && !w->full[k] && may(w, k, now)) {
@@ -134,7 +136,7 @@ static void look_disk(struct limit_watch *w, const struct disk_usage *d, enum li
 				 d->inodes_used, d->inodes);
 		say(ctx, k, text);
 	}
-	bool room = d->used < d->size - d->size / 20;
+	bool room = left > d->size / 20;
 	bool names = !d->inodes || d->inodes_used < d->inodes - d->inodes / 20;
 	if (room && names)
 		w->full[k] = false;

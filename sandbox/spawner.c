@@ -430,7 +430,7 @@ static int verb_volume(struct request *q, struct err *err)
 	struct volume_call c = {.s = q->s, .id = q->f->id, .verb = q->f->type};
 
 	memcpy(c.name, q->name, sizeof c.name);
-	if (c.verb == SPAWN_VOLUME_CREATE)
+	if (c.verb == SPAWN_VOLUME_CREATE || c.verb == SPAWN_VOLUME_ENSURE)
 		c.bytes = get_u64(&q->r);
 	if (c.verb == SPAWN_VOLUME_RENAME)
 		get_str(&q->r, c.to, sizeof c.to);
@@ -444,6 +444,7 @@ static int verb_volume(struct request *q, struct err *err)
 	    (c.verb == SPAWN_VOLUME_RENAME && spawn_volume_used(q->s, c.name, true)) ||
 	    (c.verb == SPAWN_VOLUME_REMOVE && spawn_volume_used(q->s, c.name, false)))
 		return err_set(err, EBUSY, "volume %s", c.name);
+	c.used = spawn_volume_used(q->s, c.name, false);
 	return upkeep_volume(q->s, &c, upkeep_volume_done, err);
 }
 
@@ -533,6 +534,7 @@ static const struct verb {
     [SPAWN_VOLUME_CREATE] = {verb_volume, true, false},
     [SPAWN_VOLUME_RENAME] = {verb_volume, true, false},
     [SPAWN_VOLUME_REMOVE] = {verb_volume, true, false},
+    [SPAWN_VOLUME_ENSURE] = {verb_volume, true, false},
     [SPAWN_PEER] = {verb_peer, false, false},
     [SPAWN_VOLUME_LIST] = {verb_volume_list, false, false},
     [SPAWN_EXEC] = {verb_exec, true, false},

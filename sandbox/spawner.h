@@ -43,6 +43,9 @@ enum spawn_verb {
 	SPAWN_EXEC_SIGNAL, /* {str name, u32 exec, u32 signal}; signal 0: nobody is there any more, SIGHUP and five
 			      seconds later SIGKILL -> {} */
 
+	SPAWN_VOLUME_ENSURE, /* {str name data-*, u64 bytes} -> {} it is there, with at least so many; EBUSY: it can be
+				     grown only when nobody uses it */
+
 	SPAWN_OK = 100,
 	SPAWN_ERROR = 101,  /* {u32 errno, str message} */
 	SPAWN_EXITED = 102, /* event, id 0: {str name, exit record} */

@@ -66,6 +66,8 @@ static int volume_work(void *arg, struct buf *result, struct err *err)
 		return volume_rename(v, c->name, c->to, err);
 	case SPAWN_VOLUME_REMOVE:
 		return volume_remove(v, c->name, err);
+	case SPAWN_VOLUME_ENSURE:
+		return volume_ensure(v, c->name, c->bytes, c->used, err);
 	case SPAWN_VOLUME_LIST:
 		volume_list(v, result);
 		return 0;
@@ -80,6 +82,8 @@ void upkeep_volume_done(struct spawn *s, void *ctx, struct buf *result, const st
 
 	if (!err && (c->verb == SPAWN_VOLUME_RENAME || c->verb == SPAWN_VOLUME_REMOVE))
 		forget_mounted(s, c->name);
+	if (c->verb == SPAWN_VOLUME_ENSURE) /* it may be mounted for that; else it is found out */
+		spawn_note_mounted(s, c->name);
 	if (c->id == 0) {
 		if (err && err->code != EBUSY)
 			log_warn("%s", err->msg);

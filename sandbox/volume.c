@@ -1,6 +1,7 @@
 /* See volume.h. */
 #include "sandbox/volume.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -20,7 +21,11 @@
 
 #define NEW ".new-"	     /* prefix while being made */
 #define TEMPLATE ".template" /* what mkfs puts into a new volume */
+#define TEMPLATE_DATA ".template-data"
 #define MNT ".mnt"
+#define BLOCK 4096U
+#define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t) /* in no header of the system */
+#define APP_UID 1000
 
 bool volume_loop_devices(void)
 {
@@ -49,6 +54,18 @@ static void remove_unfinished(int dirfd)
 			io_remove_tree(dirfd, e->d_name);
 }
 
+/* The folder is the app's own. Where only the caller's id exists, it is that already. */
+static int give_to_app(const struct volumes *v, const char *path, struct err *err)
+{
+	uint32_t owner = ids_base(0) + APP_UID;
+
+	if (!ids_host_root() && ids_base(0) == 0)
+		return 0;
+	if (fchownat(v->dirfd, path, owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_set(err, errno, "owner of folder %s", path);
+	return 0;
+}
+
 int volumes_open(const char *state, struct volumes *v, struct err *err)
 {
 	*v = (struct volumes){.dir = xasprintf("%s/volumes", state), .dirfd = -1, .images = volume_loop_devices()};
@@ -61,7 +78,9 @@ int volumes_open(const char *state, struct volumes *v, struct err *err)
 	}
 	if (mkdir_err(v->dirfd, MNT, 0700, err) < 0 || mkdir_err(v->dirfd, TEMPLATE, 0755, err) < 0 ||
 	    mkdir_err(v->dirfd, TEMPLATE "/root", 0755, err) < 0 ||
-	    mkdir_err(v->dirfd, TEMPLATE "/work", 0700, err) < 0)
+	    mkdir_err(v->dirfd, TEMPLATE "/work", 0700, err) < 0 || mkdir_err(v->dirfd, TEMPLATE_DATA, 0755, err) < 0 ||
+	    mkdir_err(v->dirfd, TEMPLATE_DATA "/root", 0755, err) < 0 ||
+	    (v->images && give_to_app(v, TEMPLATE_DATA "/root", err) < 0))
 		goto fail;
 	remove_unfinished(v->dirfd);
 	return 0;
@@ -88,6 +107,11 @@ static void file_name(const struct volumes *v, const char *prefix, const char *n
 	snprintf(out, SANDBOX_NAME_MAX + 16, "%s%s%s", prefix, name, suffix(v));
 }
 
+bool volume_is_data(const char *name)
+{
+	return strncmp(name, VOLUME_DATA, strlen(VOLUME_DATA)) == 0;
+}
+
 bool volume_exists(const struct volumes *v, const char *name)
 {
 	char file[SANDBOX_NAME_MAX + 16];
@@ -96,35 +120,22 @@ bool volume_exists(const struct volumes *v, const char *name)
 	return faccessat(v->dirfd, file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static int make_image(const struct volumes *v, const char *file, uint64_t bytes, struct err *err)
+/* An inode per 8 KiB: node_modules. A journal for what must survive, and room to grow a thousandfold. */
+static int make_image(const struct volumes *v, const char *file, uint64_t bytes, bool data, struct err *err)
 {
 	cleanup_free char *path = xasprintf("%s/%s", v->dir, file);
-	cleanup_free char *template = xasprintf("%s/" TEMPLATE, v->dir);
+	cleanup_free char *template = xasprintf("%s/%s", v->dir, data ? TEMPLATE_DATA : TEMPLATE);
 	cleanup_close int fd = openat(v->dirfd, file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	/* No journal: a volume is either flushed and then only read, or scratch. An inode per 8 KiB: node_modules. */
-	const char *const argv[] = {"mkfs.ext4",
-				    "-q",
-				    "-F",
-				    "-b",
-				    "4096",
-				    "-I",
-				    "256",
-				    "-i",
-				    "8192",
-				    "-m",
-				    "0",
-				    "-O",
-				    "^has_journal,^resize_inode",
-				    "-E",
-				    "lazy_itable_init=1,nodiscard,root_owner=0:0",
-				    "-d",
-				    template,
-				    path,
-				    NULL};
+	const char *features = data ? "has_journal,resize_inode" : "^has_journal,^resize_inode";
+	const char *const argv[] = {
+	    "mkfs.ext4", "-q",	   "-F",     "-b",   "4096",
+	    "-I",	 "256",	   "-i",     "8192", "-m",
+	    "0",	 "-O",	   features, "-E",   "lazy_itable_init=1,nodiscard,root_owner=0:0",
+	    "-d",	 template, path,     NULL};
 
 	if (fd < 0)
 		return err_set(err, errno, "create %s", path);
-	if (ftruncate(fd, (off_t)(bytes & ~4095ULL)) < 0)
+	if (ftruncate(fd, (off_t)(bytes / BLOCK * BLOCK)) < 0)
 		return err_set(err, errno, "size of %s", path);
 	return worker_exec(argv, 0, err);
 }
@@ -141,7 +152,7 @@ static int make_one(const struct volumes *v, const char *path, mode_t mode, stru
 	return 0;
 }
 
-static int make_folder(const struct volumes *v, const char *file, struct err *err)
+static int make_folder(const struct volumes *v, const char *file, bool data, struct err *err)
 {
 	char sub[SANDBOX_NAME_MAX + 32];
 
@@ -149,6 +160,8 @@ static int make_folder(const struct volumes *v, const char *file, struct err *er
 		return -1;
 	snprintf(sub, sizeof sub, "%s/root", file);
 	if (make_one(v, sub, 0755, err) < 0)
+		return -1;
+	if (data && give_to_app(v, sub, err) < 0)
 		return -1;
 	snprintf(sub, sizeof sub, "%s/work", file);
 	return make_one(v, sub, 0700, err);
@@ -159,13 +172,14 @@ int volume_create(const struct volumes *v, const char *name, uint64_t bytes, str
 	char file[SANDBOX_NAME_MAX + 16];
 	char fresh[SANDBOX_NAME_MAX + 16];
 
-	if (bytes < VOLUME_MIN_BYTES || bytes > VOLUME_MAX_BYTES)
+	if (bytes < (volume_is_data(name) ? VOLUME_DATA_MIN_BYTES : VOLUME_MIN_BYTES) || bytes > VOLUME_MAX_BYTES)
 		return err_set(err, EINVAL, "volume %s: size %llu", name, (unsigned long long)bytes);
 	file_name(v, "", name, file);
 	file_name(v, NEW, name, fresh);
 	if (volume_exists(v, name))
 		return err_set(err, EEXIST, "volume %s", name);
-	if ((v->images ? make_image(v, fresh, bytes, err) : make_folder(v, fresh, err)) < 0)
+	bool data = volume_is_data(name);
+	if ((v->images ? make_image(v, fresh, bytes, data, err) : make_folder(v, fresh, data, err)) < 0)
 		goto fail;
 	if (renameat2(v->dirfd, fresh, v->dirfd, file, RENAME_NOREPLACE) < 0) {
 		err_set(err, errno, "volume %s", name);
@@ -272,12 +286,28 @@ static int lock_image(const struct volumes *v, const char *file, struct err *err
 	return fd;
 }
 
-/* ext4 without a journal: s_state says whether it was unmounted (ext4 on-disk layout, "The Super Block"). */
+/* ext4 on-disk layout, "The Super Block". Without a journal s_state says whether it was unmounted; with one the flag
+ * "recover" of s_feature_incompat does, and s_state whether an error was found. */
 static bool unclean(int img)
 {
-	uint8_t state[2];
+	uint8_t b[1024];
 
-	return pread(img, state, sizeof state, 1024 + 0x3a) == (ssize_t)sizeof state && !(state[0] & 1);
+	if (pread(img, b, sizeof b, 1024) != (ssize_t)sizeof b)
+		return false;
+	bool journal = b[0x5c] & 0x4, recover = b[0x60] & 0x4, valid = b[0x3a] & 1, error = b[0x3a] & 2;
+	return !valid || (journal && (recover || error));
+}
+
+/* What is scratch is made whole at any price. Of data only what is safe is repaired; the rest is for a person to decide. */
+static int check_image(const struct volumes *v, const char *file, bool data, struct err *err)
+{
+	cleanup_free char *path = xasprintf("%s/%s", v->dir, file);
+	const char *const argv[] = {"e2fsck", data ? "-p" : "-y", "-f", path, NULL};
+
+	if (worker_exec(argv, 1, err) == 0)
+		return 0;
+	return data ? err_prefix(err, "check volume %s (`e2fsck -f %s` asks what to do)", file, path)
+		    : err_prefix(err, "check volume %s", file);
 }
 
 static int mount_ext4(const char *device, const char *at)
@@ -297,12 +327,8 @@ static int attach_and_mount(const struct volumes *v, const char *file, const cha
 		return err_set(err, errno, "open volume %s", file);
 	cleanup_close int dev = loop_find(&st, loop);
 	if (dev < 0) {
-		if (unclean(img)) {
-			cleanup_free char *image = xasprintf("%s/%s", v->dir, file);
-			const char *const argv[] = {"e2fsck", "-f", "-y", image, NULL};
-			if (worker_exec(argv, 1, err) < 0)
-				return err_prefix(err, "check volume %s", file);
-		}
+		if (unclean(img) && check_image(v, file, volume_is_data(file), err) < 0)
+			return -1;
 		dev = loop_attach(img, loop, err);
 		if (dev < 0)
 			return -1;
@@ -353,17 +379,6 @@ static int unmount(const struct volumes *v, const char *name, bool detach, struc
 	return 0;
 }
 
-int volume_unmount(const struct volumes *v, const char *name, struct err *err)
-{
-	char file[SANDBOX_NAME_MAX + 16];
-
-	if (!v->images || !volume_exists(v, name))
-		return 0;
-	file_name(v, "", name, file);
-	cleanup_close int lock = lock_image(v, file, err);
-	return lock < 0 ? -1 : unmount(v, name, false, err);
-}
-
 /* Everything written is on disk, and what was freed inside is given back to the host. */
 static int flush(const struct volumes *v, const char *name, const char *file, struct err *err)
 {
@@ -383,6 +398,22 @@ static int flush(const struct volumes *v, const char *name, const char *file, st
 			return err_set(err, errno, "flush volume %s", name);
 	}
 	return 0;
+}
+
+int volume_unmount(const struct volumes *v, const char *name, struct err *err)
+{
+	char file[SANDBOX_NAME_MAX + 16];
+
+	if (!v->images || !volume_exists(v, name))
+		return 0;
+	file_name(v, "", name, file);
+	cleanup_close int lock = lock_image(v, file, err);
+	if (lock < 0)
+		return -1;
+	if (volume_is_data(name))
+		flush(v, name, file,
+		      err); /* what was deleted inside is the host's again; not flushed, it stays unclean */
+	return unmount(v, name, false, err);
 }
 
 int volume_rename(const struct volumes *v, const char *from, const char *to, struct err *err)
@@ -427,6 +458,90 @@ int volume_remove(const struct volumes *v, const char *name, struct err *err)
 	}
 	int r = io_remove_tree(v->dirfd, file);
 	return r < 0 ? err_set(err, -r, "remove volume %s", name) : 0;
+}
+
+/* -- growing ------------------------------------------------------------------------------------------------------ */
+
+/* Of the file system, not of the file: a growth may have been cut short between the two. */
+static uint64_t fs_bytes(int img)
+{
+	uint32_t lo, hi;
+
+	if (pread(img, &lo, sizeof lo, 1024 + 0x4) != (ssize_t)sizeof lo ||
+	    pread(img, &hi, sizeof hi, 1024 + 0x150) != (ssize_t)sizeof hi)
+		return 0;
+	return ((uint64_t)le32toh(hi) << 32 | le32toh(lo)) * BLOCK;
+}
+
+static int grow_file(const struct volumes *v, const char *file, uint64_t bytes, struct err *err)
+{
+	cleanup_close int img = openat(v->dirfd, file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	struct stat st;
+
+	if (img < 0 || fstat(img, &st) < 0)
+		return err_set(err, errno, "open volume %s", file);
+	if ((uint64_t)st.st_size < bytes && ftruncate(img, (off_t)bytes) < 0)
+		return err_set(err, errno, "size of volume %s", file);
+	return 0;
+}
+
+/* While it is mounted. */
+static int grow_mounted(const struct volumes *v, const char *name, const char *file, uint64_t bytes, struct err *err)
+{
+	cleanup_free char *at = xasprintf(MNT "/%s", name);
+	cleanup_close int mount = volume_mount(v, name, err);
+	uint64_t blocks = bytes / BLOCK;
+	char loop[32];
+	struct stat st;
+
+	if (mount < 0)
+		return -1;
+	cleanup_close int lock = lock_image(v, file, err);
+	if (lock < 0 || grow_file(v, file, bytes, err) < 0)
+		return -1;
+	cleanup_close int dev = fstat(lock, &st) == 0 ? loop_find(&st, loop) : -1;
+	cleanup_close int fs = openat(v->dirfd, at, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (dev < 0 || fs < 0 || ioctl(dev, LOOP_SET_CAPACITY, 0UL) < 0)
+		return err_set(err, errno, "size of the loop device of volume %s", name);
+	if (ioctl(fs, EXT4_IOC_RESIZE_FS, &blocks) < 0)
+		return err_set(err, errno == EPERM ? EBUSY : errno, "grow volume %s while it is in use", name);
+	return syncfs(fs) < 0 ? err_set(err, errno, "flush volume %s", name) : 0;
+}
+
+static int grow_unmounted(const struct volumes *v, const char *name, const char *file, uint64_t bytes, struct err *err)
+{
+	cleanup_free char *path = xasprintf("%s/%s", v->dir, file);
+	const char *const argv[] = {"resize2fs", path, NULL};
+	char loop[32];
+	struct stat st;
+
+	if (volume_unmount(v, name, err) < 0)
+		return -1;
+	cleanup_close int lock = lock_image(v, file, err);
+	if (lock < 0)
+		return -1;
+	cleanup_close int dev = fstat(lock, &st) == 0 ? loop_find(&st, loop) : -1;
+	if (dev >= 0)
+		return err_set(err, EBUSY, "grow volume %s", name);
+	if (grow_file(v, file, bytes, err) < 0 || check_image(v, file, true, err) < 0)
+		return -1;
+	return worker_exec(argv, 0, err) < 0 ? err_prefix(err, "grow volume %s", name) : 0;
+}
+
+int volume_ensure(const struct volumes *v, const char *name, uint64_t bytes, bool used, struct err *err)
+{
+	char file[SANDBOX_NAME_MAX + 16];
+
+	bytes = bytes / BLOCK * BLOCK;
+	if (!volume_is_data(name) || bytes > VOLUME_MAX_BYTES)
+		return err_set(err, EINVAL, "volume %s: size %llu", name, (unsigned long long)bytes);
+	if (!volume_exists(v, name))
+		return volume_create(v, name, bytes, err);
+	file_name(v, "", name, file);
+	cleanup_close int img = v->images ? openat(v->dirfd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+	if (img < 0 || fs_bytes(img) >= bytes)
+		return 0;
+	return used ? grow_mounted(v, name, file, bytes, err) : grow_unmounted(v, name, file, bytes, err);
 }
 
 /* -- usage -------------------------------------------------------------------------------------------------------- */

@@ -42,6 +42,7 @@ static const struct option_row rows[] = {
     OPT("cpus", CPUS, cpu_milli, "2", "CPUs of a running app"),
     OPT("pids", COUNT, pids, "1024", "processes and threads of a running app"),
     OPT("disk", SIZE, disk, "10G", "disk that a running app may write; lost when it restarts"),
+    OPT("data-max", SIZE, data_max, "20G", "the most that a Space may ask for as persistent storage (/data)"),
     OPT("io", SIZE, io, "0", "bytes per second that an app may read, and write, from and to disks; 0: unlimited"),
     OPT("startup-timeout", DURATION, startup_timeout_s, "30m",
 	"from start to healthy, unless README.md says otherwise"),

@@ -26,8 +26,9 @@ struct config {
 	uint64_t memory;
 	uint32_t cpu_milli;
 	uint32_t pids;
-	uint64_t disk; /* writable top of an instance, bytes */
-	uint64_t io;   /* bytes per second of its disks, read and written each; 0: unlimited */
+	uint64_t disk;	   /* writable top of an instance, bytes */
+	uint64_t data_max; /* of a Space's persistent volume */
+	uint64_t io;	   /* bytes per second of its disks, read and written each; 0: unlimited */
 	uint32_t
 	    startup_timeout_s; /* README's startup_duration_timeout may lower or raise it up to startup_timeout_max_s */
 	uint32_t startup_timeout_max_s;

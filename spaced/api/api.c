@@ -182,6 +182,7 @@ static void on_close(struct http_req *r, void *ctx)
 	(void)r;
 	logs_stream_free(c->stream);
 	exec_call_gone(c->exec);
+	usage_call_gone(c->usage);
 	user_release(&c->me);
 	space_release(&c->space);
 	for (size_t i = 0; i < API_VARS; i++)

@@ -58,7 +58,8 @@ struct call {
 	struct space space; /* of the SPACE_ routes */
 	char *vars[API_VARS];
 	json_t *body;
-	struct stream *stream; /* of a log follower */
+	struct stream *stream;	  /* of a log follower */
+	struct usage_wait *usage; /* figures that are waited for */
 	struct exec_session *exec;
 };
 
@@ -99,6 +100,11 @@ void space_host_get(struct call *c);
 void space_restart(struct call *c);
 void space_pause(struct call *c);
 void space_egress_set(struct call *c);
+void space_storage_set(struct call *c);
+void space_storage_off(struct call *c);
+void space_usage_get(struct call *c);
+void usage_call_gone(struct usage_wait *u); /* its call is over */
+void call_runtime_now(struct call *c);	    /* answers with the runtime as it is in the store now */
 void whoami_get(struct call *c);
 void hardware_get(struct call *c);
 void harnesses_get(struct call *c);

@@ -64,6 +64,30 @@ static bool is_error(enum space_stage st)
 	       st == STAGE_RUNTIME_ERROR;
 }
 
+/* Hugging Face's tiers: small 20 GB, medium 150 GB, large 1 TB. A size of ours is called by the tier that holds it. */
+static const struct {
+	const char *name;
+	uint64_t bytes;
+} tiers[] = {{"small", 20ULL << 30}, {"medium", 150ULL << 30}, {"large", 1ULL << 40}};
+#define TIERS (sizeof(tiers) / sizeof(tiers[0]))
+
+uint64_t json_storage_bytes(const char *tier)
+{
+	for (size_t i = 0; i < TIERS; i++)
+		if (!strcmp(tiers[i].name, tier))
+			return tiers[i].bytes;
+	return 0;
+}
+
+static const char *tier_of(uint64_t bytes)
+{
+	size_t i = 0;
+
+	while (i + 1 < TIERS && bytes > tiers[i].bytes)
+		i++;
+	return bytes ? tiers[i].name : NULL;
+}
+
 json_t *json_runtime(const struct space *sp, const struct space_view *v)
 {
 	bool live = serves(sp->stage), still = !strcmp(sp->sdk, "static");
@@ -74,8 +98,9 @@ json_t *json_runtime(const struct space *sp, const struct space_view *v)
 	hardware = json_pack("{s:s?, s:s?}", "current", live && !still ? "cpu-basic" : NULL, "requested",
 			     still ? NULL : "cpu-basic");
 	replicas = json_pack("{s:i, s:i}", "current", live ? 1 : 0, "requested", sp->stage == STAGE_PAUSED ? 0 : 1);
-	j = json_pack("{s:s, s:o, s:n, s:n, s:o, s:b, s:[]}", "stage", space_stage_name(sp->stage), "hardware",
-		      hardware, "storage", "gcTimeout", "replicas", replicas, "devMode", 0, "volumes");
+	j = json_pack("{s:s, s:o, s:s?, s:n, s:o, s:b, s:[]}", "stage", space_stage_name(sp->stage), "hardware",
+		      hardware, "storage", tier_of(sp->storage), "gcTimeout", "replicas", replicas, "devMode", 0,
+		      "volumes");
 	json_object_set_new(j, "domains",
 			    json_pack("[{s:s, s:s}]", "domain", strstr(url, "://") + 3, "stage", "READY"));
 	if (sp->stage_message && *sp->stage_message)

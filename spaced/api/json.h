@@ -22,6 +22,8 @@ struct space_view {
 };
 /* "http://alice-hello.example.org:7000"; malloc'd. */
 char *json_app_url(const struct space_view *v, const char *label);
+/* Bytes of Hugging Face's tier "small", "medium" or "large"; 0: no such one. */
+uint64_t json_storage_bytes(const char *tier);
 json_t *json_runtime(const struct space *sp, const struct space_view *v);
 json_t *json_space(const struct space *sp, const struct space_view *v);
 /* Only `id` and the asked fields stay. False (and *bad) for a name that is no field. */

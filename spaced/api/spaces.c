@@ -100,6 +100,7 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 				"generation", (int)sp->generation, "release", sp->release_id);
 	if (spaces_live(c->a->spaces, sp->id, &live))
 		json_object_set_new(own, "live", json_live(&live));
+	json_object_set_new(own, "storage", sp->storage ? json_integer((json_int_t)sp->storage) : json_null());
 	json_object_set_new(own, "egress", egress_json(c, sp));
 	json_object_set_new(own, "traffic", traffic_json(c, sp));
 	spaces_count_traffic(c->a->spaces, sp->id); /* who looks again sees what is new */
@@ -216,7 +217,7 @@ void space_host_get(struct call *c)
 }
 
 /* The stage has changed with the call: read it again. */
-static void answer_changed(struct call *c)
+void call_runtime_now(struct call *c)
 {
 	struct err err = ERR_INIT;
 	struct space now;
@@ -247,7 +248,7 @@ void space_restart(struct call *c)
 		return;
 	}
 	note(c, "restart", factory ? "factory rebuild asked for" : "restart asked for");
-	answer_changed(c);
+	call_runtime_now(c);
 }
 
 void space_pause(struct call *c)
@@ -259,7 +260,7 @@ void space_pause(struct call *c)
 		return;
 	}
 	note(c, "pause", "pause asked for");
-	answer_changed(c);
+	call_runtime_now(c);
 }
 
 /* {"policy": "none", "internet", "list" or "default", "list": text of a file}. It is the operator's: what leaves the host is

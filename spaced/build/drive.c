@@ -441,7 +441,7 @@ static void next_step(struct job *j)
 	fill_spec(j, s, &spec);
 	j->running = true;
 	j->refs++;
-	place_start(j->b->place, &spec, 0, j->log, in, out, on_started, j);
+	place_start(j->b->place, &spec, 0, 0, j->log, in, out, on_started, j);
 }
 
 void drive_kill(struct job *j)

@@ -26,6 +26,12 @@ static const char *const space_fields[] = {
     "Port=spaced.live.port",
     "Requests=spaced.live.requests",
     "Connections=spaced.live.connections",
+    "Memory=usage.memory.summary",
+    "CPU=usage.cpu.summary",
+    "Processes=usage.processes.summary",
+    "Disk=usage.disk.summary",
+    "Data=usage.data.summary",
+    "Storage=spaced.storage",
     "Egress=spaced.egress.summary",
     "Bytes received=spaced.traffic.received",
     "Bytes sent=spaced.traffic.sent",
@@ -73,18 +79,37 @@ static int space_list(struct cli *c)
 static int space_show(struct cli *c)
 {
 	cleanup_free char *path = client_space_path(c->word[0], "");
+	cleanup_free char *usage_path = client_space_path(c->word[0], "/usage");
+	json_t *j, *usage;
 
-	return path ? show_one(c, "GET", path, space_fields, N(space_fields)) : CLI_USAGE;
+	if (!path)
+		return CLI_USAGE;
+	int rc = client_call(c, "GET", path, NULL, &j);
+	if (rc != CLI_OK)
+		return rc;
+	if (client_call(c, "GET", usage_path, NULL, &usage) == CLI_OK)
+		json_object_set_new(j, "usage", usage);
+	if (c->json)
+		print_json(j);
+	else
+		print_fields(j, space_fields, N(space_fields));
+	json_decref(j);
+	return CLI_OK;
+}
+
+static bool on_terminal(void)
+{
+	return isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
 }
 
 /* Asks on a terminal only: a script that says `space delete` means it. */
-static bool sure(struct cli *c)
+static bool sure(struct cli *c, const char *what)
 {
 	char answer[16];
 
-	if (c->yes || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+	if (c->yes || !on_terminal())
 		return true;
-	fprintf(stderr, "Delete %s with its repository, releases and logs? [y/N] ", c->word[0]);
+	fprintf(stderr, "Delete %s of %s? [y/N] ", what, c->word[0]);
 	return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
@@ -95,7 +120,7 @@ static int space_delete(struct cli *c)
 
 	if (!path)
 		return CLI_USAGE;
-	if (!sure(c))
+	if (!sure(c, "the repository, releases, data and logs"))
 		return complain("nothing was deleted");
 	cleanup_free char *owner = xstrndup(c->word[0], (size_t)(slash - c->word[0]));
 	int rc =
@@ -136,6 +161,30 @@ static int space_restart(struct cli *c)
 static int space_pause(struct cli *c)
 {
 	return change(c, "/pause");
+}
+
+static int space_storage(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/storage");
+	bool off = strcmp(c->word[1], "off") == 0;
+
+	if (!path)
+		return CLI_USAGE;
+	/* A word that is easily mistaken: a script, too, has to say that it means it. */
+	if (off && ((!c->yes && !on_terminal()) || !sure(c, "all that is in /data")))
+		return complain("nothing was deleted%s", on_terminal() ? "" : "; with --yes it would be");
+	json_t *body = off ? NULL : json_pack("{s:s}", "size", c->word[1]);
+	json_t *j;
+	int rc = client_call(c, off ? "DELETE" : "POST", path, body, &j);
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s: storage %s; the app is %s\n", c->word[0], c->word[1],
+		       json_string_value(json_object_get(j, "stage")));
+	json_decref(j);
+	return CLI_OK;
 }
 
 static int space_egress(struct cli *c)
@@ -274,6 +323,8 @@ const struct verb space_verbs[] = {
     {"space", "logs", SPACE, 1, 1, "build follow tail", "the app's output", space_logs},
     {"space", "restart", SPACE, 1, 1, "factory", "start it again, also when it was paused", space_restart},
     {"space", "pause", SPACE, 1, 1, NULL, "stop it until somebody restarts it", space_pause},
+    {"space", "storage", SPACE " SIZE|off", 2, 2, "yes",
+     "persistent storage at /data: make it, make it larger, or delete it with its data", space_storage},
     {"space", "egress", SPACE " POLICY [FILE]", 2, 3, NULL,
      "what it may reach: none, internet, list FILE, or default (the host's)", space_egress},
     {"space", "delete", SPACE, 1, 1, "yes", "delete it with its repository, releases and logs", space_delete},

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/volume.h"
 #include "spaced/git/git.h"
 #include "spaced/space/internal.h"
 #include "spaced/static/static.h"
@@ -294,8 +295,10 @@ static void on_volumes(void *ctx, const struct place_volume *v, size_t n, const 
 	if (!err && !g->s->ending) {
 		sweep_layers(g);
 		for (size_t i = 0; i < n; i++)
-			if (ours(v[i].name) && !kept(g, v[i].name) && !top_in_use(g, v[i].name) &&
-			    !builder_uses_volume(g->s->builder, v[i].name))
+			if (volume_is_data(v[i].name)
+				? !storage_wanted(g->s, v[i].name)
+				: ours(v[i].name) && !kept(g, v[i].name) && !top_in_use(g, v[i].name) &&
+				      !builder_uses_volume(g->s->builder, v[i].name))
 				place_volume_remove(g->s->place, v[i].name, NULL, NULL);
 		sweep_files(g, STATE_SITES, SITES);
 		sweep_files(g, STATE_LOGS, LOGS);

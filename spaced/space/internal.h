@@ -45,6 +45,7 @@ struct instance {
 	bool stop_sent;
 	bool up; /* the spawner has started it */
 	bool exited;
+	bool storage;	   /* has the Space's persistent volume */
 	uint64_t started;  /* wall ms */
 	uint64_t began;	   /* monotonic ms */
 	uint64_t deadline; /* of draining */
@@ -65,6 +66,7 @@ struct unit {
 	char start_release[STORE_ID];
 	char start_build[STORE_ID];
 	bool start_again;
+	bool start_alone; /* when nothing else of it runs any more */
 	bool deleting;
 	bool missing; /* should run and does not: recover_missing() starts it */
 	UT_hash_handle hh, hh_name;
@@ -114,6 +116,17 @@ void life_delete_next(struct unit *u); /* goes on deleting when nothing runs any
 bool unit_delete_due(struct unit *u);
 void life_tick_need(struct spaces *s);
 void life_shutdown_check(struct spaces *s);
+
+/* Stops what runs of it; the release that served, or was being started, starts again when all of that is gone. */
+void life_restart_alone(struct unit *u, const char *message);
+
+/* storage.c */
+char *storage_volume(const char *space_id); /* "data-{id}", malloc'd */
+bool storage_in_use(const struct unit *u);
+/* An instance that had it is gone: so is the volume, when it is not wanted any more. */
+void storage_let_go(struct unit *u);
+/* A volume that gc has found: does a Space want it? What is not understood is wanted. */
+bool storage_wanted(struct spaces *s, const char *volume);
 
 /* start.c */
 int start_instance(struct unit *u, const struct space *sp, const char *release_id, const char *build_id, bool again,

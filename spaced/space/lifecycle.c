@@ -124,11 +124,14 @@ void life_gone(struct instance *in)
 	struct unit *u = in->unit;
 	struct spaces *s = u->s;
 	cleanup_free char *top = xasprintf("top-%s-%u", u->id, in->generation);
+	bool storage = in->storage;
 
 	unlink_instance(in);
 	place_forget(s->place, in->name);
 	place_volume_remove(s->place, top, NULL, NULL);
 	space_instance_free(in);
+	if (storage)
+		storage_let_go(u);
 	if (u->deleting)
 		life_delete_next(u);
 	life_shutdown_check(s);
@@ -346,6 +349,25 @@ void life_start_later(struct instance *in, uint32_t ms)
 	space_instance_free(in);
 }
 
+void life_restart_alone(struct unit *u, const char *message)
+{
+	const struct instance *in = u->starting ? u->starting : u->serving;
+	struct instance *serving = u->serving;
+	char release[STORE_ID];
+
+	if (!in)
+		return;
+	snprintf(release, sizeof release, "%s", in->release_id);
+	life_drop_start(u, message);
+	u->serving = NULL; /* so that the stage's page is published */
+	life_stage(u->s, u->id, EV_CRASHED, message);
+	u->serving = serving;
+	if (serving)
+		life_stop(serving, STOP_GRACE_MS);
+	u->start_alone = true;
+	start_at(u, release, "", false, 0);
+}
+
 /* Each start takes a volume and a sandbox, and the one before it goes slower than people can ask for a restart. */
 static bool may_start(const struct unit *u)
 {
@@ -353,7 +375,7 @@ static bool may_start(const struct unit *u)
 
 	for (const struct instance *in = u->old; in; in = in->next)
 		going += in->state == INST_STOPPING;
-	return going < GOING_MAX && place_connected(u->s->place);
+	return going < GOING_MAX && place_connected(u->s->place) && !(u->start_alone && (u->old || u->serving));
 }
 
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again)
@@ -369,6 +391,7 @@ void life_start(struct unit *u, const char *release_id, const char *build_id, bo
 		start_at(u, release_id, build_id, again, 500);
 		return;
 	}
+	u->start_alone = false;
 	if (*build_id) {
 		cleanup_free char *log = logfile_build(s->config, build_id);
 		logfile_append(log, "--> start\n");

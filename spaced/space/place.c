@@ -46,6 +46,7 @@ struct op {
 	int fds[3];
 	bool has_top;
 	char top[SANDBOX_NAME_MAX + 1];
+	uint64_t top_bytes;
 	struct op *prev, *next;
 };
 
@@ -180,7 +181,8 @@ static void on_answer(void *ctx, struct frame *f, const struct err *err)
 		uv_timer_start(&o->timer, on_held, 0, 0);
 		return;
 	}
-	bool volume = o->verb == SPAWN_VOLUME_RENAME || o->verb == SPAWN_VOLUME_REMOVE;
+	bool volume =
+	    o->verb == SPAWN_VOLUME_RENAME || o->verb == SPAWN_VOLUME_REMOVE || o->verb == SPAWN_VOLUME_ENSURE;
 	if (err && err->code == EBUSY && volume && o->tries++ < BUSY_TRIES) {
 		uv_timer_start(&o->timer, on_again, BUSY_WAIT_MS, 0);
 		return;
@@ -295,15 +297,27 @@ static void answer_stats(struct op *o, struct frame *f, const struct err *err)
 	o->cb.stats(o->ctx, o->name, err ? NULL : &st, err);
 }
 
-/* The volume is there (or could not be made): now the sandbox. */
+static void put_volume(struct op *o, enum spawn_verb verb, const char *name, uint64_t bytes)
+{
+	o->verb = verb;
+	buf_clear(&o->payload);
+	put_str(&o->payload, name);
+	put_u64(&o->payload, bytes);
+}
+
+/* A volume is there (or could not be made): now the next one, or the sandbox. */
 static bool start_next(struct op *o, const struct err *err)
 {
-	if (o->verb != SPAWN_VOLUME_CREATE || err)
+	if (o->verb == SPAWN_START || err)
 		return false;
-	o->verb = SPAWN_START;
-	buf_release(&o->payload);
-	o->payload = o->spec;
-	o->spec = BUF_INIT;
+	if (o->verb == SPAWN_VOLUME_ENSURE && o->has_top) {
+		put_volume(o, SPAWN_VOLUME_CREATE, o->top, o->top_bytes);
+	} else {
+		o->verb = SPAWN_START;
+		buf_release(&o->payload);
+		o->payload = o->spec;
+		o->spec = BUF_INIT;
+	}
 	submit(o);
 	return true;
 }
@@ -318,7 +332,7 @@ static void answer(struct op *o, struct frame *f, const struct err *err)
 	case OP_START:
 		if (start_next(o, err))
 			return;
-		if (err && o->has_top)
+		if (err && o->has_top && o->verb != SPAWN_VOLUME_ENSURE)
 			place_volume_remove(o->p, o->top, NULL, NULL);
 		o->cb.plain(o->ctx, o->name, err);
 		break;
@@ -390,8 +404,17 @@ static int keep_fd(int fd)
 	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
-void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_bytes, int log_fd, int stdin_fd,
-		 int stdout_fd, place_cb cb, void *ctx)
+void place_volume_ensure(struct place *p, const char *name, uint64_t bytes, place_cb cb, void *ctx)
+{
+	struct op *o = op_new(p, OP_PLAIN, SPAWN_VOLUME_ENSURE, name, ctx);
+
+	o->cb.plain = cb;
+	put_volume(o, SPAWN_VOLUME_ENSURE, name, bytes);
+	submit(o);
+}
+
+void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_bytes, uint64_t data_bytes, int log_fd,
+		 int stdin_fd, int stdout_fd, place_cb cb, void *ctx)
 {
 	struct op *o = op_new(p, OP_START, SPAWN_START, spec->name, ctx);
 
@@ -409,11 +432,14 @@ void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_
 		return;
 	}
 	if (top_bytes) {
-		o->verb = SPAWN_VOLUME_CREATE;
 		o->has_top = true;
+		o->top_bytes = top_bytes;
 		snprintf(o->top, sizeof o->top, "%s", spec->top);
-		put_str(&o->payload, spec->top);
-		put_u64(&o->payload, top_bytes);
+	}
+	if (data_bytes) {
+		put_volume(o, SPAWN_VOLUME_ENSURE, spec->binds[0].volume, data_bytes);
+	} else if (top_bytes) {
+		put_volume(o, SPAWN_VOLUME_CREATE, spec->top, top_bytes);
 	} else {
 		o->payload = o->spec;
 		o->spec = BUF_INIT;

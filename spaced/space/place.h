@@ -26,9 +26,13 @@ struct place_volume {
 void place_volumes(struct place *p,
 		   void (*cb)(void *ctx, const struct place_volume *v, size_t n, const struct err *err), void *ctx);
 
-/* Sandboxes. place_start makes the volume `spec->top` of `top_bytes` first when that is not 0. */
-void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_bytes, int log_fd, int stdin_fd,
-		 int stdout_fd, place_cb cb, void *ctx);
+/* A data volume: made, or grown, when it has not so many bytes. EBUSY: it can be grown only while nobody uses it. */
+void place_volume_ensure(struct place *p, const char *name, uint64_t bytes, place_cb cb, void *ctx);
+
+/* Sandboxes. place_start first makes the volume `spec->top` of `top_bytes` when that is not 0, and before it ensures that
+ * the data volume of the first bind has `data_bytes` when these are not 0. */
+void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_bytes, uint64_t data_bytes, int log_fd,
+		 int stdin_fd, int stdout_fd, place_cb cb, void *ctx);
 void place_stop(struct place *p, const char *name, uint32_t grace_ms, place_cb cb, void *ctx); /* cb may be NULL */
 void place_forget(struct place *p, const char *name);
 struct place_status {

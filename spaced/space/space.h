@@ -10,6 +10,7 @@
 #include "spaced/config.h"
 #include "spaced/git/git.h"
 #include "spaced/router.h"
+#include "spaced/space/place.h"
 #include "spaced/spawner_client.h"
 #include "spaced/store/store.h"
 
@@ -41,6 +42,13 @@ int spaces_restart(struct spaces *s, const char *space_id, bool factory, struct 
 int spaces_pause(struct spaces *s, const char *space_id, struct err *err);
 int spaces_delete(struct spaces *s, const char *space_id, struct err *err);
 int spaces_cancel_build(struct spaces *s, const char *build_id, struct err *err);
+/* Persistent storage of so many bytes, at /data; 0 deletes it with what is in it. It can grow, and not shrink. The Space is
+ * started again where the app has to see it. EINVAL with a sentence for people; EBUSY: try again. */
+int spaces_storage(struct spaces *s, const char *space_id, uint64_t bytes, struct err *err);
+/* Figures of the instance that runs, asked for now; NULL when none does or it cannot be told. */
+void spaces_stats(struct spaces *s, const char *space_id,
+		  void (*cb)(void *ctx, const char *instance, const struct place_stats *stats, const struct err *err),
+		  void *ctx);
 /* After store_space_add: its first route (a page that says nothing is deployed yet). */
 void spaces_created(struct spaces *s, const char *space_id);
 

@@ -314,6 +314,8 @@ static void delete_now(struct unit *u)
 	if (store_space_remove(s->store, u->id, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	router_remove(s->router, host);
+	cleanup_free char *data = storage_volume(u->id);
+	place_volume_remove(s->place, data, NULL, NULL);
 	log_info("%s: deleted", u->name);
 	uv_queue_work(s->loop, &r->work, remove_repo, removed_repo);
 	unit_free(u);
@@ -411,4 +413,14 @@ bool spaces_live(struct spaces *s, const char *space_id, struct space_live *out)
 	out->open_connections = in->open;
 	out->port = in->port;
 	return true;
+}
+
+void spaces_stats(struct spaces *s, const char *space_id,
+		  void (*cb)(void *ctx, const char *instance, const struct place_stats *stats, const struct err *err),
+		  void *ctx)
+{
+	const struct unit *u = unit_find(s, space_id);
+	const struct instance *in = u ? (u->serving ? u->serving : u->starting) : NULL;
+
+	place_stats(s->place, in ? in->name : "none", cb, ctx);
 }

@@ -145,7 +145,6 @@ static char **make_env(const struct unit *u, const struct space *sp, const struc
 	    "LANG=C.UTF-8",
 	    "PYTHONUNBUFFERED=1",
 	    "VIRTUAL_ENV=/opt/venv",
-	    "HF_HOME=/home/user/.cache/huggingface",
 	    "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
 	    "REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt",
 	    "CURL_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt",
@@ -166,6 +165,11 @@ static char **make_env(const struct unit *u, const struct space *sp, const struc
 
 	for (size_t i = 0; i < sizeof always / sizeof *always; i++)
 		env = argv_add(env, always[i]);
+	/* What is downloaded once stays, as Hugging Face advises for persistent storage. */
+	if (sp->storage)
+		env = env_add(env_add(env, "PERSISTENT_STORAGE_ENABLED", "true"), "HF_HOME", "/data/.huggingface");
+	else
+		env = env_add(env, "HF_HOME", "/home/user/.cache/huggingface");
 	for (size_t i = 0; plan->kind && strcmp(plan->kind, "gradio") == 0 && i < sizeof gradio / sizeof *gradio; i++)
 		env = argv_add(env, gradio[i]);
 	return platform_env(env, u, sp, plan);
@@ -316,6 +320,8 @@ static void run(struct unit *u, const struct space *sp, struct instance *in, str
 {
 	const struct config *c = u->s->config;
 	cleanup_free char *top = xasprintf("top-%s-%u", u->id, in->generation);
+	cleanup_free char *data = storage_volume(u->id);
+	char target[] = USAGE_DATA;
 	struct started *st = xcalloc(1, sizeof *st);
 	struct sandbox_spec spec = {
 	    .profile = SANDBOX_APP,
@@ -341,9 +347,13 @@ static void run(struct unit *u, const struct space *sp, struct instance *in, str
 	cleanup_with(free_list) char **own = own_egress(sp, &spec);
 	for (size_t i = 0; i < plan->nlayers; i++)
 		spec.layers[spec.nlayers++] = plan->layers[i];
+	if (sp->storage) {
+		spec.binds[spec.nbinds++] = (struct sandbox_bind){.volume = data, .target = target, .write = true};
+		in->storage = true;
+	}
 	st->s = u->s;
 	st->timeout_s = startup_timeout(c, plan->timeout_s);
-	place_start(u->s->place, &spec, c->disk, log, -1, -1, on_started, st);
+	place_start(u->s->place, &spec, c->disk, sp->storage, log, -1, -1, on_started, st);
 	argv_free(spec.env);
 }
 

@@ -56,7 +56,7 @@ void space_release(struct space *sp)
 #define SPACE_COLUMNS                                                                                                  \
 	"SELECT s.id, s.owner_id, u.name, s.name, s.label, s.visibility, s.stage, s.stage_message, s.default_branch,"  \
 	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving,"                        \
-	" s.egress, s.egress_list"                                                                                     \
+	" s.egress, s.egress_list, s.storage"                                                                          \
 	" FROM spaces s JOIN users u ON u.id = s.owner_id "
 
 static void read_space(sqlite3_stmt *st, struct space *sp)
@@ -81,6 +81,7 @@ static void read_space(sqlite3_stmt *st, struct space *sp)
 	sp->serving = (uint32_t)store_u64(st, 16);
 	sp->egress = store_text(st, 17);
 	sp->egress_list = store_text(st, 18);
+	sp->storage = store_u64(st, 19);
 }
 
 static int one_space(struct store *s, sqlite3_stmt *query, struct space *out, struct err *err)
@@ -218,6 +219,11 @@ int store_space_set_visibility(struct store *s, const char *id, enum space_visib
 {
 	return store_exec_one(s, err, "Space", "UPDATE spaces SET visibility = ?, modified = ? WHERE id = ?", "iis",
 			      (int64_t)v, (int64_t)io_wall_ms(), id);
+}
+
+int store_space_set_storage(struct store *s, const char *id, uint64_t bytes, struct err *err)
+{
+	return store_exec_one(s, err, "Space", "UPDATE spaces SET storage = ? WHERE id = ?", "is", (int64_t)bytes, id);
 }
 
 int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err)

@@ -91,6 +91,7 @@ struct space {
 	uint64_t created;
 	uint64_t modified;
 	char *egress;	   /* the operator's word for this Space: "none", "internet", "list"; "": the configuration's */
+	uint64_t storage;  /* bytes of its persistent volume; 0: none */
 	char *egress_list; /* of "list": entries (sandbox/egress_list.h), a line each */
 };
 void space_release(struct space *sp);
@@ -112,6 +113,7 @@ int store_space_set_card(struct store *s, const char *id, const char *sdk, const
 int store_space_set_release(struct store *s, const char *id, const char *release_id, uint32_t serving, struct err *err);
 int store_space_set_visibility(struct store *s, const char *id, enum space_visibility v, struct err *err);
 /* Of texts that were checked; takes effect with the next start. */
+int store_space_set_storage(struct store *s, const char *id, uint64_t bytes, struct err *err);
 int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err);
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err);
 int store_space_remove(struct store *s, const char *id, struct err *err);

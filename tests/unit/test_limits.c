@@ -160,6 +160,9 @@ static void disks(void **state)
 	u.data.used = u.data.size;
 	limits_look(&w, &calm, &u, 2040000, true, say, NULL);
 	assert_int_equal(times[LIMIT_DATA], 2);
+	u.top.used = u.top.size - u.top.size / 90; /* of a gigabyte: there is room */
+	limits_look(&w, &calm, &u, 2045000, true, say, NULL);
+	assert_int_equal(times[LIMIT_TOP], 0);
 	u.top.inodes_used = 1000;
 	limits_look(&w, &calm, &u, 2050000, true, say, NULL);
 	assert_string_equal(said[LIMIT_TOP], "disk: full: 1000 of 1000 files are there");

@@ -214,8 +214,11 @@ static void test_io_limit(void **unused)
 		assert_int_equal(call_name(SPAWN_VOLUME_REMOVE, s.top, NULL), 0);
 	}
 	print_message("# 8 MiB: %ld ms, at 4 MiB/s %ld ms\n", took[0], took[1]);
-	assert_true(took[1] > 3 * took[0]); /* 2000 ms are due; the kernel gives some at once */
-	assert_true(took[1] > 1400);
+	if (took[0] > 1400) {
+		print_message("# SKIP this disk is no quicker than the limit\n");
+		skip();
+	}
+	assert_true(took[1] > 1400); /* 2000 ms are due; the kernel gives some at once */
 }
 
 /* A process that vanishes into uninterruptible sleep keeps the group from being frozen: the thaw does not wait for that. */
