@@ -54,7 +54,7 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*
 FUZZ := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 all: $(PROGRAMS)
-.PHONY: all help deps run test unit e2e sanitize vm lint format bench fuzz install uninstall clean battery \
+.PHONY: all help deps run test unit e2e sanitize vm lint format bench fault fuzz install uninstall clean battery \
 	battery-programs soak
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -68,6 +68,7 @@ help:
 	@echo 'make soak        10000 starts and stops, 1000 at once [CYCLES= PARALLEL=]: nothing is left behind'
 	@echo 'make vm          sandbox, battery and a daemon on the kernel of Debian, cgroup v2 alone, in a VM'
 	@echo 'make lint        format, clang-tidy, shellcheck, front end    make format'
+	@echo 'make fault       every system call of the launcher fails once, with each errno'
 	@echo 'make bench       measured ratios             make fuzz [SECONDS=60]'
 	@echo 'make install     [PREFIX=/usr/local DESTDIR=]'
 
@@ -142,6 +143,8 @@ $(B)/tests/battery/without-%/walls: $(B)/obj/tests/battery/walls.o $(B)/obj/test
 
 $(B)/tests/bench/start: $(call objs,$(wildcard tests/bench/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
+$(B)/tests/fault/fault: $(call objs,tests/fault/fault.c) $(B)/sandbox.a $(B)/base.a
+	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
 
 deps:
 	@scripts/setup
@@ -172,6 +175,9 @@ lint:
 	@scripts/lint
 format:
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+fault: $(B)/tests/fault/fault
+	@tests/run fault all
 
 bench: all $(B)/tests/bench/start
 	@tests/bench/run
