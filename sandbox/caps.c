@@ -42,8 +42,11 @@ static int verify(const struct contain *c, cap_t now, struct err *err)
 	static const cap_flag_t sets[] = {CAP_EFFECTIVE, CAP_PERMITTED, CAP_INHERITABLE};
 
 	for (cap_value_t cap = 0; cap < cap_max_bits(); cap++) {
-		if (cap_get_bound(cap) > 0 && !kept(c, cap))
-			return err_set(err, EPERM, "capability %d is still in the bounding set", cap);
+		int bound = kept(c, cap) ? 0 : cap_get_bound(cap);
+
+		if (bound != 0)
+			return err_set(err, bound < 0 ? errno : EPERM, "capability %d is still in the bounding set",
+				       cap);
 		for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
 			cap_flag_value_t v = CAP_CLEAR;
 

@@ -133,12 +133,16 @@ int cg_open_group(int root, const char *name, bool make)
 	char path[2 * SANDBOX_NAME_MAX + 8];
 
 	snprintf(path, sizeof path, "%s/%s", tree, name);
-	if (make && mkdirat(root, path, 0755) < 0 && errno == ENOENT)
+	bool made = make && mkdirat(root, path, 0755) == 0;
+	if (make && !made && errno == ENOENT)
 		if ((mkdirat(root, tree, 0755) < 0 && errno != EEXIST) ||
 		    (mkdirat(root, path, 0755) < 0 && errno != EEXIST))
 			return -errno;
 	int fd = openat(root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	return fd < 0 ? -errno : fd;
+	int code = errno;
+	if (fd < 0 && made)
+		unlinkat(root, path, AT_REMOVEDIR);
+	return fd < 0 ? -code : fd;
 }
 
 /* A group is busy for a moment after its last task has become a zombie. */

@@ -27,7 +27,7 @@ static int set_limit(int dir, const char *file, uint64_t value, struct err *err)
 	if (value)
 		snprintf(text, sizeof text, "%llu", (unsigned long long)value);
 	int rc = cg_set(dir, file, text, &got);
-	if (rc < 0 && !value)
+	if (rc == -ENOENT && !value)
 		return 0;
 	if (rc < 0)
 		return err_set(err, -rc, "cgroup limit %s", file);
@@ -41,9 +41,11 @@ static int set_memory(int dir, uint64_t bytes, struct err *err)
 {
 	bool sum = faccessat(dir, "memory.memsw.limit_in_bytes", W_OK, 0) == 0;
 
+	if (!sum && errno != ENOENT) /* a kernel that does not count swap */
+		return err_set(err, errno, "cgroup limit memory.memsw.limit_in_bytes");
 	/* memsw may never be below memory, so a group that is adopted and is to grow wants the sum opened first. */
 	if (set_limit(dir, "memory.limit_in_bytes", bytes, err) < 0 &&
-	    (!sum || set_limit(dir, "memory.memsw.limit_in_bytes", 0, err) < 0 ||
+	    (err->code != EINVAL || !sum || set_limit(dir, "memory.memsw.limit_in_bytes", 0, err) < 0 ||
 	     set_limit(dir, "memory.limit_in_bytes", bytes, err) < 0))
 		return -1;
 	return sum ? set_limit(dir, "memory.memsw.limit_in_bytes", bytes, err) : 0;
@@ -60,16 +62,17 @@ static int set_pids(int dir, uint32_t pids, struct err *err)
 static int set_cpu(int dir, uint32_t milli, struct err *err)
 {
 	uint64_t quota = (uint64_t)milli * (CGROUP_PERIOD_USEC / 1000);
+	int rc = cg_write(dir, "cpu.cfs_burst_us", "0"); /* may not exceed the quota of a group that is adopted */
 
-	cg_write(dir, "cpu.cfs_burst_us", "0"); /* may not exceed the quota of a group that is adopted */
-	if (milli)
-		cg_write(dir, "cpu.cfs_period_us", "%u", CGROUP_PERIOD_USEC);
+	if (rc < 0 && rc != -ENOENT)
+		return err_set(err, -rc, "cgroup limit cpu.cfs_burst_us");
+	if (milli && set_limit(dir, "cpu.cfs_period_us", CGROUP_PERIOD_USEC, err) < 0)
+		return -1;
 	if (set_limit(dir, "cpu.cfs_quota_us", quota, err) < 0)
 		return -1;
 	/* Saved up quota of one period: a page view is a burst, not a load. Kernel ≥ 5.14, else without. */
-	if (milli)
-		cg_write(dir, "cpu.cfs_burst_us", "%llu", (unsigned long long)quota);
-	return 0;
+	rc = milli ? cg_write(dir, "cpu.cfs_burst_us", "%llu", (unsigned long long)quota) : 0;
+	return rc < 0 && rc != -ENOENT ? err_set(err, -rc, "cgroup limit cpu.cfs_burst_us") : 0;
 }
 
 static int v1_remove(struct cgroup *cg, struct err *err)

@@ -132,8 +132,8 @@ static int set_cpu(int dir, uint32_t milli, struct err *err)
 	if (milli && got != quota)
 		return err_set(err, EIO, "cgroup limit cpu.max was not kept");
 	/* Saved up quota of one period: a page view is a burst, not a load. Kernel ≥ 5.14, else without. */
-	cg_write(dir, "cpu.max.burst", "%u", quota);
-	return 0;
+	rc = cg_write(dir, "cpu.max.burst", "%u", quota);
+	return rc < 0 && rc != -ENOENT ? err_set(err, -rc, "cgroup limit cpu.max.burst") : 0;
 }
 
 static int v2_create(const char *name, const struct sandbox_limits *l, struct cgroup *out, struct err *err)
@@ -149,8 +149,9 @@ static int v2_limit(const struct cgroup *cg, const struct sandbox_limits *l, str
 	    set_cpu(dir, l->cpu_milli, err) < 0)
 		return -1;
 	/* The limit is for RAM and swap together. v2 has no such sum: a running app gets no swap at all. */
-	if (l->memory)
-		cg_write(dir, "memory.swap.max", "0");
+	int rc = l->memory ? cg_write(dir, "memory.swap.max", "0") : 0;
+	if (rc < 0 && rc != -ENOENT) /* a kernel that does not count swap */
+		return err_set(err, -rc, "cgroup limit memory.swap.max");
 	/* memory.oom.group stays 0: what lost one worker may go on, as on v1, and its owner is told. */
 	return 0;
 }

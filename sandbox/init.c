@@ -27,8 +27,8 @@ _Noreturn static void main_process(struct contain *c)
 	struct err err = ERR_INIT;
 	int sock = fcntl(c->sock, F_DUPFD_CLOEXEC, 32);
 
-	setsid(); /* no way to the terminal of the caller: CVE-2017-5226 */
-	if (sock < 0) {
+	/* no way to the terminal of the caller: CVE-2017-5226 */
+	if (sock < 0 || setsid() < 0) {
 		err_set(&err, errno, "descriptors of the main process");
 		contain_fail(c->sock, &err);
 	}
@@ -102,14 +102,26 @@ _Noreturn void init_run(struct contain *c)
 	sigset_t all;
 
 	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
+	if (sigprocmask(SIG_SETMASK, &all, NULL) < 0) {
+		err_set(&err, errno, "block all signals");
+		contain_fail(c->sock, &err);
+	}
 	default_signals();
 	/* Nobody inside may look at what is left of the caller here: CVE-2016-9962, battery B4, E2. */
-	prctl(PR_SET_NAME, "init", 0, 0, 0);
 	if (c->title)
 		memset(c->title, 0, c->title_len);
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0) {
+	if (prctl(PR_SET_NAME, "init", 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	    prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0) {
 		err_set(&err, errno, "not dumpable");
+		contain_fail(c->sock, &err);
+	}
+	/* What it keeps, by way of numbers that are out of their way. */
+	int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	int keep[KEPT] = {[STATUS] = fcntl(c->status, F_DUPFD_CLOEXEC, 16),
+			  [REQUESTS] = fcntl(c->exec, F_DUPFD_CLOEXEC, 16),
+			  [SIGNALS] = fcntl(signals, F_DUPFD_CLOEXEC, 16)};
+	if (keep[STATUS] < 0 || keep[REQUESTS] < 0 || keep[SIGNALS] < 0 || io_set_nonblock(c->exec, true) < 0) {
+		err_set(&err, errno, "descriptors of pid 1");
 		contain_fail(c->sock, &err);
 	}
 	/* vfork: until it execs, the main process runs on our memory, which is not copied (0.2 ms), and we wait. Its signal
@@ -121,16 +133,10 @@ _Noreturn void init_run(struct contain *c)
 	}
 	if (pid == 0)
 		main_process(c); // NOLINT(clang-analyzer-unix.Vfork)
-	/* by way of numbers that are out of their way */
-	int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-	int keep[KEPT] = {[STATUS] = fcntl(c->status, F_DUPFD_CLOEXEC, 16),
-			  [REQUESTS] = fcntl(c->exec, F_DUPFD_CLOEXEC, 16),
-			  [SIGNALS] = fcntl(signals, F_DUPFD_CLOEXEC, 16)};
 	for (int i = 0; i < KEPT; i++)
 		if (dup3(keep[i], i, O_CLOEXEC) < 0)
 			_exit(127);
 	if (close_range(KEPT, ~0U, 0) < 0)
 		_exit(127);
-	io_set_nonblock(REQUESTS, true);
 	live(c, pid);
 }

@@ -36,11 +36,15 @@ struct ruleset {
  * oom_score_adj (B10), and nothing else in there is an app's to write. */
 static const char *const writable[] = {"/app", "/data", "/dev", "/home", "/opt/venv", "/run", "/tmp", "/var"};
 
+/* Asked once, by the launcher before it clones: were a child to ask and get no answer, it would go on without. */
 int landlock_abi(void)
 {
-	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	static long abi = -1;
 
-	return abi < 0 ? 0 : (int)abi;
+	if (abi < 0)
+		abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	abi = abi < 0 ? 0 : abi;
+	return (int)abi;
 }
 
 static __u64 all_of(int abi)
@@ -96,10 +100,13 @@ static int add_rules(struct contain *c, int ruleset, __u64 all, struct err *err)
 		if (s->binds[i].write && add_path(ruleset, s->binds[i].target, write, err) < 0)
 			return -1;
 	/* A file of the host that was handed on as stdin or stdout may be opened again by /dev/stdout. */
-	for (int i = 0; i < 3; i++)
-		if (fstat(c->stdio[i], &st) == 0 && (S_ISREG(st.st_mode) || S_ISCHR(st.st_mode)) &&
+	for (int i = 0; i < 3; i++) {
+		if (fstat(c->stdio[i], &st) < 0)
+			return err_set(err, errno, "look at stdin, stdout and stderr");
+		if ((S_ISREG(st.st_mode) || S_ISCHR(st.st_mode)) &&
 		    add_fd(ruleset, c->stdio[i], all & FS_ON_FILE & ~(__u64)LANDLOCK_ACCESS_FS_EXECUTE, err) < 0)
 			return -1;
+	}
 	return 0;
 }
 

@@ -60,7 +60,8 @@ int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err
 		return steal_fd(&fd);
 	if (m->idmap && !m->idmap_optional && errno == EINVAL)
 		return not_idmappable(source, err);
-	if (!m->idmap || !m->idmap_optional)
+	/* EPERM: it is shown with other ids already. */
+	if (!m->idmap || !m->idmap_optional || (errno != EINVAL && errno != EPERM))
 		return err_set(err, errno, m->idmap ? "idmapped mount" : "mount attributes");
 	attr.attr_set &= ~(__u64)MOUNT_ATTR_IDMAP;
 	attr.userns_fd = 0;
@@ -172,9 +173,14 @@ int mnt_target(int root, const char *path, bool folder, struct err *err)
 		size_t len = strlen(fixed[i]);
 		struct stat st;
 
-		if (strncmp(path, fixed[i], len) == 0 && (path[len] == '\0' || path[len] == '/') &&
-		    fstatat(root, fixed[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
+		if (strncmp(path, fixed[i], len) != 0 || (path[len] != '\0' && path[len] != '/'))
+			continue;
+		if (fstatat(root, fixed[i], &st, AT_SYMLINK_NOFOLLOW) < 0) {
+			if (errno != ENOENT)
+				return err_set(err, errno, "`/%s` in the image", fixed[i]);
+		} else if (!S_ISDIR(st.st_mode)) {
 			return err_set(err, ENOTDIR, "`/%s` in the image is not a folder", fixed[i]);
+		}
 	}
 	for (;;) {
 		n += strcspn(path + n, "/");

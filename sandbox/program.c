@@ -70,6 +70,7 @@ int program_prepare(const char *folder, const int stdio[3], struct err *err)
 	if (take_stdio(stdio) < 0 || close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
 		return err_set(err, errno, "descriptors of the program");
 	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
+		return err_set(err, errno, "signals of the program");
 	return 0;
 }

@@ -286,7 +286,8 @@ int sync_wait_parent(struct contain *c, struct err *err)
 	int have = 0, want;
 
 	/* With the parent we die; set again after the uid change, which clears it. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return err_set(err, errno, "parent-death signal");
 	do {
 		struct frame f;
 		int rc = frame_recv(c->sock, &f);
@@ -363,6 +364,7 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 	cleanup_close int theirs = -1, status = -1, exec = -1;
 	int pair[2], pipes[2], execs[2];
 
+	landlock_abi();
 	if (make_plan(l, spec, src, err) < 0)
 		return -1;
 	if (cgroup_host()->create(spec->name, &spec->limits, &l->box.cgroup, err) < 0)
