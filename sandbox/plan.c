@@ -98,27 +98,27 @@ static void plan_pool(struct plan *p, const struct sandbox_spec *spec)
 		add(p, PLAN_FOLDER, pool_folders[i]);
 }
 
+#define NONE "none" /* an empty folder of the staging folder */
+
+/* Always an overlay, also of nothing but the base: its files have inodes of the overlay's own. With the base's own ones an
+ * app could watch by inotify which programs the host and its neighbours run, and hold flocks against them (battery E10). */
 static void plan_usr(struct plan *p, const struct sandbox_spec *spec, const struct plan_facts *f, const int *layers,
 		     const char *top)
 {
-	bool write = spec->profile == SANDBOX_BUILD_ROOT, any = write;
+	bool write = spec->profile == SANDBOX_BUILD_ROOT;
 	char lower[256] = "";
 
-	for (size_t i = 0; i < spec->nlayers; i++)
-		any |= f->layer_usr[i];
-	if (!any) {
-		int m = add_mount(p, PLAN_BASE_USR, 0, false, f->idmap);
-
-		p->mounts[m].idmap_optional = true;
-		add(p, PLAN_ATTACH, "/usr")->mount = m;
-		return;
-	}
 	int base = stage(p, PLAN_BASE_USR, 0, false, f->idmap);
 	p->mounts[base].idmap_optional = !write;
 	for (size_t i = 0; i < spec->nlayers; i++)
 		if (f->layer_usr[i])
 			lower_add(lower, sizeof lower, layers[i], "usr");
+	bool alone = !*lower;
 	lower_add(lower, sizeof lower, base, "");
+	if (alone && !write) { /* what is read-only needs two lower folders */
+		add(p, PLAN_FOLDER, NONE);
+		snprintf(lower + strlen(lower), sizeof lower - strlen(lower), ":" NONE);
+	}
 	overlay(p, "new/usr", lower, write ? top : NULL, "usr");
 	if (write && f->dpkg) {
 		int dpkg = stage(p, PLAN_DPKG, 0, false, f->idmap);

@@ -37,11 +37,14 @@ static void app_without_volumes(void **state)
 	assert_string_equal(find(PLAN_OVERLAY, "new")->upper, "pool/root");
 	assert_string_equal(find(PLAN_OVERLAY, "new")->work, "pool/work");
 	assert_string_equal(find(PLAN_OVERLAY, "new")->text, "m0");
-	const struct plan_step *usr = find(PLAN_ATTACH, "/usr");
-	assert_non_null(usr);
-	assert_false(plan.mounts[usr->mount].write);
-	assert_true(plan.mounts[usr->mount].idmap_optional);
-	assert_null(find(PLAN_OVERLAY, "new/usr"));
+	/* Never the base itself: its inodes would be shared with the host and all neighbours. */
+	assert_null(find(PLAN_ATTACH, "/usr"));
+	assert_string_equal(find(PLAN_OVERLAY, "new/usr")->text, "m1:none");
+	assert_string_equal(find(PLAN_OVERLAY, "new/usr")->upper, "");
+	assert_true(find(PLAN_FOLDER, "none") < find(PLAN_OVERLAY, "new/usr"));
+	assert_int_equal(plan.mounts[1].source, PLAN_BASE_USR);
+	assert_false(plan.mounts[1].write);
+	assert_true(plan.mounts[1].idmap_optional);
 }
 
 static void app_with_layers(void **state)
