@@ -109,7 +109,8 @@ $(B)/spaced.a: $(call objs,$(SPACED_SRC)) $(B)/assets.o
 link = @mkdir -p $(@D); $(if $(V),,echo '  LD    $@'); $(CC) $(CFLAGS) $(LDFLAGS) -o $@
 $(B)/spaced: $(B)/obj/spaced/cmd/spaced.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox))
-$(B)/spacectl: $(call objs,$(CLI_SRC)) $(B)/sandbox.a $(B)/base.a
+# What a base image gives builds is found when it is made: by the builder's own tools.c.
+$(B)/spacectl: $(call objs,$(CLI_SRC) spaced/build/tools.c) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_spacectl))
 $(B)/sandbox: $(call objs,$(wildcard sandbox/cmd/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
@@ -117,6 +118,7 @@ $(B)/proxy: $(B)/obj/proxy/cmd/proxy.o $(B)/proxy.a $(B)/base.a
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_proxy) $(PKGS_base))
 
 # Unit tests may look inside: each links every library.
+$(B)/tests/unit/test_apt_sources: $(B)/obj/spaced/cli/apt_sources.o
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(B)/spaced.a $(B)/proxy.a $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox) cmocka)
 

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/base.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/egress_inside.h"
 #include "sandbox/ids.h"
@@ -62,6 +63,11 @@ struct start {
 	struct egress_inside inside;
 };
 
+static bool on_host(const struct sandbox_spec *spec)
+{
+	return !spec->base || strcmp(spec->base, BASE_HOST) == 0;
+}
+
 static int open_volume(struct spawn *s, const char *name, int *fd, struct err *err)
 {
 	*fd = volume_mount(&s->volumes, name, err);
@@ -73,14 +79,17 @@ static int open_sources(struct start *st, struct err *err)
 	struct spawn *s = st->i->s;
 	const struct sandbox_spec *spec = &st->spec;
 	struct sandbox_sources *src = &st->src;
-	int base = volume_mount(&s->volumes, s->skeleton, err);
+	bool host = on_host(spec);
+	cleanup_free char *image = host ? xstrdup(s->skeleton) : base_volume(spec->base);
+	int base = volume_mount(&s->volumes, image, err);
 
 	if (base < 0)
 		return -1;
 	src->idmap = ids_host_root();
 	src->outlives = true;
 	src->skeleton = openat(base, "root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	src->base_usr = open("/usr", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	src->base_usr = host ? open("/usr", O_PATH | O_DIRECTORY | O_CLOEXEC)
+			     : openat(base, "usr", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (src->skeleton < 0 || src->base_usr < 0)
 		return err_set(err, errno, "open the base");
 	for (size_t k = 0; k < spec->nlayers; k++)
@@ -175,10 +184,6 @@ _Noreturn static void start_child(struct start *st)
 static int add_use(struct spawn *s, struct instance_info *info, const char *name, bool write, bool alone,
 		   struct err *err)
 {
-	bool skeleton = strcmp(name, s->skeleton) == 0;
-
-	if (!skeleton && strncmp(name, SKELETON_PREFIX, strlen(SKELETON_PREFIX)) == 0)
-		return err_set(err, EPERM, "volume %s", name);
 	if (!volume_exists(&s->volumes, name))
 		return err_set(err, ENOENT, "volume %s", name);
 	if (spawn_volume_under_work(s, name) || (alone && spawn_volume_used(s, name, false)))
@@ -188,19 +193,39 @@ static int add_use(struct spawn *s, struct instance_info *info, const char *name
 	return 0;
 }
 
+static int add_asked(struct spawn *s, struct instance_info *info, const char *name, bool write, bool alone,
+		     struct err *err)
+{
+	if (upkeep_reserved(name))
+		return err_set(err, EPERM, "volume %s", name);
+	return add_use(s, info, name, write, alone, err);
+}
+
+static int add_base(struct spawn *s, const struct sandbox_spec *spec, struct instance_info *info, struct err *err)
+{
+	if (on_host(spec))
+		return add_use(s, info, s->skeleton, false, false, err);
+	if (!ids_host_root())
+		return err_text(err, EPERM, "base images take a daemon that runs as root");
+	if (!base_exists(s->state, spec->base))
+		return err_text(err, ENOENT, "the base `%.80s` is not here (spacectl base list)", spec->base);
+	cleanup_free char *image = base_volume(spec->base);
+	return add_use(s, info, image, false, false, err);
+}
+
 static int plan_uses(struct spawn *s, const struct sandbox_spec *spec, struct instance_info *info, struct err *err)
 {
-	if (add_use(s, info, s->skeleton, false, false, err) < 0)
+	if (add_base(s, spec, info, err) < 0)
 		return -1;
 	for (size_t k = 0; k < spec->nlayers; k++)
-		if (add_use(s, info, spec->layers[k], false, false, err) < 0)
+		if (add_asked(s, info, spec->layers[k], false, false, err) < 0)
 			return -1;
-	if (spec->top && add_use(s, info, spec->top, true, true, err) < 0)
+	if (spec->top && add_asked(s, info, spec->top, true, true, err) < 0)
 		return -1;
 	for (size_t k = 0; k < spec->nbinds; k++) {
 		if (spec->binds[k].source || !spec->binds[k].volume)
 			return err_set(err, EPERM, "a bind of a host path: only volumes are given to Spaces");
-		if (add_use(s, info, spec->binds[k].volume, spec->binds[k].write, false, err) < 0)
+		if (add_asked(s, info, spec->binds[k].volume, spec->binds[k].write, false, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -231,8 +256,6 @@ static int plan_info(struct spawn *s, const struct sandbox_spec *spec, struct in
 	snprintf(info->name, sizeof info->name, "%s", spec->name);
 	if (instance_find(s, spec->name))
 		return err_set(err, EEXIST, "sandbox %s", spec->name);
-	if (spec->base && strcmp(spec->base, "host") != 0)
-		return err_set(err, ENOENT, "base %s", spec->base);
 	if (spec->profile == SANDBOX_BUILD_ROOT && !ids_host_root())
 		return err_text(
 		    err, EPERM,

@@ -169,7 +169,7 @@ struct volume_call {
 int upkeep_volume(struct spawn *s, const struct volume_call *call, job_done done, struct err *err);
 void upkeep_volume_done(struct spawn *s, void *ctx, struct buf *result, const struct err *err);
 void upkeep_volume_listed(struct spawn *s, void *ctx, struct buf *result, const struct err *err);
-bool upkeep_reserved(const char *volume); /* ours: skeletons */
+bool upkeep_reserved(const char *volume); /* ours: skeletons, base images */
 void upkeep_skeleton(struct spawn *s);	  /* looks whether there is a newer one to make */
 void upkeep_tick(struct spawn *s, uint64_t now);
 

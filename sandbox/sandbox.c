@@ -53,9 +53,9 @@ static int make_plan(struct launch *l, const struct sandbox_spec *spec, const st
 		facts.layer_root[i] = is_folder(src->layers[i], "root");
 		facts.layer_usr[i] = is_folder(src->layers[i], "usr");
 	}
-	/* apt must know what the host's /usr holds already. */
-	if (build_root && (!spec->base || strcmp(spec->base, "host") == 0))
-		l->dpkg = open("/var/lib/dpkg", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	/* apt must know what the base's /usr holds already. */
+	if (build_root)
+		l->dpkg = openat(src->base_usr, "../var/lib/dpkg", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	facts.dpkg = l->dpkg >= 0;
 	if (src->top >= 0 && mnt_prepare_top(src->top, build_root, src->idmap ? 0 : spec->id_base, err) < 0)
 		return -1;

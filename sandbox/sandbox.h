@@ -35,7 +35,7 @@ bool sandbox_can_idmap(int source);
 
 /* Where things come from; the spawner resolves volumes into mounts, the `sandbox` program uses host paths. */
 struct sandbox_sources {
-	int base_usr; /* O_PATH of the base's /usr */
+	int base_usr; /* O_PATH of the base's usr/; var/lib/dpkg/ beside it is what apt knows (SANDBOX_BUILD_ROOT) */
 	int skeleton; /* O_PATH of the tree under the root overlay: /etc, /bin links, /app, /home/user ... */
 	int layers[SANDBOX_MAX_LAYERS]; /* O_PATH of each layer's mount */
 	int top;			/* O_PATH of the top volume's mount, -1: tmpfs */

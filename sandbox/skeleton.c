@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/resolve.h"
 #include "sandbox/egress.h"
 #include "sandbox/ids.h"
 #include "sandbox/spec.h"
@@ -20,8 +21,8 @@
 #define USER 1000
 #define FORMAT "3" /* changed with the rules of what is copied */
 
-/* What is taken over from the host, when it is there. Directories with all below. */
-static const char *const from_host[] = {
+/* What is taken over from the system, when it is there. Directories with all below. */
+static const char *const taken[] = {
     /* programs find their parts by these */
     "etc/alternatives",
     "etc/ld.so.cache",
@@ -119,7 +120,7 @@ static const struct folder {
     {"home/user", 0755, USER},
     {"var", 0755, 0},
     {"var/lib", 0755, 0},
-    {"var/lib/dpkg", 0755, 0}, /* the host's is laid over it for packages.txt */
+    {"var/lib/dpkg", 0755, 0}, /* the base's is laid over it for packages.txt */
 
     {"var/lib/apt", 0755, 0},
     {"var/lib/apt/lists", 0755, 0},
@@ -298,13 +299,20 @@ static int walk(struct walk *w, int dirfd, const char *name, const char *path, i
 	return w->to < 0 ? 0 : copy_file(w, dirfd, name, path, &st);
 }
 
-static int walk_host(struct walk *w)
+/* Walks from the folder of `path`, which is opened inside the root, wherever links in a base's tree may point. */
+static int walk_from(struct walk *w, int root, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	cleanup_free char *folder = xstrndup(path, (size_t)(slash - path));
+	cleanup_close int dir = resolve_in_root(root, folder, O_PATH | O_DIRECTORY);
+
+	return dir < 0 ? 0 : walk(w, dir, slash + 1, path, 0);
+}
+
+static int walk_root(struct walk *w, int root)
 {
 	static const char *const top[] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32"};
-	cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	if (root < 0)
-		return err_set(w->err, errno, "open /");
 	for (size_t i = 0; i < sizeof top / sizeof *top; i++) {
 		struct stat st;
 		char target[32];
@@ -315,10 +323,20 @@ static int walk_host(struct walk *w)
 		if (w->to >= 0 && symlinkat(target, w->to, top[i]) < 0)
 			return err_set(w->err, errno, "skeleton: link %s", top[i]);
 	}
-	for (size_t i = 0; i < sizeof from_host / sizeof *from_host; i++)
-		if (walk(w, root, from_host[i], from_host[i], 0) < 0)
+	for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+		if (walk_from(w, root, taken[i]) < 0)
 			return -1;
 	return 0;
+}
+
+static int walk_system(struct walk *w, int root)
+{
+	cleanup_close int host = -1;
+
+	if (root != SKELETON_HOST)
+		return walk_root(w, root);
+	host = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return host < 0 ? err_set(w->err, errno, "open /") : walk_root(w, host);
 }
 
 static void own_hash(struct walk *w)
@@ -334,25 +352,52 @@ static void own_hash(struct walk *w)
 		mix(w, links[i].target, strlen(links[i].target));
 }
 
-void skeleton_name(char out[SKELETON_NAME])
+void skeleton_name(int root, char out[SKELETON_NAME])
 {
 	struct err err = ERR_INIT;
 	struct walk w = {.to = -1, .hash = 14695981039346656037ULL, .err = &err};
 
 	own_hash(&w);
-	walk_host(&w);
+	walk_system(&w, root);
 	snprintf(out, SKELETON_NAME, SKELETON_PREFIX "%016llx", (unsigned long long)w.hash);
 }
 
 /* -- building ------------------------------------------------------------------------------------------------------- */
 
-static int make_own(int to, struct err *err)
+/* A base's packages have accounts of their own, which are nobody's secret; ours is added. */
+static void base_accounts(int root, const char *path, struct buf *out)
+{
+	static const struct {
+		const char *path, *line;
+	} files[] = {
+	    {"etc/passwd", "user:x:1000:1000:user:/home/user:/bin/bash\n"},
+	    {"etc/group", "user:x:1000:\n"},
+	};
+
+	for (size_t i = 0; root != SKELETON_HOST && i < sizeof files / sizeof *files; i++) {
+		if (strcmp(files[i].path, path) != 0)
+			continue;
+		cleanup_close int fd = resolve_beneath(root, path, O_RDONLY | O_NONBLOCK);
+		char chunk[16384];
+		ssize_t n;
+		while (fd >= 0 && out->len < FILE_MAX && (n = read(fd, chunk, sizeof chunk)) > 0)
+			buf_add(out, chunk, (size_t)n);
+		if (out->len && !strstr(out->data, "\nuser:"))
+			buf_adds(out, files[i].line);
+	}
+}
+
+static int make_own(int root, int to, struct err *err)
 {
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+		cleanup_buf struct buf content = BUF_INIT;
+
+		base_accounts(root, texts[i].path, &content);
+		if (!content.len)
+			buf_adds(&content, texts[i].content);
 		unlinkat(to, texts[i].path, 0);
 		cleanup_close int fd = openat(to, texts[i].path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (fd < 0 || io_write_full(fd, texts[i].content, strlen(texts[i].content)) < 0 ||
-		    fchmod(fd, texts[i].mode) < 0)
+		if (fd < 0 || io_write_full(fd, content.data, content.len) < 0 || fchmod(fd, texts[i].mode) < 0)
 			return err_set(err, errno, "skeleton: write %s", texts[i].path);
 	}
 	for (size_t i = 0; i < sizeof links / sizeof *links; i++)
@@ -361,7 +406,7 @@ static int make_own(int to, struct err *err)
 	return 0;
 }
 
-int skeleton_build(int dirfd, struct err *err)
+int skeleton_build(int root, int dirfd, struct err *err)
 {
 	struct walk w = {.to = dirfd, .err = err};
 
@@ -376,9 +421,9 @@ int skeleton_build(int dirfd, struct err *err)
 		    fchownat(dirfd, f->path, owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
 			return err_set(err, errno, "skeleton: owner of %s", f->path);
 	}
-	if (walk_host(&w) < 0)
+	if (walk_system(&w, root) < 0)
 		return -1;
-	return make_own(dirfd, err);
+	return make_own(root, dirfd, err);
 }
 
 /* A change of owner takes the set-id bits away. What is in the range already stays. */
@@ -430,7 +475,7 @@ int skeleton_ensure(const struct volumes *v, const char *name, struct err *err)
 	cleanup_close int root = mnt < 0 ? -1 : openat(mnt, "root", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (root < 0)
 		return mnt < 0 ? -1 : err_set(err, errno, "open the skeleton");
-	if (skeleton_build(root, err) < 0 || (ids_kind() == IDS_RANGE && skeleton_shift(root, ids_base(0), err) < 0))
+	if (skeleton_build(SKELETON_HOST, root, err) < 0 || (ids_kind() == IDS_RANGE && skeleton_shift(root, ids_base(0), err) < 0))
 		return -1;
 	return volume_rename(v, making, name, err);
 }

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/base.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/contain.h"
 #include "sandbox/ids.h"
@@ -448,6 +449,18 @@ static int verb_volume(struct request *q, struct err *err)
 	return upkeep_volume(q->s, &c, upkeep_volume_done, err);
 }
 
+static int verb_base_remove(struct request *q, struct err *err)
+{
+	struct volume_call c = {.s = q->s, .id = q->f->id, .verb = SPAWN_BASE_REMOVE};
+
+	if (!get_ok(&q->r) || !base_id_split(q->name, NULL))
+		return malformed(err);
+	snprintf(c.name, sizeof c.name, BASE_PREFIX "%.*s", BASE_ID, q->name);
+	if (spawn_volume_under_work(q->s, c.name) || spawn_volume_used(q->s, c.name, false))
+		return err_set(err, EBUSY, "base %s", q->name);
+	return upkeep_volume(q->s, &c, upkeep_volume_done, err);
+}
+
 static int verb_volume_list(struct request *q, struct err *err)
 {
 	struct volume_call c = {.s = q->s, .id = q->f->id, .verb = SPAWN_VOLUME_LIST};
@@ -539,6 +552,7 @@ static const struct verb {
     [SPAWN_VOLUME_LIST] = {verb_volume_list, false, false},
     [SPAWN_EXEC] = {verb_exec, true, false},
     [SPAWN_EXEC_SIGNAL] = {verb_exec_signal, true, false},
+    [SPAWN_BASE_REMOVE] = {verb_base_remove, true, false},
 };
 
 static void handle(struct link *l, struct frame *f)

@@ -56,7 +56,7 @@ struct sandbox_spec {
 	uint32_t id_base; /* first host uid and gid of the range; 0 (rootless): map to the caller */
 	uid_t uid;	  /* inside */
 	gid_t gid;
-	char *base; /* NULL or "host": the host's /usr; else a base image's name */
+	char *base; /* NULL or "host": the host's /usr; else a base image's id (base.h) */
 	char
 	    *layers[SANDBOX_MAX_LAYERS]; /* volumes, topmost first, read-only. Each may hold `root/` and `usr/` trees */
 	size_t nlayers;

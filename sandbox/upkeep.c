@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/base.h"
 #include "sandbox/ids.h"
 #include "sandbox/instance.h"
 
@@ -71,6 +72,8 @@ static int volume_work(void *arg, struct buf *result, struct err *err)
 	case SPAWN_VOLUME_LIST:
 		volume_list(v, result);
 		return 0;
+	case SPAWN_BASE_REMOVE:
+		return base_remove(v, c->s->state, c->name + strlen(BASE_PREFIX), err);
 	default:
 		return volume_unmount(v, c->name, err);
 	}
@@ -80,7 +83,7 @@ void upkeep_volume_done(struct spawn *s, void *ctx, struct buf *result, const st
 {
 	cleanup_free struct volume_call *c = ctx;
 
-	if (!err && (c->verb == SPAWN_VOLUME_RENAME || c->verb == SPAWN_VOLUME_REMOVE))
+	if (!err && (c->verb == SPAWN_VOLUME_RENAME || c->verb == SPAWN_VOLUME_REMOVE || c->verb == SPAWN_BASE_REMOVE))
 		forget_mounted(s, c->name);
 	if (c->verb == SPAWN_VOLUME_ENSURE) /* it may be mounted for that; else it is found out */
 		spawn_note_mounted(s, c->name);
@@ -96,7 +99,8 @@ void upkeep_volume_done(struct spawn *s, void *ctx, struct buf *result, const st
 
 bool upkeep_reserved(const char *name)
 {
-	return strncmp(name, SKELETON_PREFIX, strlen(SKELETON_PREFIX)) == 0;
+	return strncmp(name, SKELETON_PREFIX, strlen(SKELETON_PREFIX)) == 0 ||
+	       strncmp(name, BASE_PREFIX, strlen(BASE_PREFIX)) == 0;
 }
 
 /* Puts entries into as many frames as they need: {u8 more, u32 n, entries}. */
@@ -185,11 +189,18 @@ static int skeleton_work(void *arg, struct buf *result, struct err *err)
 	struct spawn *s = arg;
 	char name[SKELETON_NAME];
 
-	skeleton_name(name);
+	skeleton_name(SKELETON_HOST, name);
 	if (skeleton_ensure(&s->volumes, name, err) < 0)
 		return -1;
 	buf_adds(result, name);
 	return 0;
+}
+
+/* Not a base image; "base-HASH" is what skeletons were called before there were bases. */
+static bool is_skeleton(const char *name)
+{
+	return upkeep_reserved(name) && (strncmp(name, BASE_PREFIX, strlen(BASE_PREFIX)) != 0 ||
+					 !base_id_split(name + strlen(BASE_PREFIX), NULL));
 }
 
 /* Skeletons of the host as it was, which no sandbox uses any more. */
@@ -203,7 +214,7 @@ static void remove_old_skeletons(struct spawn *s)
 		struct volume_call c = {.s = s, .verb = SPAWN_VOLUME_REMOVE};
 		get_str(&r, c.name, sizeof c.name);
 		get_u64(&r);
-		if (r.bad || !upkeep_reserved(c.name) || strcmp(c.name, s->skeleton) == 0 ||
+		if (r.bad || !is_skeleton(c.name) || strcmp(c.name, s->skeleton) == 0 ||
 		    spawn_volume_used(s, c.name, false) || spawn_volume_under_work(s, c.name))
 			continue;
 		upkeep_volume(s, &c, upkeep_volume_done, NULL);
@@ -218,7 +229,7 @@ static void skeleton_done(struct spawn *s, void *ctx, struct buf *result, const 
 		log_error("%s", err->msg);
 	} else if (strcmp(s->skeleton, result->data ? result->data : "") != 0) {
 		snprintf(s->skeleton, sizeof s->skeleton, "%s", result->data);
-		log_info("base %s is ready", s->skeleton);
+		log_info("skeleton %s of the host is ready", s->skeleton);
 		remove_old_skeletons(s);
 	}
 	if (s->skeleton[0]) {

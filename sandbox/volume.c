@@ -66,7 +66,7 @@ static int give_to_app(const struct volumes *v, const char *path, struct err *er
 	return 0;
 }
 
-int volumes_open(const char *state, struct volumes *v, struct err *err)
+int volumes_join(const char *state, struct volumes *v, struct err *err)
 {
 	*v = (struct volumes){.dir = xasprintf("%s/volumes", state), .dirfd = -1, .images = volume_loop_devices()};
 	if (mkdir_err(AT_FDCWD, v->dir, 0700, err) < 0)
@@ -82,11 +82,18 @@ int volumes_open(const char *state, struct volumes *v, struct err *err)
 	    mkdir_err(v->dirfd, TEMPLATE_DATA "/root", 0755, err) < 0 ||
 	    (v->images && give_to_app(v, TEMPLATE_DATA "/root", err) < 0))
 		goto fail;
-	remove_unfinished(v->dirfd);
 	return 0;
 fail:
 	volumes_release(v);
 	return -1;
+}
+
+int volumes_open(const char *state, struct volumes *v, struct err *err)
+{
+	if (volumes_join(state, v, err) < 0)
+		return -1;
+	remove_unfinished(v->dirfd);
+	return 0;
 }
 
 void volumes_release(struct volumes *v)

@@ -31,6 +31,8 @@ struct volumes {
 bool volume_loop_devices(void);
 /* Makes STATE/volumes (0700) and removes what an interrupted volume_create left. */
 int volumes_open(const char *state, struct volumes *v, struct err *err);
+/* The same beside the spawner, whose volume_create may be under way: removes nothing. */
+int volumes_join(const char *state, struct volumes *v, struct err *err);
 void volumes_release(struct volumes *v);
 
 bool volume_is_data(const char *name);

@@ -146,9 +146,8 @@ static struct str last_line(const struct buf *b)
 	return (struct str){b->data + begin, end - begin};
 }
 
-int worker_exec(const char *const argv[], int max_status, struct err *err)
+static int exec_program(const char *const argv[], int max_status, struct buf *out, struct err *err)
 {
-	cleanup_buf struct buf out = BUF_INIT;
 	int p[2];
 	int status = 0;
 
@@ -163,7 +162,7 @@ int worker_exec(const char *const argv[], int max_status, struct err *err)
 		close(p[0]);
 		return err_set(err, e, "fork %s", argv[0]);
 	}
-	while (worker_read(p[0], &out) == 0)
+	while (worker_read(p[0], out) == 0)
 		;
 	close(p[0]);
 	while (waitpid(pid, &status, 0) < 0) {
@@ -172,10 +171,22 @@ int worker_exec(const char *const argv[], int max_status, struct err *err)
 	}
 	if (WIFEXITED(status) && WEXITSTATUS(status) <= max_status)
 		return 0;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 127 && out.len == 0)
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 127 && out->len == 0)
 		return err_set(err, ENOENT, "%s is not installed", argv[0]);
-	struct str line = last_line(&out);
+	struct str line = last_line(out);
 	err_set(err, 0, "%s failed: %.*s", argv[0], (int)(line.n > 300 ? 300 : line.n), line.p ? line.p : "");
 	err->code = EIO;
 	return -1;
+}
+
+int worker_exec(const char *const argv[], int max_status, struct err *err)
+{
+	cleanup_buf struct buf out = BUF_INIT;
+
+	return exec_program(argv, max_status, &out, err);
+}
+
+int worker_output(const char *const argv[], struct buf *out, struct err *err)
+{
+	return exec_program(argv, 0, out, err);
 }

@@ -23,5 +23,7 @@ int worker_run(worker_fn fn, void *arg, struct buf *result, struct err *err);
 /* Runs a program (a bare name, looked up in /usr/sbin, /usr/bin, /sbin, /bin; PATH is not asked) with an empty
  * environment and waits. 0 when it exits with at most `max_status`; else -1 with its last line of output. */
 int worker_exec(const char *const argv[], int max_status, struct err *err);
+/* The same for a program that must exit with 0, with what it printed. */
+int worker_output(const char *const argv[], struct buf *out, struct err *err);
 
 #endif

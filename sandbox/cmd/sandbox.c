@@ -51,6 +51,7 @@ static const char usage[] =
     "  --env NAME=VALUE     nothing is inherited; PATH, HOME, LANG and TERM have defaults\n"
     "  --cwd FOLDER         working folder inside; default /app\n"
     "  --uid N              user inside; default 1000\n"
+    "  --base DIR           stand on the Debian tree in DIR (usr/, etc/, var/lib/dpkg/) instead of the host's /usr\n"
     "  --layer DIR          read-only layer over the system: DIR/root and DIR/usr; the first one is topmost\n"
     "  --top DIR            keep what is written in DIR (root, work, ...) instead of in memory\n"
     "  --build-root         root inside, with a writable /usr: for apt-get (as root only)\n"
@@ -64,7 +65,7 @@ struct options {
 	struct sandbox_spec spec;
 	size_t nenv;
 	bool rootless;
-	const char *top, *layers[SANDBOX_MAX_LAYERS];
+	const char *base, *top, *layers[SANDBOX_MAX_LAYERS];
 };
 
 /* What is made for one run, and has to go with it. */
@@ -194,6 +195,7 @@ enum {
 	OPT_ENV,
 	OPT_CWD,
 	OPT_UID,
+	OPT_BASE,
 	OPT_LAYER,
 	OPT_TOP,
 	OPT_BUILD_ROOT,
@@ -216,6 +218,7 @@ static const struct option longopts[] = {
     {"cwd", required_argument, NULL, OPT_CWD},
     {"uid", required_argument, NULL, OPT_UID},
     {"rootless", no_argument, NULL, OPT_ROOTLESS},
+    {"base", required_argument, NULL, OPT_BASE},
     {"layer", required_argument, NULL, OPT_LAYER},
     {"top", required_argument, NULL, OPT_TOP},
     {"build-root", no_argument, NULL, OPT_BUILD_ROOT},
@@ -301,6 +304,9 @@ static void one_option(struct options *o, int opt, char **argv)
 	case OPT_UID:
 		s->uid = s->gid = strcmp(optarg, "0") == 0 ? 0 : count("--uid", optarg);
 		break;
+	case OPT_BASE:
+		o->base = optarg;
+		break;
 	case OPT_LAYER:
 		if (s->nlayers == SANDBOX_MAX_LAYERS)
 			die("more than %d layers", SANDBOX_MAX_LAYERS);
@@ -384,15 +390,15 @@ static char *state_folder(void)
 	return path;
 }
 
-/* The system around the command is copied from the host once, and again when the host has changed. Where the file system
+/* The system around the command is copied from the base once, and again when the base has changed. Where the file system
  * cannot be idmapped, each range has a copy of its own (`id_base` as of spec.h). */
-static int skeleton_of_host(const char *state, uint32_t id_base)
+static int skeleton_of(int root, const char *state, uint32_t id_base)
 {
 	cleanup_close int dir = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	char hash[SKELETON_NAME], name[64], making[64];
 	struct err err = ERR_INIT;
 
-	skeleton_name(hash);
+	skeleton_name(root, hash);
 	snprintf(name, sizeof name, "%s", hash);
 	int fd = dir < 0 ? -1 : openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (dir < 0 || (fd >= 0 && (!id_base || sandbox_has_idmaps())))
@@ -410,7 +416,7 @@ static int skeleton_of_host(const char *state, uint32_t id_base)
 	if (mkdirat(dir, making, 0755) < 0)
 		die("make `%s/%s`: %s", state, making, strerror(errno));
 	cleanup_close int to = openat(dir, making, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (to < 0 || fchmod(to, 0755) < 0 || skeleton_build(to, &err) < 0 ||
+	if (to < 0 || fchmod(to, 0755) < 0 || skeleton_build(root, to, &err) < 0 ||
 	    (shift && skeleton_shift(to, id_base, &err) < 0)) {
 		io_remove_tree(dir, making);
 		die("%s", err.msg);
@@ -474,7 +480,9 @@ static void prepare(struct run *r, struct options *o)
 
 	r->src = (struct sandbox_sources){.top = -1, .netns = -1, .idmap = !o->rootless};
 	r->state = state_folder();
-	r->src.base_usr = open_or_die("/usr");
+	cleanup_close int root = o->base ? open_or_die(o->base) : SKELETON_HOST;
+	cleanup_free char *usr = xasprintf("%s/usr", o->base ? o->base : "");
+	r->src.base_usr = open_or_die(usr);
 	for (size_t i = 0; i < s->nbinds; i++)
 		r->src.binds[i] = open_or_die(s->binds[i].source);
 	for (size_t i = 0; i < s->nlayers; i++)
@@ -486,7 +494,7 @@ static void prepare(struct run *r, struct options *o)
 		take_slot(r);
 		s->id_base = FIRST_ID + r->number * SANDBOX_IDS;
 	}
-	r->src.skeleton = skeleton_of_host(r->state, s->id_base);
+	r->src.skeleton = skeleton_of(root, r->state, s->id_base);
 	if (s->egress != EGRESS_NONE)
 		connect_out(r, o);
 }

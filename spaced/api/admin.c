@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/base.h"
 #include "spaced/api/api_int.h"
 #include "spaced/names.h"
 
@@ -168,6 +169,25 @@ void admin_token_remove(struct call *c)
 	}
 	event(c, "token removed", c->vars[0]);
 	call_json(c, 200, json_pack("{s:s}", "id", c->vars[0]));
+}
+
+/* ---- bases ---- */
+
+void admin_base_remove(struct call *c)
+{
+	const char *name = c->vars[0];
+	struct err err = ERR_INIT;
+
+	if (!base_name_ok(name)) {
+		call_error(c, 400, NULL, "`%.60s` is no name of a base", name);
+		return;
+	}
+	if (spaces_remove_base(c->a->spaces, name, &err) < 0) {
+		call_fail(c, &err);
+		return;
+	}
+	event(c, "base removed", name);
+	call_json(c, 200, json_pack("{s:s}", "base", name));
 }
 
 /* ---- status ---- */

@@ -105,6 +105,7 @@ void space_storage_off(struct call *c);
 void space_usage_get(struct call *c);
 void usage_call_gone(struct usage_wait *u); /* its call is over */
 void call_runtime_now(struct call *c);	    /* answers with the runtime as it is in the store now */
+void space_base(struct call *c);
 void whoami_get(struct call *c);
 void hardware_get(struct call *c);
 void harnesses_get(struct call *c);
@@ -137,6 +138,7 @@ void admin_tokens_get(struct call *c);
 void admin_tokens_all_get(struct call *c);
 void admin_token_add(struct call *c);
 void admin_token_remove(struct call *c);
+void admin_base_remove(struct call *c);
 void admin_status_get(struct call *c);
 void admin_events_get(struct call *c);
 

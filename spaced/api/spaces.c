@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "sandbox/base.h"
 #include "sandbox/egress_list.h"
 #include "spaced/api/api_int.h"
 #include "spaced/http/url.h"
@@ -84,6 +85,22 @@ static json_t *traffic_json(struct call *c, const struct space *sp)
 	return json_pack("{s:I, s:I}", "received", (json_int_t)received, "sent", (json_int_t)sent);
 }
 
+/* The image that its release was built on, "host", or null: it has none. */
+static json_t *stands_on(struct api *a, const struct space *sp)
+{
+	struct release rel;
+	struct err err = ERR_INIT;
+
+	if (!*sp->release_id || store_release_by_id(a->store, sp->release_id, &rel, &err) < 0)
+		return json_null();
+	json_t *recipe = json_loads(rel.recipe, 0, NULL);
+	const char *id = json_string_value(json_object_get(recipe, "base"));
+	json_t *j = json_string(id ? id : BASE_HOST);
+	json_decref(recipe);
+	release_release(&rel);
+	return j;
+}
+
 json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 {
 	struct space_view v = view_of(c);
@@ -98,6 +115,8 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 		return j;
 	json_t *own = json_pack("{s:s, s:i, s:i, s:s}", "defaultBranch", sp->default_branch, "slot", (int)sp->slot,
 				"generation", (int)sp->generation, "release", sp->release_id);
+	json_object_set_new(own, "base", json_string(*sp->base ? sp->base : "default"));
+	json_object_set_new(own, "standsOn", stands_on(c->a, sp));
 	if (spaces_live(c->a->spaces, sp->id, &live))
 		json_object_set_new(own, "live", json_live(&live));
 	json_object_set_new(own, "storage", sp->storage ? json_integer((json_int_t)sp->storage) : json_null());
@@ -302,6 +321,28 @@ void space_egress_set(struct call *c)
 	note(c, "egress", policy);
 	call_json(c, 200, egress_json(c, &now));
 	space_release(&now);
+}
+
+/* {"base": NAME, "host", or "default"}. The operator's choice, not the owner's: a base is part of the walls. */
+void space_base(struct call *c)
+{
+	const char *base = json_string_value(json_object_get(c->body, "base"));
+	struct err err = ERR_INIT;
+
+	if (!c->me.admin) {
+		call_error(c, 403, NULL, "only an admin may choose a base");
+		return;
+	}
+	if (!base || (!base_name_ok(base) && strcmp(base, BASE_HOST) != 0 && strcmp(base, "default") != 0)) {
+		call_error(c, 400, NULL, "\"base\" must be the name of a base, \"host\" or \"default\"");
+		return;
+	}
+	if (spaces_set_base(c->a->spaces, c->space.id, strcmp(base, "default") == 0 ? "" : base, &err) < 0) {
+		call_fail(c, &err);
+		return;
+	}
+	note(c, "base", base);
+	call_json(c, 200, json_pack("{s:s}", "base", base));
 }
 
 /* ---- list ---- */

@@ -67,6 +67,23 @@ static int read_card(struct job *j, const struct tree *t)
 	return -1;
 }
 
+/* On the base that the Space is to stand on now, with what that gives. */
+static int make_recipe(struct job *j, const struct tree *t, struct err *err)
+{
+	const char *state = j->b->config->state;
+	struct tools tools = {0};
+	int rc = base_resolve(state, j->wish, j->base, err);
+
+	if (rc == 0 && *j->base)
+		rc = base_tools(state, j->base, &tools, err);
+	if (rc == 0)
+		rc = recipe_make(&j->card, &j->verdict, t, *j->base ? &tools : &j->b->tools, &j->recipe, err);
+	if (rc == 0 && *j->base && j->recipe.nlayers)
+		logfile_printf(j->log, "note: on the base %s\n", j->base);
+	tools_release(&tools);
+	return rc;
+}
+
 /* The plan, from small reads of the repository. -1: the build has ended. */
 static int prepare(struct job *j)
 {
@@ -87,7 +104,7 @@ static int prepare(struct job *j)
 		job_end(j, OUT_CONFIG_ERROR, "%s", j->verdict.why);
 		return -1;
 	}
-	if (recipe_make(&j->card, &j->verdict, &t, &j->b->tools, &j->recipe, &err) < 0) {
+	if (make_recipe(j, &t, &err) < 0) {
 		job_end(j, OUT_FAILED, "%s", err.msg);
 		return -1;
 	}
@@ -176,6 +193,8 @@ static char *release_json(const struct job *j)
 		json_array_append_new(argv, json_string(r->argv[i]));
 	json_object_set_new(o, "kind", json_string(kind_name(r->kind)));
 	json_object_set_new(o, "layers", layers);
+	if (*j->base && r->nlayers)
+		json_object_set_new(o, "base", json_string(j->base));
 	if (r->argv) {
 		json_object_set_new(o, "argv", argv);
 		json_object_set_new(o, "cwd", json_string("/app"));
@@ -319,6 +338,7 @@ static struct job *job_new(struct builder *b, const struct space *sp, const stru
 	j->factory = factory;
 	snprintf(j->id, sizeof j->id, "%s", bd->id);
 	snprintf(j->space_id, sizeof j->space_id, "%s", sp->id);
+	snprintf(j->wish, sizeof j->wish, "%s", sp->base);
 	snprintf(j->commit, sizeof j->commit, "%s", bd->commit);
 	snprintf(j->repo, sizeof j->repo, "%s.git", sp->id);
 	j->log = logfile_open(path);
@@ -501,6 +521,14 @@ bool builder_uses_volume(const struct builder *b, const char *volume)
 	return false;
 }
 
+bool builder_uses_base(const struct builder *b, const char *id)
+{
+	for (const struct job *j = b->jobs; j; j = j->next)
+		if (strcmp(j->base, id) == 0)
+			return true;
+	return false;
+}
+
 void builder_shutdown(struct builder *b)
 {
 	b->ending = true;
@@ -520,7 +548,7 @@ struct builder *builder_new(uv_loop_t *loop, const struct config *config, struct
 	b->store = store;
 	b->place = place;
 	b->cb = *cb;
-	tools_find(&b->tools);
+	tools_find_host(&b->tools);
 	queue_init(&b->queue, config->builds, LIGHT_BUILDS);
 	uv_timer_init(loop, &b->kick);
 	b->kick.data = b;

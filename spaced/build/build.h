@@ -51,6 +51,7 @@ void builder_limited(struct builder *b, const char *name, const char *sentence);
 void builder_reconcile(struct builder *b, const struct place_status *v, size_t n);
 bool builder_owns(const struct builder *b, const char *sandbox); /* a step that we wait for */
 bool builder_uses_volume(const struct builder *b, const char *volume);
+bool builder_uses_base(const struct builder *b, const char *id);
 /* Kills running steps and starts none any more; their builds stay unfinished in the store. */
 void builder_shutdown(struct builder *b);
 

@@ -385,6 +385,7 @@ static void fill_spec(struct job *j, const struct step *s, struct sandbox_spec *
 	*spec = (struct sandbox_spec){
 	    .profile = s->profile,
 	    .id_base = c->id_base ? c->id_base + j->slot * SANDBOX_IDS : 0,
+	    .base = *j->base ? j->base : NULL,
 	    .uid = s->profile == SANDBOX_BUILD_ROOT ? 0 : 1000,
 	    .gid = s->profile == SANDBOX_BUILD_ROOT ? 0 : 1000,
 	    .top = j->top,

@@ -2,6 +2,7 @@
 #ifndef SPACED_BUILD_INTERNAL_H
 #define SPACED_BUILD_INTERNAL_H
 
+#include "spaced/build/base_tools.h"
 #include "spaced/build/build.h"
 #include "spaced/build/queue.h"
 
@@ -20,6 +21,8 @@ struct job {
 	char commit[41];
 	char repo[64];
 	uint32_t slot;
+	char wish[BASE_NAME_MAX + 1]; /* of its Space, as of base_resolve() */
+	char base[BASE_ID];	      /* what it is built on; "": the host */
 	bool factory;
 	bool prepared;
 	uv_timer_t timer; /* defers what must not happen inside a caller's call */

@@ -11,18 +11,22 @@
 #define RECIPE_LAYERS 4
 #define RECIPE_STEPS 8
 
-/* What this machine's /usr gives builds; found once, by tools_find(). */
+/* What a base's /usr gives builds: the host's, found once, or a base image's, found when it was made and kept in its record
+ * (sandbox/base.h) as "tools". */
 struct tools {
-	char base[96];			       /* identity of the base: "host debian 12 x86_64" */
-	char python[16];		       /* of /usr/bin/python3: "3.11"; "" when there is none */
-	struct strings pythons;		       /* every "3.N" found */
+	char base[96];		/* identity of the base: "host debian 12 x86_64", "NAME-VERSION x86_64" */
+	char python[16];	/* of /usr/bin/python3: "3.11"; "" when there is none */
+	struct strings pythons; /* every "3.N" found */
 	char python_stamp[32], node_stamp[32]; /* changes when the program changes */
 	bool uv, node, npm, apt;
 };
-void tools_find(struct tools *t);
+/* Below `root`, the descriptor of a system's root; no link leads out of it. `id` of a base image; NULL: the host. */
+void tools_find(struct tools *t, int root, const char *id);
+void tools_find_host(struct tools *t);
 void tools_release(struct tools *t);
-/* The same with the folders of programs and of os-release given, for tests. */
-void tools_find_at(struct tools *t, const char *bin, const char *local_bin, const char *os_release);
+struct json_t *tools_json(const struct tools *t);
+/* False when it is damaged; `t` is to be released in any case. */
+bool tools_from_json(const struct json_t *j, struct tools *t);
 
 enum step_input {
 	INPUT_NONE,

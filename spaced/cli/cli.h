@@ -23,6 +23,7 @@ struct cli {
 	size_t nwords;
 	bool admin, factory, build, follow, yes, tty;
 	const char *label, *tail, *limit, *folder;
+	const char *suite, *packages, *mirror, *variant;
 	char **command; /* what follows `--` of a verb that takes a command, NULL-ended; NULL without */
 };
 
@@ -35,7 +36,8 @@ struct verb {
 	const char *help;
 	int (*run)(struct cli *c);
 };
-extern const struct verb user_verbs[], token_verbs[], space_verbs[], build_verbs[], exec_verbs[], host_verbs[];
+extern const struct verb user_verbs[], token_verbs[], space_verbs[], build_verbs[], exec_verbs[], base_verbs[],
+    host_verbs[];
 
 /* ---- client.c: errors are printed here; 0 or CLI_FAILED ---- */
 int client_call(struct cli *c, const char *method, const char *path, json_t *body, json_t **out); /* takes body */

@@ -18,6 +18,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "sandbox/base.h"
 #include "sandbox/protection.h"
 
 #define FINDINGS 48
@@ -125,6 +126,11 @@ static void programs(void)
 		"put the `uv` program into /usr/local/bin (pip install uv, or its release archive)");
 	program("node", DOCTOR_LACKS, "not here: no Node apps and no app_build_command", "apt install nodejs npm");
 	program("npm", DOCTOR_LACKS, "not here: no Node apps and no app_build_command", "apt install npm");
+	if (find_program("debootstrap", list, sizeof(list)) && !find_program("mmdebstrap", list, sizeof(list)))
+		say("mmdebstrap", DOCTOR_OK, "", "not here; debootstrap makes base images");
+	else
+		program("mmdebstrap", DOCTOR_LACKS, "not here: no base images for Spaces to stand on",
+			"apt install mmdebstrap");
 	program("mkfs.ext4", DOCTOR_LACKS, "not here: volumes have no fixed size", "apt install e2fsprogs");
 }
 
@@ -155,6 +161,24 @@ static void disk(const char *state)
 	if (v.f_files && v.f_favail < 100000)
 		say("inodes", DOCTOR_LACKS, "make room, or put the state folder elsewhere with --state",
 		    "only %llu free", (unsigned long long)v.f_favail);
+}
+
+/* ---- what Spaces stand on ---- */
+
+static void base(const char *state)
+{
+	char name[BASE_NAME_MAX + 1], id[BASE_ID];
+
+	base_default(state, name);
+	if (strcmp(name, BASE_HOST) == 0)
+		say("base", DOCTOR_LACKS,
+		    "for hostile tenants, as root: spacectl base create NAME; spacectl base default NAME",
+		    "host: Spaces share the cached pages of /usr with what the host runs (CVE-2026-31431 and its kin)");
+	else if (base_newest(state, name, id))
+		say("base", DOCTOR_OK, "", "%s: Spaces share no cached page with what the host runs", id);
+	else
+		say("base", DOCTOR_FAILS, "spacectl base default host, or make it again: spacectl base create NAME",
+		    "the default base `%s` is not there: nothing can be built", name);
 }
 
 /* ---- names ---- */
@@ -283,6 +307,7 @@ const struct finding *doctor_examine(const char *state, size_t *n)
 	walls();
 	programs();
 	disk(state);
+	base(state);
 	resolvers();
 	accounts();
 	*n = count;

@@ -10,7 +10,8 @@
 #include "base/state_home.h"
 #include "spaced/cli/cli.h"
 
-static const struct verb *const groups[] = {space_verbs, exec_verbs, build_verbs, user_verbs, token_verbs, host_verbs};
+static const struct verb *const groups[] = {space_verbs, exec_verbs,  build_verbs, base_verbs,
+					    user_verbs,	 token_verbs, host_verbs};
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
 
 struct option {
@@ -32,6 +33,11 @@ static const struct option options[] = {
     OPT("limit", "--limit", NULL, "N", limit, "at most N rows"),
     OPT("tty", "--tty", "-t", NULL, tty, "with a terminal of its own, for programs that want one"),
     OPT("cwd", "--cwd", NULL, "FOLDER", folder, "working folder inside; default: the app's"),
+    OPT("suite", "--suite", NULL, "NAME", suite, "the release, as trixie; default: the host's own"),
+    OPT("variant", "--variant", NULL, "NAME", variant,
+	"full (default): compilers, git, node, npm; minimal: Python only"),
+    OPT("packages", "--packages", NULL, "LIST", packages, "more packages, separated by commas"),
+    OPT("mirror", "--mirror", NULL, "URL", mirror, "where from; default: as the host's apt"),
     OPT("yes", "--yes", "-y", NULL, yes, "do not ask"),
 };
 #define OPTIONS (sizeof(options) / sizeof(options[0]))

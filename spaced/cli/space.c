@@ -21,6 +21,8 @@ static const char *const space_fields[] = {
     "Head=sha",
     "Serving=runtime.sha",
     "Release=spaced.release",
+    "Base=spaced.base",
+    "Stands on=spaced.standsOn",
     "Instance=spaced.live.instance",
     "Started=spaced.live.startedAt",
     "Port=spaced.live.port",
@@ -156,6 +158,26 @@ static int change(struct cli *c, const char *rest)
 static int space_restart(struct cli *c)
 {
 	return change(c, c->factory ? "/restart?factory=true" : "/restart");
+}
+
+static int space_base(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/base");
+	json_t *j;
+
+	if (!path)
+		return CLI_USAGE;
+	int rc = client_call(c, "POST", path, json_pack("{s:s}", "base", c->word[1]), &j);
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s stands on %s%s from its next build on; `spacectl space restart %s` builds it now\n",
+		       c->word[0], strcmp(c->word[1], "default") == 0 ? "the " : "",
+		       strcmp(c->word[1], "default") == 0 ? "default base" : c->word[1], c->word[0]);
+	json_decref(j);
+	return CLI_OK;
 }
 
 static int space_pause(struct cli *c)
@@ -327,6 +349,12 @@ const struct verb space_verbs[] = {
      "persistent storage at /data: make it, make it larger, or delete it with its data", space_storage},
     {"space", "egress", SPACE " POLICY [FILE]", 2, 3, NULL,
      "what it may reach: none, internet, list FILE, or default (the host's)", space_egress},
+    {"space", "base", SPACE " BASE|host|default", 2, 2, NULL,
+     "what it stands on, from its next build on\n\n"
+     "A base of `spacectl base list`, `host` for the host's /usr, `default` for what `spacectl base default` says. "
+     "Its\n"
+     "dependencies are built anew, on that base.",
+     space_base},
     {"space", "delete", SPACE, 1, 1, "yes", "delete it with its repository, releases and logs", space_delete},
     {"space", "events", SPACE, 1, 1, NULL, "what happened to it, newest first", space_events},
     {0},

@@ -14,6 +14,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/trim.h"
+#include "sandbox/base.h"
 #include "spaced/api/api.h"
 #include "spaced/role/role.h"
 
@@ -169,11 +170,13 @@ static int confine(const struct config *config, struct err *err)
 	cleanup_free char *repos = xasprintf("%s/%s", config->state, STATE_REPOS);
 	cleanup_free char *logs = xasprintf("%s/%s", config->state, STATE_LOGS);
 	cleanup_free char *sites = xasprintf("%s/%s", config->state, STATE_SITES);
+	cleanup_free char *bases = xasprintf("%s/%s", config->state, STATE_BASES);
 	const struct confine_path paths[] = {
 	    {.path = control, .write = true},
 	    {.path = repos, .write = true},
 	    {.path = logs, .write = true},
 	    {.path = sites, .write = true},
+	    {.path = bases},
 	    {.path = "/usr", .exec = true},
 	    {.path = "/lib", .exec = true},
 	    {.path = "/lib64", .exec = true},

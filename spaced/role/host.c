@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "sandbox/base.h"
 #include "sandbox/protection.h"
 
 /* Tried in a child: the answer is its exit status, an errno. */
@@ -57,4 +58,20 @@ void host_report(void)
 		if (!p[i]->given)
 			log_warn("missing on this host: %s: %s (%s)", p[i]->name, p[i]->lost, p[i]->mend);
 	_exit(0);
+}
+
+void host_report_base(const char *state)
+{
+	char name[BASE_NAME_MAX + 1], id[BASE_ID];
+
+	base_default(state, name);
+	if (strcmp(name, BASE_HOST) == 0)
+		log_info(
+		    "Spaces stand on the host's /usr and share its cached pages with what the host runs: for hostile "
+		    "tenants make a base of their own (as root: spacectl base create NAME; spacectl base default "
+		    "NAME)");
+	else if (base_newest(state, name, id))
+		log_info("Spaces stand on the base %s", id);
+	else
+		log_warn("the default base `%s` is not there: builds fail (spacectl base default host)", name);
 }

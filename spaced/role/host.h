@@ -9,5 +9,7 @@ int host_check(struct err *err);
 /* Logs each protection that this host cannot give, from a process of its own that ends by itself (it takes a while, and
  * much memory). Call it before there are descriptors to inherit. */
 void host_report(void);
+/* What Spaces stand on that name no base. */
+void host_report_base(const char *state);
 
 #endif

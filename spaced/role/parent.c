@@ -379,6 +379,7 @@ int role_parent(struct config *config)
 		fprintf(stderr, "spaced: %s\n", err.msg);
 		return 1;
 	}
+	host_report_base(config->state);
 	for (enum role r = ROLE_SPAWNER; r <= ROLE_PROXY; r++)
 		for (uint32_t i = 0; i < (r == ROLE_PROXY ? config->proxies : 1); i++)
 			p.children[p.nchildren++] = (struct child){.role = r, .link = -1};

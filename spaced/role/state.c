@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/base.h"
 #include "sandbox/ids.h"
 
 /* Where the roles may see the state folder; the first that is there. */
@@ -62,6 +63,7 @@ int state_prepare(const struct config *c, const struct accounts *a, int *lock, s
 	    {STATE_REPOS, 0700, &a->control, &a->control_gid},
 	    {STATE_LOGS, 0700, &a->control, &a->control_gid},
 	    {STATE_SITES, 0750, &a->control, &a->files_gid},
+	    {STATE_BASES, 0755, &root, &root},
 	    {STATE_RUN, 0711, &root, &root},
 	};
 

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "sandbox/base.h"
 #include "sandbox/volume.h"
 #include "spaced/git/git.h"
 #include "spaced/space/internal.h"
@@ -107,6 +108,8 @@ static void keep_release(struct gc *g, const struct release *r)
 			keep(g, "%s", plan.layers[i]);
 		if (plan.site)
 			keep(g, "%s", plan.site);
+		if (plan.base)
+			keep(g, BASE_PREFIX "%s", plan.base);
 	}
 	run_plan_release(&plan);
 }
@@ -286,6 +289,23 @@ static void sweep_files(struct gc *g, const char *folder, enum swept what)
 	}
 }
 
+/* Versions of bases for which there is a newer one, when no release stands on them any more. */
+static void sweep_bases(struct gc *g)
+{
+	const char *state = g->s->config->state;
+	size_t n;
+	cleanup_free void *list = base_list(state, &n);
+	char(*ids)[BASE_ID] = list;
+
+	for (size_t i = 0; i < n; i++) {
+		char name[BASE_NAME_MAX + 1], newest[BASE_ID];
+		cleanup_free char *volume = base_volume(ids[i]);
+		if (base_id_split(ids[i], name) && base_newest(state, name, newest) && strcmp(newest, ids[i]) != 0 &&
+		    !kept(g, volume) && !builder_uses_base(g->s->builder, ids[i]))
+			place_base_remove(g->s->place, ids[i], NULL, NULL);
+	}
+}
+
 static void on_volumes(void *ctx, const struct place_volume *v, size_t n, const struct err *err)
 {
 	struct gc *g = ctx;
@@ -300,6 +320,7 @@ static void on_volumes(void *ctx, const struct place_volume *v, size_t n, const 
 				: ours(v[i].name) && !kept(g, v[i].name) && !top_in_use(g, v[i].name) &&
 				      !builder_uses_volume(g->s->builder, v[i].name))
 				place_volume_remove(g->s->place, v[i].name, NULL, NULL);
+		sweep_bases(g);
 		sweep_files(g, STATE_SITES, SITES);
 		sweep_files(g, STATE_LOGS, LOGS);
 		sweep_files(g, STATE_REPOS, REPOS);

@@ -23,6 +23,7 @@ struct run_plan {
 	size_t nlayers;
 	char **argv;
 	char *cwd, *headers, *site, *title;
+	char *base; /* id of the image that it was built on; NULL: the host */
 	uint16_t port;
 	uint32_t timeout_s; /* 0: the configuration's */
 };

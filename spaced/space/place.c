@@ -390,6 +390,15 @@ void place_volume_remove(struct place *p, const char *name, place_cb cb, void *c
 	submit(o);
 }
 
+void place_base_remove(struct place *p, const char *id, place_cb cb, void *ctx)
+{
+	struct op *o = op_new(p, OP_PLAIN, SPAWN_BASE_REMOVE, id, ctx);
+
+	o->cb.plain = cb;
+	put_str(&o->payload, id);
+	submit(o);
+}
+
 void place_volumes(struct place *p,
 		   void (*cb)(void *ctx, const struct place_volume *v, size_t n, const struct err *err), void *ctx)
 {

@@ -19,6 +19,7 @@ bool place_connected(const struct place *p);
 void place_volume_create(struct place *p, const char *name, uint64_t bytes, place_cb cb, void *ctx);
 void place_volume_rename(struct place *p, const char *from, const char *to, place_cb cb, void *ctx); /* name: `to` */
 void place_volume_remove(struct place *p, const char *name, place_cb cb, void *ctx); /* cb may be NULL */
+void place_base_remove(struct place *p, const char *id, place_cb cb, void *ctx);     /* cb may be NULL */
 struct place_volume {
 	char name[SANDBOX_NAME_MAX + 1];
 	uint64_t bytes;

@@ -49,6 +49,10 @@ int spaces_storage(struct spaces *s, const char *space_id, uint64_t bytes, struc
 void spaces_stats(struct spaces *s, const char *space_id,
 		  void (*cb)(void *ctx, const char *instance, const struct place_stats *stats, const struct err *err),
 		  void *ctx);
+/* What it is to stand on (store.h), from its next build on. ENOENT: there is no such base. */
+int spaces_set_base(struct spaces *s, const char *space_id, const char *base, struct err *err);
+/* All versions of a base, a moment later. EBUSY while a Space or a build stands on it, or it is the default. */
+int spaces_remove_base(struct spaces *s, const char *name, struct err *err);
 /* After store_space_add: its first route (a page that says nothing is deployed yet). */
 void spaces_created(struct spaces *s, const char *space_id);
 

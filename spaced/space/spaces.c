@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "spaced/build/base_tools.h"
 #include "spaced/build/logfile.h"
 #include "spaced/space/internal.h"
 #include "spaced/static/static.h"
@@ -184,6 +185,17 @@ void space_tip(struct spaces *s, const struct space *sp, char oid[41])
 		oid[0] = '\0';
 }
 
+/* A release stands on the image that it was built on; what it should stand on may have changed since: another name, or a
+ * newer version of the base. */
+static bool stands_elsewhere(struct spaces *s, const struct space *sp, const struct run_plan *plan)
+{
+	struct err ignored = ERR_INIT;
+	char id[BASE_ID];
+
+	return base_resolve(s->config->state, sp->base, id, &ignored) < 0 ||
+	       strcmp(id, plan->base ? plan->base : "") != 0;
+}
+
 static int restart(struct spaces *s, const struct space *sp, bool factory, struct err *err)
 {
 	struct unit *u = unit_get(s, sp->id, err);
@@ -202,16 +214,21 @@ static int restart(struct spaces *s, const struct space *sp, bool factory, struc
 		    store_release_by_id(s->store, sp->release_id, &rel, &ignored) == 0 &&
 		    run_plan_parse(rel.recipe, &plan, &ignored) == 0;
 	bool current = have && (!*oid || strcmp(rel.commit, oid) == 0);
+	bool moved = have && !plan.site && *oid && stands_elsewhere(s, sp, &plan);
 	int rc = 0;
 	if (!factory && current && plan.site) {
 		life_stage(s, sp->id, EV_PUBLISHED, "");
-	} else if (!factory && current) {
+	} else if (!factory && current && !moved) {
 		builder_cancel_space(s->builder, sp->id, OUT_CANCELLED);
 		life_start(u, rel.id, "", false);
 	} else if (!*oid) {
 		rc = err_text(err, ENOENT, "Nothing was pushed to `%s` yet", sp->default_branch);
 	} else {
-		life_build(s, sp, oid, factory ? "factory rebuild" : "restart", factory, build_id, err);
+		life_build(s, sp, oid,
+			   factory ? "factory rebuild"
+			   : moved ? "restart on another base"
+				   : "restart",
+			   factory, build_id, err);
 		rc = *build_id ? 0 : -1;
 	}
 	run_plan_release(&plan);
@@ -255,6 +272,112 @@ int spaces_cancel_build(struct spaces *s, const char *build_id, struct err *err)
 	if (builder_cancel(s->builder, build_id, OUT_CANCELLED))
 		return 0;
 	return err_text(err, ENOENT, "Build %.24s is not under way", build_id);
+}
+
+/* ---- bases ---- */
+
+int spaces_set_base(struct spaces *s, const char *space_id, const char *base, struct err *err)
+{
+	char id[BASE_ID];
+
+	if (base_resolve(s->config->state, base, id, err) < 0)
+		return -1;
+	return store_space_set_base(s->store, space_id, base, err);
+}
+
+/* Of a release; "" for the host. */
+static void base_of_release(struct spaces *s, const char *release_id, char name[BASE_NAME_MAX + 1])
+{
+	struct release rel = {0};
+	struct run_plan plan = {0};
+	struct err err = ERR_INIT;
+
+	name[0] = '\0';
+	if (*release_id && store_release_by_id(s->store, release_id, &rel, &err) == 0 &&
+	    run_plan_parse(rel.recipe, &plan, &err) == 0 && plan.base)
+		base_id_split(plan.base, name);
+	run_plan_release(&plan);
+	release_release(&rel);
+}
+
+static bool runs_on_base(struct spaces *s, const char *space_id, const char *name)
+{
+	const struct unit *u = unit_find(s, space_id);
+	const struct instance *in[2] = {u ? u->serving : NULL, u ? u->starting : NULL};
+	char of[BASE_NAME_MAX + 1];
+
+	for (size_t i = 0; i < 2; i++) {
+		if (in[i]) {
+			base_of_release(s, in[i]->release_id, of);
+			if (strcmp(of, name) == 0)
+				return true;
+		}
+	}
+	for (const struct instance *old = u ? u->old : NULL; old; old = old->next) {
+		base_of_release(s, old->release_id, of);
+		if (strcmp(of, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Every Space that is to stand on it, or that does. */
+static int base_users(struct spaces *s, const char *name, size_t *users, char first[120], struct err *err)
+{
+	const struct space_filter all = {.viewer_id = "*"};
+	struct space *list = NULL;
+	size_t n = 0;
+
+	*users = 0;
+	if (store_space_list(s->store, &all, &list, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		char of[BASE_NAME_MAX + 1];
+		base_of_release(s, list[i].release_id, of);
+		if (strcmp(list[i].base, name) == 0 || strcmp(of, name) == 0 || runs_on_base(s, list[i].id, name)) {
+			if (!(*users)++)
+				snprintf(first, 120, "%s/%s", list[i].owner, list[i].name);
+		}
+		space_release(&list[i]);
+	}
+	free(list);
+	return 0;
+}
+
+int spaces_remove_base(struct spaces *s, const char *name, struct err *err)
+{
+	char chosen[BASE_NAME_MAX + 1], first[120] = "";
+	size_t n, users, found = 0;
+	cleanup_free void *list = base_list(s->config->state, &n);
+	char(*ids)[BASE_ID] = list;
+
+	base_default(s->config->state, chosen);
+	if (strcmp(chosen, name) == 0)
+		return err_text(err, EBUSY,
+				"`%s` is the default base: choose another first (spacectl base default host)", name);
+	if (base_users(s, name, &users, first, err) < 0)
+		return -1;
+	if (users)
+		return err_text(err, EBUSY,
+				"the base `%s` is in use by %s%s: move them (spacectl space base OWNER/NAME default; "
+				"spacectl space restart OWNER/NAME)",
+				name, first, users > 1 ? " and others" : "");
+	for (size_t i = 0; i < n; i++) {
+		char of[BASE_NAME_MAX + 1];
+		if (!base_id_split(ids[i], of) || strcmp(of, name) != 0)
+			continue;
+		found++;
+		if (builder_uses_base(s->builder, ids[i]))
+			return err_text(err, EBUSY, "the base `%s` is in use by a build", name);
+	}
+	if (!found)
+		return err_text(err, ENOENT, "there is no base `%s`", name);
+	for (size_t i = 0; i < n; i++) {
+		char of[BASE_NAME_MAX + 1];
+		if (base_id_split(ids[i], of) && strcmp(of, name) == 0)
+			place_base_remove(s->place, ids[i], NULL, NULL);
+	}
+	return 0;
 }
 
 /* ---- delete ---- */

@@ -37,6 +37,7 @@ int run_plan_parse(const char *recipe, struct run_plan *out, struct err *err)
 	out->headers = text_of(o, "headers");
 	out->site = text_of(o, "site");
 	out->title = text_of(o, "title");
+	out->base = text_of(o, "base");
 	out->port = (uint16_t)json_integer_value(json_object_get(o, "port"));
 	out->timeout_s = (uint32_t)json_integer_value(json_object_get(o, "startup_timeout"));
 	list = json_object_get(o, "layers");
@@ -65,6 +66,7 @@ void run_plan_release(struct run_plan *p)
 	free(p->headers);
 	free(p->site);
 	free(p->title);
+	free(p->base);
 	*p = (struct run_plan){0};
 }
 
@@ -326,6 +328,7 @@ static void run(struct unit *u, const struct space *sp, struct instance *in, str
 	struct sandbox_spec spec = {
 	    .profile = SANDBOX_APP,
 	    .id_base = c->id_base ? c->id_base + sp->slot * SANDBOX_IDS : 0,
+	    .base = plan->base,
 	    .uid = 1000,
 	    .gid = 1000,
 	    .top = top,

@@ -50,13 +50,14 @@ void space_release(struct space *sp)
 	free(sp->release_id);
 	free(sp->egress);
 	free(sp->egress_list);
+	free(sp->base);
 	*sp = (struct space){0};
 }
 
 #define SPACE_COLUMNS                                                                                                  \
 	"SELECT s.id, s.owner_id, u.name, s.name, s.label, s.visibility, s.stage, s.stage_message, s.default_branch,"  \
 	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving,"                        \
-	" s.egress, s.egress_list, s.storage"                                                                          \
+	" s.egress, s.egress_list, s.storage, s.base"                                                                  \
 	" FROM spaces s JOIN users u ON u.id = s.owner_id "
 
 static void read_space(sqlite3_stmt *st, struct space *sp)
@@ -82,6 +83,7 @@ static void read_space(sqlite3_stmt *st, struct space *sp)
 	sp->egress = store_text(st, 17);
 	sp->egress_list = store_text(st, 18);
 	sp->storage = store_u64(st, 19);
+	sp->base = store_text(st, 20);
 }
 
 static int one_space(struct store *s, sqlite3_stmt *query, struct space *out, struct err *err)
@@ -231,6 +233,12 @@ int store_space_set_egress(struct store *s, const char *id, const char *egress, 
 	return store_exec_one(s, err, "Space",
 			      "UPDATE spaces SET egress = ?, egress_list = ?, modified = ? WHERE id = ?", "ssis",
 			      egress, list, (int64_t)io_wall_ms(), id);
+}
+
+int store_space_set_base(struct store *s, const char *id, const char *base, struct err *err)
+{
+	return store_exec_one(s, err, "Space", "UPDATE spaces SET base = ?, modified = ? WHERE id = ?", "sis", base,
+			      (int64_t)io_wall_ms(), id);
 }
 
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err)

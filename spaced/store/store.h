@@ -88,6 +88,7 @@ struct space {
 	char *release_id;    /* "" or the release that serves */
 	uint32_t generation; /* counts instances */
 	uint32_t serving;    /* the generation that serves; 0: none */
+	char *base;	     /* what it is to stand on: name of a base image, "host", or "" for the default */
 	uint64_t created;
 	uint64_t modified;
 	char *egress;	   /* the operator's word for this Space: "none", "internet", "list"; "": the configuration's */
@@ -115,6 +116,7 @@ int store_space_set_visibility(struct store *s, const char *id, enum space_visib
 /* Of texts that were checked; takes effect with the next start. */
 int store_space_set_storage(struct store *s, const char *id, uint64_t bytes, struct err *err);
 int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err);
+int store_space_set_base(struct store *s, const char *id, const char *base, struct err *err);
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err);
 int store_space_remove(struct store *s, const char *id, struct err *err);
 /* What an instance has had from the Internet and sent there so far, in bytes: the larger figures count, so saying it twice does

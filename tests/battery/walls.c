@@ -106,7 +106,7 @@ static int swapped(char *dir, char *other, bool rootless)
 	if (!mkdtemp(skeleton) || chmod(skeleton, 0755) < 0 || pipe2(out, O_CLOEXEC) < 0)
 		broken("set-up");
 	src.skeleton = open(skeleton, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (skeleton_build(src.skeleton, &err) < 0)
+	if (skeleton_build(SKELETON_HOST, src.skeleton, &err) < 0)
 		broken(err.msg);
 	if (!rootless && !sandbox_can_idmap(src.skeleton) && skeleton_shift(src.skeleton, s.id_base, &err) < 0)
 		broken(err.msg);

@@ -405,7 +405,7 @@ static void prepare(void)
 	if (dir < 0 || mkdirat(dir, "skeleton", 0755) < 0 || mkdirat(dir, "state", 0700) < 0)
 		die("make `%s`", folder);
 	cleanup_close int skeleton = openat(dir, "skeleton", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fchmod(skeleton, 0755) < 0 || skeleton_build(skeleton, &err) < 0)
+	if (fchmod(skeleton, 0755) < 0 || skeleton_build(SKELETON_HOST, skeleton, &err) < 0)
 		die("%s", err.msg);
 	src.base_usr = open("/usr", O_PATH | O_CLOEXEC);
 	src.skeleton = openat(dir, "skeleton", O_PATH | O_CLOEXEC);

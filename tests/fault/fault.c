@@ -584,7 +584,7 @@ static int prepare(void)
 	if (!mkdtemp(folder) || chmod(folder, 0755) < 0)
 		return -1;
 	cleanup_close int dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (skeleton_build(dir, &err) < 0)
+	if (skeleton_build(SKELETON_HOST, dir, &err) < 0)
 		return -1;
 	src.skeleton = open(folder, O_PATH | O_CLOEXEC);
 	src.base_usr = open("/usr", O_PATH | O_CLOEXEC);

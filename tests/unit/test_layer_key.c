@@ -12,17 +12,21 @@
 
 static char *python_list[] = {(char *)"3.11", (char *)"3.13"};
 
+static const char *on_base = "host debian 12 x86_64";
+
 static struct tools machine(bool uv)
 {
-	return (struct tools){.base = "host debian 12 x86_64",
-			      .python = "3.11",
-			      .pythons = {python_list, 2},
-			      .python_stamp = "1-1",
-			      .node_stamp = "1-1",
-			      .uv = uv,
-			      .node = true,
-			      .npm = true,
-			      .apt = true};
+	struct tools t = {.python = "3.11",
+			  .pythons = {python_list, 2},
+			  .python_stamp = "1-1",
+			  .node_stamp = "1-1",
+			  .uv = uv,
+			  .node = true,
+			  .npm = true,
+			  .apt = true};
+
+	snprintf(t.base, sizeof t.base, "%s", on_base);
+	return t;
 }
 
 /* 0 and the recipe, or -1 with err. */
@@ -106,6 +110,35 @@ static void code_does_not_change_the_key(void **state)
 	recipe_release(&c);
 	recipe_release(&d);
 	recipe_release(&e);
+}
+
+/* Same commit, another base or another version of it: nothing of what was installed fits. */
+static void the_base_changes_every_key(void **state)
+{
+	static const char *const bases[] = {"host debian 12 x86_64", "own-20260101000000 x86_64",
+					    "own-20260102000000 x86_64", "other-20260101000000 x86_64"};
+	static const char *const prefixes[] = {"pkgs", "deps", "node"};
+	const struct fake_file files[] = {{"Procfile", "web: x\n"},
+					  {"packages.txt", "figlet\n"},
+					  {"requirements.txt", "flask\n"},
+					  {"package.json", "{}"},
+					  {0}};
+	char keys[4][3][LAYER_KEY];
+	struct err err;
+
+	(void)state;
+	for (size_t i = 0; i < 4; i++) {
+		struct recipe r;
+		on_base = bases[i];
+		assert_int_equal(make("title: x", files, false, &r, &err), 0);
+		for (size_t k = 0; k < 3; k++)
+			memcpy(keys[i][k], layer(&r, prefixes[k])->key, LAYER_KEY);
+		recipe_release(&r);
+		for (size_t j = 0; j < i; j++)
+			for (size_t k = 0; k < 3; k++)
+				assert_string_not_equal(keys[i][k], keys[j][k]);
+	}
+	on_base = bases[0];
 }
 
 static void included_files_change_it(void **state)
@@ -245,6 +278,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(hash_is_unambiguous),
 	    cmocka_unit_test(code_does_not_change_the_key),
+	    cmocka_unit_test(the_base_changes_every_key),
 	    cmocka_unit_test(included_files_change_it),
 	    cmocka_unit_test(local_code_takes_the_tree),
 	    cmocka_unit_test(gradio_line),

@@ -41,7 +41,7 @@ static int setup(void **state)
 	    mkdirat(dir, "layer/root", 0755) < 0 || mkdirat(dir, "top", 0755) < 0)
 		return -1;
 	cleanup_close int skeleton = openat(dir, "skeleton", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (skeleton_build(skeleton, &err) < 0 ||
+	if (skeleton_build(SKELETON_HOST, skeleton, &err) < 0 ||
 	    (!sandbox_has_idmaps() && skeleton_shift(skeleton, ID_BASE, &err) < 0))
 		return -1;
 	src = (struct sandbox_sources){.top = -1, .netns = -1, .idmap = true};

@@ -62,6 +62,8 @@ static void test_host_paths_are_refused(void **unused)
 	s.nbinds = 0;
 	s.base = "debian";
 	assert_int_equal(start(&s), ENOENT);
+	s.base = "debian-20260101000000";
+	assert_int_equal(start(&s), ENOENT);
 	s.base = NULL;
 	s.layers[0] = "base-0123456789abcdef";
 	s.nlayers = 1;

@@ -18,6 +18,7 @@ static uint64_t usage(const char *name)
 			get_str(&r, who, sizeof who);
 			uint64_t bytes = get_u64(&r);
 			assert_int_not_equal(strncmp(who, "base-", 5), 0);
+			assert_int_not_equal(strncmp(who, "skel-", 5), 0);
 			if (strcmp(who, name) == 0)
 				found = bytes;
 		}
@@ -41,6 +42,10 @@ static void test_names_and_sizes(void **unused)
 	assert_int_equal(volume_make("tmp-a", 32 << 20), 0);
 	assert_int_equal(volume_move("tmp-a", "deps-1"), EEXIST);
 	assert_int_equal(volume_move("tmp-a", "base-1"), EPERM);
+	assert_int_equal(volume_make("skel-x", 32 << 20), EPERM);
+	assert_int_equal(call_name(SPAWN_VOLUME_REMOVE, "base-a-20260101000000", NULL), EPERM);
+	assert_int_equal(call_name(SPAWN_BASE_REMOVE, "a", NULL), EBADMSG);
+	assert_int_equal(call_name(SPAWN_BASE_REMOVE, "a-20260101000000", NULL), 0); /* not there */
 	assert_int_equal(call_name(SPAWN_VOLUME_REMOVE, "tmp-a", NULL), 0);
 	assert_int_equal(call_name(SPAWN_VOLUME_REMOVE, "tmp-a", NULL), 0);
 	assert_int_equal(call_name(SPAWN_VOLUME_REMOVE, "deps-1", NULL), 0);
