@@ -107,6 +107,8 @@ int frame_recv(int sock, struct frame *f)
 	f->len = h.len;
 	f->payload = xmalloc(h.len);
 	memcpy(f->payload, room, h.len);
+	explicit_bzero(room,
+		       h.len); /* some carry secrets: they are where their owner can wipe them, and nowhere else */
 	return 1;
 }
 

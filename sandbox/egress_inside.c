@@ -223,6 +223,8 @@ _Noreturn static void keeper(struct setup *s, int report, int gone)
 	int alive = -1; /* slirp's: it ends when this is closed */
 	int *extra[] = {&report, &gone, &alive};
 
+	if (in->spec)
+		sandbox_spec_wipe(in->spec);
 	signal(SIGCHLD, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);
 	setsid(); /* a Ctrl-C at the caller's terminal is not for us */

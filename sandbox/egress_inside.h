@@ -20,9 +20,10 @@
 
 struct egress_inside {
 	const struct egress_policy *policy;
-	bool slirp; /* connect it here, by slirp4netns (slirp.h); else a veth does (egress.h) */
-	uid_t uid;  /* what the two processes become, when the caller is root: an id of the sandbox's range; 0: stay */
-	int gone;   /* out: a descriptor (the caller's) that reads as end of file once all of it has ended; -1: none */
+	const struct sandbox_spec *spec; /* its environment is wiped in the processes that stay; NULL: there is none */
+	bool slirp;			 /* connect it here, by slirp4netns (slirp.h); else a veth does (egress.h) */
+	uid_t uid; /* what the two processes become, when the caller is root: an id of the sandbox's range; 0: stay */
+	int gone;  /* out: a descriptor (the caller's) that reads as end of file once all of it has ended; -1: none */
 };
 /* Is there anything to do for such a policy? */
 bool egress_inside_needed(const struct egress_policy *policy, bool slirp);

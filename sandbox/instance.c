@@ -124,8 +124,11 @@ static int open_network(struct start *st, struct err *err)
 	if (egress_policy_of(&st->spec, &st->policy, err) < 0)
 		return -1;
 	if (egress_inside_needed(&st->policy, !root)) {
-		st->inside = (struct egress_inside){
-		    .policy = &st->policy, .slirp = !root, .uid = EGRESS_INSIDE_UID(st->spec.id_base), .gone = -1};
+		st->inside = (struct egress_inside){.policy = &st->policy,
+						    .spec = &st->spec,
+						    .slirp = !root,
+						    .uid = EGRESS_INSIDE_UID(st->spec.id_base),
+						    .gone = -1};
 		st->src.network = egress_inside_network;
 		st->src.network_ctx = &st->inside;
 	}
@@ -170,8 +173,10 @@ _Noreturn static void start_child(struct start *st)
 
 	memcpy(m.fds, i->fds, sizeof m.fds);
 	signal(SIGCHLD, SIG_DFL);
-	if (open_sources(st, &err) == 0 && open_network(st, &err) == 0 && start_sandbox(st, &m, &err) == 0)
+	if (open_sources(st, &err) == 0 && open_network(st, &err) == 0 && start_sandbox(st, &m, &err) == 0) {
+		sandbox_spec_wipe(&st->spec);
 		monitor_main(&m);
+	}
 	cleanup_buf struct buf b = BUF_INIT;
 	put_u32(&b, (uint32_t)(err.code ? err.code : EIO));
 	put_str(&b, err.msg);

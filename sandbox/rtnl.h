@@ -14,7 +14,7 @@ struct rtnl {
 	uint32_t seq;
 };
 
-int rtnl_open(struct rtnl *n, struct err *err); /* in the caller's network namespace */
+int rtnl_open(struct rtnl *n, struct err *err);		/* in the caller's network namespace */
 int rtnl_take(struct rtnl *n, int fd, struct err *err); /* in the namespace of this fresh socket, which it takes over */
 void rtnl_close(struct rtnl *n);
 /* A veth pair: `name` here (down), `peer` in namespace `netns` (down). EEXIST. */

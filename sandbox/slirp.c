@@ -66,9 +66,14 @@ static const struct confine_path readable[] = {{.path = "/usr", .exec = true},
 /* What it says goes to a file in memory that cannot grow. */
 _Noreturn static void run(const char *program, const int fds[NFDS], int output, bool paced, bool list)
 {
-	const char *argv[20] = {
-	    program,	    "--configure", "--disable-host-loopback",		"--enable-seccomp", "--netns-type=path",
-	    "--ready-fd=4", "--exit-fd=5", paced ? "--mtu=" MTU_PACED : "--mtu=" MTU};
+	const char *argv[20] = {program,
+				"--configure",
+				"--disable-host-loopback",
+				"--enable-seccomp",
+				"--netns-type=path",
+				"--ready-fd=4",
+				"--exit-fd=5",
+				paced ? "--mtu=" MTU_PACED : "--mtu=" MTU};
 	char *env[] = {NULL};
 	struct rlimit size = {OUTPUT_MAX, OUTPUT_MAX};
 	struct err err = ERR_INIT;

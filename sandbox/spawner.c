@@ -257,6 +257,8 @@ static int verb_start(struct request *q, struct err *err)
 	has[0] = get_u8(&q->r);
 	has[1] = get_u8(&q->r);
 	int r = get_ok(&q->r) && q->f->nfds == 1 + has[0] + has[1] ? 0 : malformed(err);
+	explicit_bzero(q->f->payload,
+		       q->f->len); /* the environment's secrets: a later fork would have them in its memory */
 	for (int k = 0; r == 0 && k < 2; k++)
 		if (has[k])
 			stdio[k] = q->f->fds[at++];

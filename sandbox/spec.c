@@ -21,8 +21,15 @@ static void free_list(char **list)
 	free(list);
 }
 
+void sandbox_spec_wipe(const struct sandbox_spec *s)
+{
+	for (char **e = s->env; e && *e; e++)
+		explicit_bzero(*e, strlen(*e));
+}
+
 void sandbox_spec_release(struct sandbox_spec *s)
 {
+	sandbox_spec_wipe(s);
 	free(s->base);
 	for (size_t i = 0; i < s->nlayers; i++)
 		free(s->layers[i]);

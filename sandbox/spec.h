@@ -73,7 +73,9 @@ struct sandbox_spec {
 	struct sandbox_limits limits;
 };
 
-/* Frees what the spec owns and zeroes it. */
+/* Overwrites the environment: an app's secrets, for a process that has no more use for them. */
+void sandbox_spec_wipe(const struct sandbox_spec *s);
+/* Frees what the spec owns, after wiping it, and zeroes it. */
 void sandbox_spec_release(struct sandbox_spec *s);
 /* Checks what can be checked without looking at the system: names, absolute paths without "..", counts, ranges. */
 int sandbox_spec_check(const struct sandbox_spec *s, struct err *err);

@@ -456,7 +456,7 @@ static void connect_out(struct run *r, const struct options *o)
 
 	if (egress_policy_of(&o->spec, &r->policy, &err) < 0)
 		die("%s", err.msg);
-	r->inside = (struct egress_inside){.policy = &r->policy, .slirp = o->rootless, .gone = -1};
+	r->inside = (struct egress_inside){.policy = &r->policy, .spec = &o->spec, .slirp = o->rootless, .gone = -1};
 	if (!o->rootless) {
 		r->inside.uid = EGRESS_INSIDE_UID(o->spec.id_base);
 		r->egress_lock = xasprintf("%s/egress.lock", r->state);

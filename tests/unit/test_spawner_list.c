@@ -73,12 +73,19 @@ static char *said(const char *name, const char *line)
 	return out;
 }
 
+static char secret[40]; /* made after the spawner, which is a fork of ours */
+
 static void start_app(const char *name)
 {
+	static char variable[64];
+	static char *env[] = {"PATH=/usr/bin:/bin", variable, NULL};
 	static char *argv[] = {"/usr/bin/python3", "-c", APP, NULL};
 	static char *list[] = {"ok.test:80", "203.0.113.0/24:81", NULL};
 	struct sandbox_spec s = spec_of(name, argv);
 
+	io_random_hex(secret, 16);
+	snprintf(variable, sizeof variable, "SECRET=%s", secret);
+	s.env = env;
 	s.egress = EGRESS_LIST;
 	s.egress_list = list;
 	assert_int_equal(start(&s), 0);
@@ -179,6 +186,58 @@ static void test_helpers_are_confined(void **unused)
 		assert_int_equal(seen, 1);
 	}
 	stop_app("app-2-1");
+}
+
+/* Is it anywhere in the memory of that process? */
+static bool memory_holds(pid_t pid, const char *what)
+{
+	char path[64], line[512];
+
+	snprintf(path, sizeof path, "/proc/%d/maps", pid);
+	cleanup_file FILE *maps = fopen(path, "re");
+	snprintf(path, sizeof path, "/proc/%d/mem", pid);
+	cleanup_close int mem = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(maps && mem >= 0);
+	while (fgets(line, sizeof line, maps)) {
+		unsigned long from, to;
+		if (sscanf(line, "%lx-%lx", &from, &to) != 2 || to - from > 256UL << 20 || strstr(line, "[v"))
+			continue;
+		cleanup_free char *room = xmalloc(to - from);
+		ssize_t n = pread(mem, room, to - from, (off_t)from);
+		if (n > 0 && memmem(room, (size_t)n, what, strlen(what)))
+			return true;
+	}
+	return false;
+}
+
+/* Who parses DNS could be made to tell what it has in its memory: no secret of any app. */
+static void test_helpers_know_no_secret(void **unused)
+{
+	static const char *const names[] = {"spaced-gate", "spaced-resolver", "spaced-monitor", "python3"};
+	int seen[4] = {0};
+
+	need_internet();
+	start_app("app-6-1");
+	said("app-6-1", "resolve ok.test\n");
+	cleanup_dir DIR *d = opendir("/proc");
+	struct dirent *e;
+	while (d && (e = readdir(d)) != NULL) {
+		char path[300], want[64], uid[64];
+		snprintf(path, sizeof path, "/proc/%s/status", e->d_name);
+		snprintf(uid, sizeof uid, "Uid:\t%u", ID_BASE + 1000);
+		for (int k = 0; e->d_name[0] >= '1' && e->d_name[0] <= '9' && k < 4; k++) {
+			snprintf(want, sizeof want, "Name:\t%s\n", names[k]);
+			if (!lines_with(path, want) || lines_with(path, "State:\tZ") ||
+			    (k == 3 && !lines_with(path, uid)))
+				continue;
+			seen[k]++;
+			/* the app itself is the positive control */
+			assert_int_equal(memory_holds((pid_t)atoi(e->d_name), secret), k == 3);
+		}
+	}
+	for (int k = 0; k < 4; k++)
+		assert_int_equal(seen[k], 1);
+	stop_app("app-6-1");
 }
 
 static void test_killed_helpers(void **unused)
@@ -285,8 +344,11 @@ static void test_foreign_firewalls(void **unused)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_outlives_the_spawner), cmocka_unit_test(test_helpers_are_confined),
-	    cmocka_unit_test(test_killed_helpers),	 cmocka_unit_test(test_counters),
+	    cmocka_unit_test(test_outlives_the_spawner),
+	    cmocka_unit_test(test_helpers_are_confined),
+	    cmocka_unit_test(test_helpers_know_no_secret),
+	    cmocka_unit_test(test_killed_helpers),
+	    cmocka_unit_test(test_counters),
 	    cmocka_unit_test(test_foreign_firewalls),
 	};
 
