@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -25,6 +26,8 @@
 #include "sandbox/slirp.h"
 
 #define KILL_MS 10000
+#define CLEAN_TRIES 5
+#define CLEAN_WAIT_MS 300
 #define TIMEOUT_GRACE_MS 5000
 #define LINGER_MS 5000 /* the main process has ended: so long for init to follow */
 #define RESPAWNS 20
@@ -515,28 +518,43 @@ struct cleaned {
 	uint64_t received, sent;
 };
 
-/* In a worker: nothing of it is left on the host. Result: struct cleaned. */
+static int clean_group(const char *name, struct cgroup_stats *stats, struct err *err)
+{
+	const struct cgroup_ops *ops = cgroup_host();
+	struct cgroup cg;
+
+	if (ops->open(name, &cg, err) < 0)
+		return err->code == ENOENT ? 0 : -1;
+	ops->stats(&cg, stats, NULL);
+	int r = ops->kill(&cg, KILL_MS, err);
+	if (r == 0)
+		r = ops->remove(&cg, err);
+	if (cg.v2_dir >= 0)
+		close(cg.v2_dir);
+	return r;
+}
+
+/* In a worker: nothing of it is left on the host. What the host lacks for a moment, descriptors say, is no reason to leave
+ * a group or a link behind for ever: it is tried again (battery H5). Result: struct cleaned. */
 static int clean(void *arg, struct buf *result, struct err *err)
 {
 	struct cleaning *c = arg;
-	const struct cgroup_ops *ops = cgroup_host();
-	struct cgroup cg;
-	struct cgroup_stats stats = {0};
+	struct cleaned last = {0};
 	struct rtnl_counters net = {0};
-	int r = 0;
+	int r = -1;
 
-	if (ops->open(c->name, &cg, err) == 0) {
-		ops->stats(&cg, &stats, NULL);
-		r = ops->kill(&cg, KILL_MS, err);
-		if (r == 0)
-			r = ops->remove(&cg, err);
-	}
 	if (c->netns >= 0)
 		egress_counters(c->netns, &net);
-	struct cleaned last = {.stats = stats, .received = net.received, .sent = net.sent};
+	for (int i = 0; i < CLEAN_TRIES && r < 0; i++) {
+		if (i > 0)
+			poll(NULL, 0, CLEAN_WAIT_MS);
+		r = clean_group(c->name, &last.stats, err);
+		if (c->number != NO_EGRESS && egress_detach(&c->egress, c->number, r == 0 ? err : NULL) < 0)
+			r = -1;
+	}
+	last.received = net.received;
+	last.sent = net.sent;
 	put_bytes(result, &last, sizeof last);
-	if (c->number != NO_EGRESS && egress_detach(&c->egress, c->number, r == 0 ? err : NULL) < 0)
-		r = -1;
 	return r;
 }
 
