@@ -2,7 +2,7 @@
 The CVEs are those that the case answers; the code in sandbox/ that does names the case beside it."""
 from rig.case import DAEMON, PROBE, SETUP, SPACE, attack, probe
 
-from . import abuse, content, files, hammer, net, proc, process, setup, space, syscalls
+from . import abuse, content, daemon, files, hammer, net, proc, process, setup, space, syscalls
 from .missing import missing
 
 CASES = [
@@ -114,13 +114,13 @@ CASES = [
     attack("G12", "abuse by builds", "killed, cleaned up", hammer.builds, how=SPACE),
     attack("G13", "hammer on start, stop, deploy", "serialised, nothing leaked", hammer.hammer, how=SPACE),
     # --- H: daemon and CLI
-    attack("H1", "names and paths", "one canonical form", missing, how=DAEMON),
-    attack("H2", "environment to children", "never forwarded", missing, how=DAEMON),
-    attack("H3", "secrets of another Space", "none to be found", missing, how=SPACE),
-    attack("H4", "SIGKILL at 50 moments", "adopted or cleaned", missing, how=DAEMON),
-    attack("H5", "disk full, EMFILE, ENOMEM, EINTR", "clean errors", missing, how=DAEMON),
-    attack("H6", "control socket", "refused by SO_PEERCRED; bounded", missing, how=DAEMON),
-    attack("H7", "malformed manifests", "error with a line", missing, how=DAEMON),
+    attack("H1", "names and paths", "one canonical form", daemon.names, how=DAEMON),
+    attack("H2", "environment to children", "never forwarded", daemon.environment, how=DAEMON),
+    attack("H3", "secrets of another Space", "none to be found", daemon.secrets, how=DAEMON),
+    attack("H4", "SIGKILL at 50 moments", "adopted or cleaned", daemon.deaths, how=DAEMON),
+    attack("H5", "disk full, EMFILE, ENOMEM, EINTR", "clean errors", daemon.faults, how=DAEMON),
+    attack("H6", "control socket", "refused by SO_PEERCRED; bounded", daemon.control_socket, how=DAEMON),
+    attack("H7", "malformed manifests", "error with a line", daemon.manifests, how=DAEMON),
     # --- I: life and freeze
     attack("I1", "stop what is frozen", "completes", missing),
     attack("I2", "freeze what will not hold still", "frozen or rolled back", missing),

@@ -236,6 +236,9 @@ class Tenants:
                     return part
         raise Broken("the attacker is in no cgroup of the daemon's")
 
+    def descriptors(self, role):
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.daemon.pids(role))
+
 
 class _Done:
     def __init__(self, status, out, err):
