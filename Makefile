@@ -123,14 +123,14 @@ $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(B)/spaced.a $(B)/proxy.a $(B)/sandb
 	$(link) $^ $(LLHTTP_LIB) $(shell pkg-config --libs $(PKGS_spaced) $(PKGS_proxy) $(PKGS_sandbox) cmocka)
 
 # The attacker is static: it needs nothing of the system that it is in. So is what takes calls away from the launcher.
-BATTERY := $(addprefix $(B)/tests/battery/,probe shim walls soak)
+BATTERY := $(addprefix $(B)/tests/battery/,probe shim walls soak freeze)
 battery_cc = @mkdir -p $(@D); $(if $(V),,echo '  CC    $@'); $(CC) -std=gnu17 -D_GNU_SOURCE -O1 $(WARN) -static -o $@
 $(B)/tests/battery/probe: $(wildcard tests/battery/probe/*.c) tests/battery/probe/probe.h
 	$(battery_cc) $(filter %.c,$^)
 $(B)/tests/battery/shim: tests/battery/shim.c
 	$(battery_cc) $^
 # Programs on top of the libraries: what they find is in cmocka's words.
-$(B)/tests/battery/soak: $(B)/obj/tests/battery/soak.o $(B)/sandbox.a $(B)/base.a
+$(addprefix $(B)/tests/battery/,soak freeze): $(B)/tests/battery/%: $(B)/obj/tests/battery/%.o $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox) cmocka)
 soak:
 	@tests/run soak

@@ -2,8 +2,7 @@
 The CVEs are those that the case answers; the code in sandbox/ that does names the case beside it."""
 from rig.case import DAEMON, PROBE, SETUP, SPACE, attack, probe
 
-from . import abuse, content, daemon, files, hammer, net, proc, process, setup, space, syscalls
-from .missing import missing
+from . import abuse, content, daemon, files, freeze, hammer, net, proc, process, setup, space, syscalls
 
 CASES = [
     # --- A: file system, mounts, races during the set-up
@@ -122,13 +121,13 @@ CASES = [
     attack("H6", "control socket", "refused by SO_PEERCRED; bounded", daemon.control_socket, how=DAEMON),
     attack("H7", "malformed manifests", "error with a line", daemon.manifests, how=DAEMON),
     # --- I: life and freeze
-    attack("I1", "stop what is frozen", "completes", missing),
-    attack("I2", "freeze what will not hold still", "frozen or rolled back", missing),
-    attack("I3", "connect to a frozen app", "thawed before forwarding", missing, how=SPACE),
-    attack("I4", "requests while freezing and stopping", "one wake, all answered", missing, how=SPACE),
-    attack("I5", "jump of time", "documented", missing, how=SPACE),
-    attack("I6", "lock or websocket while frozen", "never frozen with one open", missing, how=SPACE),
-    attack("I7", "reclaim, then wake", "woken or restarted", missing, how=SPACE),
+    attack("I1", "stop what is frozen", "completes", freeze.frozen, how=DAEMON),
+    attack("I2", "freeze what will not hold still", "frozen or rolled back", freeze.frozen, how=DAEMON),
+    attack("I3", "connect to a frozen app", "thawed before forwarding", freeze.frozen, how=DAEMON),
+    attack("I4", "requests while freezing and stopping", "one wake, all answered", freeze.frozen, how=DAEMON),
+    attack("I5", "jump of time", "documented", freeze.frozen, how=DAEMON),
+    attack("I6", "lock or websocket while frozen", "never frozen with one open", freeze.frozen, how=DAEMON),
+    attack("I7", "reclaim, then wake", "woken or restarted", freeze.frozen, how=DAEMON),
 ]
 
 assert len({c.id for c in CASES}) == len(CASES) == 99
