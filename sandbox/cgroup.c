@@ -396,3 +396,41 @@ bool cgroup_limits_pids(void)
 
 	return kind != CGROUP_NONE && (kind != CGROUP_V2 || cgroup_v2_has("pids"));
 }
+
+/* A line of /proc/PID/cgroup is "id:controllers:path", and "0::path" for v2. */
+static bool in_group(const char *lines, const char *controller, const char *end)
+{
+	size_t n = strlen(end);
+
+	for (const char *line = lines; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		const char *list = strchr(line, ':'), *path = list ? strchr(list + 1, ':') : NULL;
+		char words[256];
+
+		if (!path)
+			return false;
+		snprintf(words, sizeof words, "%.*s", (int)(path - list - 1), list + 1);
+		if (controller ? !has_word(words, controller) : *words || *line != '0')
+			continue;
+		size_t length = strcspn(path, "\n");
+		return length >= n && strncmp(path + length - n, end, n) == 0;
+	}
+	return false;
+}
+
+int cgroup_verify(const struct cgroup *cg, struct err *err)
+{
+	static const char *const limiting[] = {
+	    [CG_MEMORY] = "memory", [CG_CPU] = "cpu", [CG_CPUACCT] = NULL, [CG_PIDS] = "pids"};
+	char end[2 * SANDBOX_NAME_MAX + 8], lines[4096];
+
+	if (!cg->name[0])
+		return 0;
+	snprintf(end, sizeof end, "/%s/%s", tree, cg->name);
+	if (cg_read(AT_FDCWD, "/proc/self/cgroup", lines, sizeof lines) < 0)
+		return err_set(err, EIO, "read which groups we are in");
+	bool in = cg->v2_dir < 0 || in_group(lines, NULL, end);
+	for (size_t i = 0; i < sizeof limiting / sizeof *limiting; i++)
+		if (host->kind != CGROUP_V2 && limiting[i] && roots.v1[i] >= 0)
+			in &= in_group(lines, limiting[i], end);
+	return in ? 0 : err_set(err, EIO, "we are not in the cgroup `%s`", cg->name);
+}

@@ -69,6 +69,8 @@ struct cgroup_ops {
 	int (*remove)(struct cgroup *cg, struct err *err); /* the group must be empty */
 };
 
+/* Whether we are in the group, in every hierarchy that limits us. To be asked before a cgroup namespace hides it. */
+int cgroup_verify(const struct cgroup *cg, struct err *err);
 /* The table for this host, found once. Never NULL (CGROUP_NONE has do-nothing entries). */
 const struct cgroup_ops *cgroup_host(void);
 /* Whether ops->io works here. */

@@ -20,8 +20,9 @@ struct contain {
 	int root;		     /* the new root, while it is being built */
 	int masks[2];		     /* of a file and of a folder, once there is one: those to come are copies */
 	bool rootless;
-	bool own_netns;		 /* made by clone, so its loopback is ours to switch on */
-	bool cgroups;		 /* they limit the number of processes, so that no rlimit has to */
+	bool own_netns; /* made by clone, so its loopback is ours to switch on */
+	bool cgroups;	/* they limit the number of processes, so that no rlimit has to */
+	const struct cgroup *group;
 	int doors[CGROUP_DOORS]; /* of our cgroups, opened by the parent */
 	int ndoors;
 	char *title; /* the arguments and environment of the caller, still in our memory */
@@ -69,7 +70,7 @@ void exec_reaped(struct exec_table *t, int sock, pid_t pid, int status);
 int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err);
 int user_write_oom(pid_t pid, struct err *err);
 int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err); /* a detached mount */
-int mnt_prepare_top(int top, bool build_root, uint32_t owner, struct err *err); /* owner 0: the caller */
+int mnt_prepare_top(int top, bool build_root, uint32_t owner, struct err *err);		/* owner 0: the caller */
 /* Without detached mounts (mnt_ops.h), root's child is born in a mount namespace in which the sources lie ready: the
  * caller is in it between the two calls, and the second ends the process when there is no way back. *home -1: neither. */
 int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, int *home, struct err *err);

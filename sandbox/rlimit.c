@@ -1,4 +1,6 @@
-/* Limits per process, under those of the cgroup. A limit is only ever lowered: to raise one takes a privilege that
+/* Limits per process, under those of the cgroup. Not among them: FSIZE, for bytes on disk are limited as a whole by the
+ * volume or tmpfs they are in, and one file may be all of it (a model, a database); AS, for address space is not memory,
+ * and JITs and sanitizers reserve terabytes of it. A limit is only ever lowered: to raise one takes a privilege that
  * this process no longer has. getrlimit(2). */
 #include <errno.h>
 #include <sys/resource.h>

@@ -277,7 +277,7 @@ int cgroup_enter(struct contain *c, struct err *err)
 	for (int i = 0; i < c->ndoors; i++)
 		if (write(c->doors[i], "0", 1) != 1)
 			return err_set(err, errno, "door %d", i);
-	return 0;
+	return cgroup_verify(c->group, err);
 }
 
 /* Child: receives what launch_provide() sends. */
@@ -369,6 +369,7 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 		return -1;
 	if (cgroup_host()->create(spec->name, &spec->limits, &l->box.cgroup, err) < 0)
 		return -1;
+	l->child.group = &l->box.cgroup;
 	l->cgroup_made = cgroup_host()->kind != CGROUP_NONE;
 	l->child.cgroups = cgroup_limits_pids();
 	/* Kept where the kernel can: `doctor` and the log of the start name a host that cannot. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -16,16 +17,39 @@
 #define NOBODY 65534U
 #define OOM_SCORE "500"
 
+/* The same words in the same order; the kernel lays them out in columns. */
+static int verify_proc(int fd, const char *file, const char *text, struct err *err)
+{
+	static const char blanks[] = " \n";
+	char got[256];
+	ssize_t n = pread(fd, got, sizeof got - 1, 0);
+
+	if (n < 0)
+		return err_set(err, errno, "read %s back", file);
+	got[n] = '\0';
+	for (const char *a = text, *b = got;;) {
+		a += strspn(a, blanks);
+		b += strspn(b, blanks);
+		size_t word = strcspn(a, blanks);
+		if (word != strcspn(b, blanks) || strncmp(a, b, word) != 0)
+			return err_set(err, EIO, "%s was not kept", file);
+		if (word == 0)
+			return 0;
+		a += word;
+		b += word;
+	}
+}
+
 static int write_proc(pid_t pid, const char *file, const char *text, struct err *err)
 {
 	char path[64];
 	size_t n = strlen(text);
 
 	snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
-	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	cleanup_close int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || write(fd, text, n) != (ssize_t)n)
 		return err_set(err, errno, "write %s", file);
-	return 0;
+	return verify_proc(fd, file, text, err);
 }
 
 /* Parent. As root: 0..2046 and nobody onto the range. Rootless: the one id that the kernel lets us map, after giving
@@ -92,8 +116,10 @@ static int loopback_up(struct err *err)
 	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &r) < 0)
 		return err_set(err, errno, "loopback");
 	r.ifr_flags |= IFF_UP;
-	if (ioctl(fd, SIOCSIFFLAGS, &r) < 0)
+	if (ioctl(fd, SIOCSIFFLAGS, &r) < 0 || ioctl(fd, SIOCGIFFLAGS, &r) < 0)
 		return err_set(err, errno, "switch the loopback on");
+	if (!(r.ifr_flags & IFF_UP))
+		return err_set(err, EIO, "the loopback stays off");
 	/* Any port may be bound: they are all the app's own. */
 	cleanup_close int ports = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC);
 	if (ports >= 0 && write(ports, "0", 1) < 0)
@@ -107,10 +133,13 @@ int namespaces_finish(struct contain *c, struct err *err)
 {
 	const char *name = c->spec->hostname ? c->spec->hostname : c->spec->name;
 	size_t n = strnlen(name, 64);
+	struct utsname now;
 
 	if (unshare(CLONE_NEWCGROUP) < 0)
 		return err_set(err, errno, "cgroup namespace");
 	if (sethostname(name, n) < 0)
 		return err_set(err, errno, "host name");
+	if (uname(&now) < 0 || strnlen(now.nodename, sizeof now.nodename) != n || memcmp(now.nodename, name, n) != 0)
+		return err_set(err, EIO, "the host name was not kept");
 	return c->own_netns ? loopback_up(err) : 0;
 }
