@@ -19,7 +19,7 @@ from harness import BUILD, ROOT, Spaced, child_pids, cmdline, free_port, wait_fo
 
 UID = GID = 0  # of the account, once it is made
 USER = f"spaced-test-{os.getpid()}"
-SUBIDS = (2000000000, 65536)  # ours alone: clear of what useradd gives, and of the ranges of daemons that run as root
+SUBIDS = (2000000000 + os.getpid() % 2000 * 65536, 65536)  # clear of what useradd gives, of root's ranges, of another run
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root to become an ordinary user")
 
@@ -56,16 +56,19 @@ def account():
     subprocess.run(["userdel", "--force", USER], check=True, capture_output=True)
 
 
-def become(tun=None):
-    """`tun`: a device that stands in for /dev/net/tun, which not every machine gives to everybody."""
+def become(tun=None, group=None):
+    """`tun`: a device that stands in for /dev/net/tun, which not every machine gives to everybody. `group`: a cgroup to
+    start in."""
     own = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/net/tun && exec "$@"', str(tun)] if tun else []
+    if group:
+        own = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(group / "cgroup.procs"), *own]
     return [*own, "setpriv", "--reuid", str(UID), "--regid", str(GID), "--clear-groups", "--",
             "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent"]
 
 
 class Rootless(Spaced):
-    def __init__(self, tun=None, **options):
-        super().__init__(become=become(tun), **options)
+    def __init__(self, tun=None, group=None, **options):
+        super().__init__(become=become(tun, group), **options)
         os.chown(self.home, UID, GID)
 
 
@@ -392,3 +395,125 @@ def test_ids_that_are_taken_away(repo):
             alone.start()
             assert alone.get_ok("alice", "site").text == "alone"
             assert "made without subordinate ids" in alone.log_path.read_text()
+
+
+# --- limits
+
+BOMB = """
+def bomb():
+    n = 0
+    try:
+        while n < 300:
+            if os.fork() == 0:
+                time.sleep(20)
+                os._exit(0)
+            n += 1
+    except OSError:
+        pass
+    return str(n).encode()
+"""
+
+
+def bomb_app():
+    files = app_files(body="bomb() if self.path == '/bomb' else b'up'")
+    files["app.py"] = "import os, time\n" + BOMB + files["app.py"]
+    return files
+
+
+def test_processes_are_bounded(repo):
+    """Without a cgroup by RLIMIT_NPROC, counted for the sandbox alone."""
+    daemon = Rootless(pids=40)
+    try:
+        daemon.start()
+        for name in ("one", "two"):
+            daemon.push_ok(repo(files=bomb_app()), "alice", name)
+            assert 10 < int(daemon.get_ok("alice", name, "/bomb").text) < 40
+        assert daemon.healthy() and daemon.get_ok("alice", "one").text == "up"
+    finally:
+        daemon.close()
+
+
+@pytest.fixture
+def delegated():
+    """A group of cgroup v2 that belongs to the user, as a systemd service with Delegate=yes has it."""
+    tops = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[2] == "cgroup2"]
+    if not tops:
+        pytest.skip("no cgroup v2 is mounted here")
+    group = Path(tops[0]) / USER
+    group.mkdir()
+    try:
+        for path in (group, group / "cgroup.procs", group / "cgroup.subtree_control", group / "cgroup.threads"):
+            os.chown(path, UID, GID)
+        yield group
+    finally:
+        wait_for("the group to be empty", lambda: "populated 0" in (group / "cgroup.events").read_text(), 20)
+        for path, _, _ in os.walk(group, topdown=False):
+            os.rmdir(path)
+
+
+@pytest.mark.parametrize("kind", ["range", "one"])
+def test_delegated_cgroup(kind, delegated, repo):
+    with contextlib.ExitStack() as stack:
+        if kind == "range":
+            stack.enter_context(subordinate_ids())
+        daemon = Rootless(group=delegated, memory="128M")
+        stack.callback(daemon.close)
+        daemon.start()
+        daemon.push_ok(repo(files=whoami_app()), "alice", "app")
+        first = daemon.get_ok("alice", "app").json()
+        group, = delegated.glob("spaced-*/app-*")
+        members = {int(pid) for pid in (group / "cgroup.procs").read_text().split()}
+        apps = {pid for pid in ours() if inside(pid)}
+        assert apps and members == apps
+        limit = group / "memory.max"
+        if "memory" in (delegated / "cgroup.controllers").read_text().split():
+            assert limit.read_text().strip() == str(128 << 20)
+        else:
+            assert "without controllers" in daemon.log_path.read_text()
+        # what freezes an app is there for the daemon, and a start after the first finds the same groups
+        os.seteuid(UID)
+        try:
+            (group / "cgroup.freeze").write_text("1")
+            wait_for("the app to be frozen", lambda: "frozen 1" in (group / "cgroup.events").read_text())
+            (group / "cgroup.freeze").write_text("0")
+        finally:
+            os.seteuid(0)
+        assert daemon.stop() == 0
+        daemon.start()
+        assert daemon.get_ok("alice", "app").json() == first
+        assert list(delegated.glob("**/app-*")) == [group], "no groups within groups"
+        assert daemon.stop(signal.SIGINT) == 0
+        assert not list(delegated.glob("**/app-*"))
+
+
+def test_exec(rootless, repo):
+    rootless.push_ok(repo(files=whoami_app()), "alice", "app")
+    rootless.get_ok("alice", "app")
+    code, out, err = rootless.spacectl("exec", "alice/app", "--", "sh", "-c", "id -u; cat /proc/self/uid_map; exit 7")
+    assert code == 7 and out.split()[0] == "1000", (code, out, err)
+
+
+def test_make_run(tmp_path):
+    """scripts/run as an ordinary user, everything being installed: no root, and it says what that means."""
+    port = free_port()
+    home = Path(tempfile.mkdtemp(prefix="spaced-test-", dir="/var/tmp"))
+    os.chown(home, UID, GID)
+    state = home / "state"
+    process = subprocess.Popen([*become(), f"SPACED_BUILD={os.path.relpath(BUILD, ROOT)}", f"TMPDIR={home}", "scripts/run", "--port",
+                                str(port), "--state", str(state)], cwd=ROOT, stdin=subprocess.DEVNULL, text=True,
+                               stdout=open(home / "out", "w", encoding="utf-8"), stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        def ready():
+            assert process.poll() is None, (home / "out").read_text()
+            return "Ctrl-C stops it" in (home / "out").read_text()
+        wait_for("scripts/run to be ready", ready, 60)
+        text = (home / "out").read_text()
+        assert "Not root: some protections are missing" in text
+        token = re.search(r"hf_\w{34}", text).group()
+        assert (state / "alice.token").read_text().strip() == token
+        assert (state / "alice.token").stat().st_uid == UID
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0, (home / "out").read_text()
+        shutil.rmtree(home)
+    wait_for("no process to be left", lambda: not ours(), 20)
