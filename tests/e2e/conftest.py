@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BUILD, EXAMPLES, Repo, Spaced
+from harness import BUILD, EXAMPLES, SLOW, Repo, Spaced
 
 DEADLINE = 240
 
@@ -23,7 +23,7 @@ class DeadlineExceeded(Exception):
 def pytest_runtest_protocol(item, nextitem):
     """A test that hangs fails by itself, with the place where it hung."""
     marker = item.get_closest_marker("deadline")
-    seconds = marker.args[0] if marker else DEADLINE
+    seconds = int((marker.args[0] if marker else DEADLINE) * SLOW)
 
     def expired(signum, frame):
         raise DeadlineExceeded(f"no end after {seconds} s")

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = (ROOT / os.environ.get("SPACED_BUILD", "build")).resolve()
 EXAMPLES = ROOT / "examples"
+SLOW = float(os.environ.get("SPACED_SLOW", "1"))  # how much longer an emulated CPU may take
 ROLES = ("spawner", "control", "proxy", "static")
 
 # Browsers and curl resolve *.localhost themselves; Python asks the system, which may not.
@@ -31,6 +32,7 @@ socket.getaddrinfo = _loopback_getaddrinfo
 
 def wait_for(what, condition, timeout=30.0, interval=0.05):
     """Polls until `condition()` is true and returns its value; fails by naming `what` and the last value."""
+    timeout *= SLOW
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -158,7 +160,7 @@ class Spaced:
         if self.process and self.process.poll() is None:
             self.process.send_signal(sig)
             try:
-                self.process.wait(timeout)
+                self.process.wait(timeout * SLOW)
             except subprocess.TimeoutExpired:
                 raise AssertionError(f"spaced did not end within {timeout} s of {sig.name}:\n{self.log_tail()}") from None
         return self.process.returncode if self.process else None

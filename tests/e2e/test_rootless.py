@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from apps import app_files, static_files
-from harness import BUILD, ROOT, Spaced, child_pids, cmdline, free_port, wait_for
+from harness import BUILD, ROOT, Spaced, cmdline, free_port, wait_for
 
 UID = GID = 0  # of the account, once it is made
 USER = f"spaced-test-{os.getpid()}"
@@ -517,3 +517,14 @@ def test_make_run(tmp_path):
         assert process.wait(60) == 0, (home / "out").read_text()
         shutil.rmtree(home)
     wait_for("no process to be left", lambda: not ours(), 20)
+
+
+def test_storage(rootless, repo):
+    """/data belongs to the app's own id and survives a restart."""
+    body = "(open('/data/visits', 'a').write('x'), open('/data/visits').read().encode())[1]"
+    rootless.push_ok(repo(files=app_files(body=f"{body} if self.path == '/visit' else b'up'")), "alice", "keeper")
+    rootless.spacectl("space", "storage", "alice/keeper", "32M", check=True)
+    assert wait_for("storage", lambda: rootless.get("alice", "keeper", "/visit").status == 200, 30)
+    assert rootless.get_ok("alice", "keeper", "/visit").text == "xx"
+    rootless.spacectl("space", "restart", "alice/keeper", check=True)
+    wait_for("the restart", lambda: rootless.get_ok("alice", "keeper", "/visit").text.startswith("xxx"))
