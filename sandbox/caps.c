@@ -1,5 +1,5 @@
 /* Capabilities: none, in any of the five sets, with locked securebits, so that neither uid 0 nor exec brings one back
- * (CVE-2022-27650; battery C5, C6). The build-root profile keeps a few over its own uid range: apt needs them. */
+ * (CVE-2019-10152, CVE-2022-27650; battery C5, C6). The build-root profile keeps a few over its own uid range, for apt. */
 #include <errno.h>
 #include <linux/securebits.h>
 #include <sys/capability.h>

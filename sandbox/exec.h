@@ -1,7 +1,7 @@
 /* A command inside a running sandbox, next to its main process. Nobody enters: pid 1 of the sandbox, which stands behind
  * every wall already, forks the command, so it has the confinement of the main process by descent (namespaces, cgroups,
  * ids, capabilities, Landlock, seccomp, limits, environment), and dies and freezes with it. No privileged process is ever
- * inside, which is where CVE-2016-9962, CVE-2019-5736, CVE-2022-27650 and CVE-2024-21626 begin.
+ * inside, which is where CVE-2016-9962, CVE-2019-5736 (battery A11), CVE-2022-27650 (C6) and CVE-2024-21626 begin.
  *
  * The asker speaks frames (base/frame.h) with pid 1 over sandbox.exec. No descriptor goes in: the terminal or the pipes
  * are made inside, belong to the app's user, and their outer ends come out. */

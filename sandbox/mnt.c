@@ -166,7 +166,8 @@ int mnt_target(int root, const char *path, bool folder, struct err *err)
 	size_t n = 0;
 	cleanup_close int parent = -1;
 
-	/* What the walls stand on may not be redirected: `/proc -> /app` in an image is refused (battery A2, A4-A6). */
+	/* What the walls stand on may not be redirected: `/proc -> /app` in an image is refused (CVE-2019-19921,
+	 * CVE-2023-27561, CVE-2026-41579, CVE-2026-47766; battery A2, A4-A6). */
 	static const char *const fixed[] = {"proc", "dev", "usr", "tmp", "run"};
 	path += *path == '/';
 	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {

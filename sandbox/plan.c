@@ -186,7 +186,9 @@ static void plan_proc(struct plan *p)
 		add(p, PLAN_FREEZE, frozen[i]);
 }
 
-/* A bind over what the walls are made of would take them away. */
+/* A bind over what the walls are made of would take them away. Through a link of the image it may still land there, which
+ * hides a part of /proc from the app; we write nothing there: maps and the oom score are the parent's, in the host's own
+ * /proc, before there is a root (CVE-2025-52881; battery A7). */
 static bool covers_wall(const char *target)
 {
 	static const char *const walls[] = {"/proc", "/dev", "/sys"};

@@ -67,6 +67,7 @@ int program_prepare(const char *folder, const int stdio[3], struct err *err)
 	/* A folder outside of the root reads as "(unreachable)/...": CVE-2024-21626, battery A10. */
 	if (!getcwd(cwd, sizeof cwd) || cwd[0] != '/')
 		return err_set(err, EXDEV, "working folder `%.300s` is outside", folder);
+	/* CVE-2024-21626, battery A9 */
 	if (take_stdio(stdio) < 0 || close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
 		return err_set(err, errno, "descriptors of the program");
 	sigemptyset(&none);

@@ -200,6 +200,7 @@ static int launch_clone(struct launch *l, const struct sandbox_sources *src, str
 	int pidfd = -1;
 
 	args.pidfd = (__u64)(uintptr_t)&pidfd;
+	/* Always a network of its own, one way or the other: abstract sockets belong to it (CVE-2020-15257; battery E8, F3). */
 	if (src->netns < 0)
 		args.flags |= CLONE_NEWNET;
 	if (l->box.cgroup.v2_dir >= 0) {

@@ -84,7 +84,9 @@ const char *const seccomp_refused[] = {
  * For one call, what is more special comes first in the table: libseccomp keeps that order, and
  * tests/unit/test_sandbox_seccomp.c proves it on the compiled filter. */
 const struct seccomp_rule seccomp_rules[] = {
-    /* No new namespace in any way: C1, C2. clone3 hides its flags in memory and does not exist here. */
+    /* No new namespace in any way: C1, C2. What needs capabilities over a user namespace of one's own, as CVE-2022-0185,
+     * CVE-2023-0386, CVE-2021-3493, CVE-2023-2640 and CVE-2023-32629 do, begins here. clone3 hides its flags in memory and
+     * does not exist here. */
     {"clone", {{0, 0x7e020000, 0}}, 0},
     {"clone", {{0, CLONE_NEWNS, CLONE_NEWNS}}, EPERM},
     {"clone", {{0, CLONE_NEWCGROUP, CLONE_NEWCGROUP}}, EPERM},
@@ -124,8 +126,9 @@ const struct seccomp_rule seccomp_rules[] = {
     {"mknodat", {{2, S_IFMT, 0}}, 0},
     {"mknodat", {{2, S_IFMT, S_IFCHR}}, EPERM},
     {"mknodat", {{2, S_IFMT, S_IFBLK}}, EPERM},
-    /* Families, types and protocols by allow-list: AF_ALG, AF_VSOCK, AF_PACKET, XFRM, ... do not exist (Copy Fail,
-     * Dirty Frag, Fragnesia: D6-D9). The type carries flags above its low four bits. */
+    /* Families, types and protocols by allow-list: AF_ALG, AF_VSOCK, AF_PACKET, XFRM, ... do not exist (Copy Fail
+     * CVE-2026-31431, Dirty Frag CVE-2026-43284 and CVE-2026-43500, Fragnesia CVE-2026-46300: D6-D10). The type carries
+     * flags above its low four bits. */
     {"socket", {{0, FULL, AF_UNIX}, {1, 0xf, SOCK_STREAM}}, 0},
     {"socket", {{0, FULL, AF_UNIX}, {1, 0xf, SOCK_DGRAM}}, 0},
     {"socket", {{0, FULL, AF_UNIX}, {1, 0xf, SOCK_SEQPACKET}}, 0},

@@ -127,7 +127,8 @@ static int loopback_up(struct err *err)
 	return 0;
 }
 
-/* The cgroup namespace comes now and not with clone3: there its root would be the parent's group, and
+/* No hierarchy is mounted inside, and no namespace is to be had in which one could be (CVE-2022-0492; battery B6, B7).
+ * The cgroup namespace comes now and not with clone3: there its root would be the parent's group, and
  * /proc/self/cgroup would show the way to ours (battery B9). */
 int namespaces_finish(struct contain *c, struct err *err)
 {

@@ -44,7 +44,6 @@ class Case:
     options: tuple = ()  # of `sandbox run`, or (battery) -> them
     env: dict = field(default_factory=dict)  # of the caller, inside and outside
     control: tuple = ()  # more namespaces for the control, as options of unshare(1)
-    configs: Optional[tuple] = None  # names of the configurations in which it means something; None: all
 
     @property
     def group(self):

@@ -93,8 +93,6 @@ def run_config(config, cases, args, programs):
                     group = case.group
                     print(f"\n{group}  {GROUPS[group]}" + (f"  [{config.name}]" if args.matrix else ""))
                 start = time.monotonic()
-                if case.configs and config.name not in case.configs:
-                    continue
                 result = run_case(battery, case)
                 results.append((case, result))
                 mark = {CONTAINED: "contained", ESCAPED: "ESCAPED  ", BROKEN: "BROKEN   "}.get(result.outcome, "n/a      ")
