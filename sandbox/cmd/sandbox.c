@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -395,11 +396,14 @@ static char *state_folder(void)
 static int skeleton_of(int root, const char *state, uint32_t id_base)
 {
 	cleanup_close int dir = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	char hash[SKELETON_NAME], name[64], making[64];
+	char hash[SKELETON_NAME], name[SKELETON_NAME + 70], making[64];
 	struct err err = ERR_INIT;
+	struct utsname kernel;
 
 	skeleton_name(root, hash);
-	snprintf(name, sizeof name, "%s", hash);
+	/* Another kernel may not be able to show this one's copy with other ids. */
+	uname(&kernel);
+	snprintf(name, sizeof name, "%s-%s", hash, kernel.release);
 	int fd = dir < 0 ? -1 : openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (dir < 0 || (fd >= 0 && (!id_base || sandbox_has_idmaps())))
 		return dir < 0 ? open_or_die(state) : fd;
