@@ -95,6 +95,7 @@ def landlock_alone(battery, case):
     for verb in ("no-landlock", "landlock"):
         host, root = battery.folder(f"D14/{verb}/host"), battery.folder(f"D14/{verb}/root")
         os.mkdir(f"{root}/left")
+        os.mkdir(f"{root}/tmp")  # the launcher tries there whether Landlock holds
         for name in ("file", "victim"):
             with open(f"{host}/{name}", "w") as f:
                 f.write("x")
