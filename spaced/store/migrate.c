@@ -54,9 +54,15 @@ int store_migrate(sqlite3 *db, const struct asset *table, struct err *err)
 
 	if (user_version(db, &have, err) < 0)
 		return -1;
-	for (const struct asset *a = table; a->name; a++)
-		if (step_number(a->name) > last)
-			last = step_number(a->name);
+	for (const struct asset *a = table; a->name; a++) {
+		unsigned n = step_number(a->name);
+
+		/* The second one would never be applied. */
+		if (n && n == last)
+			return err_text(err, EINVAL, "two migrations have the number of %s", a->name);
+		if (n > last)
+			last = n;
+	}
 	if (have > last)
 		return err_text(err, EINVAL,
 				"the database has schema %u, this program knows only %u: it was used by a newer "

@@ -196,7 +196,7 @@ static void write_slowly(void)
 	atomic_store(&shared->ready, 1);
 	if (pwrite(fd, block, 1 << 20, 0) != 1 << 20)
 		err_exit("write");
-	_exit(0);
+	spin();
 }
 
 /* ---- the cases, each in a child of its own for each kind ---- */
@@ -281,21 +281,19 @@ static bool state_is(pid_t pid, char want)
 	return p && p[2] == want;
 }
 
-/* Also that what waits for its own io limit dies at once when it is killed, for the limit is lifted. */
-static void uninterruptible_is_rolled_back(void)
+/* A process that is in the middle of a slow write; the group's limit is `limits` of *spec. */
+static pid_t spawn_blocked(struct cgroup *cg, struct sandbox_spec *spec, struct sandbox_sources *src)
 {
-	struct sandbox_limits slow = {.memory = 512 << 20, .pids = 100, .io_bytes = 16384};
-	struct sandbox_spec spec = {.limits = slow};
-	struct sandbox_sources src = {.base_usr = -1, .skeleton = -1, .top = open(file, O_PATH | O_CLOEXEC)};
 	struct err err = ERR_INIT;
-	struct cgroup cg;
 	struct stat st;
 
-	if (!cgroup_has_io() || fstat(src.top, &st) < 0 || st.st_dev < 256)
+	*spec = (struct sandbox_spec){.limits = {.memory = 512 << 20, .pids = 100, .io_bytes = 16384}};
+	*src = (struct sandbox_sources){.base_usr = -1, .skeleton = -1, .top = open(file, O_PATH | O_CLOEXEC)};
+	if (!cgroup_has_io() || fstat(src->top, &st) < 0 || st.st_dev < 256)
 		_exit(77);
-	CHECK(cgroup_host()->create("slow", &slow, &cg, &err) == 0);
-	CHECK(io_limit(&cg, &spec, &src, &err) == 0);
-	pid_t pid = spawn(&cg, write_slowly);
+	CHECK(cgroup_host()->create("slow", &spec->limits, cg, &err) == 0);
+	CHECK(io_limit(cg, spec, src, &err) == 0);
+	pid_t pid = spawn(cg, write_slowly);
 	await_ready();
 	/* It sleeps shortly for other reasons before. */
 	uint64_t end = io_now_ms() + DEADLINE_MS;
@@ -303,12 +301,37 @@ static void uninterruptible_is_rolled_back(void)
 		CHECK(io_now_ms() < end);
 		poll(NULL, 0, 1);
 	}
+	return pid;
+}
+
+static void uninterruptible_is_rolled_back(void)
+{
+	struct sandbox_spec spec;
+	struct sandbox_sources src;
+	struct err err = ERR_INIT;
+	struct cgroup cg;
+	pid_t pid = spawn_blocked(&cg, &spec, &src);
+
 	CHECK(cgroup_host()->freeze(&cg, 300, &err) == -1);
 	CHECK(err.code == ETIMEDOUT);
 	CHECK(!cgroup_host()->frozen(&cg, -1, 0));
-	uint64_t began = io_now_ms();
+	spec.limits.io_bytes = 1 << 30;
+	CHECK(io_limit(&cg, &spec, &src, &err) == 0);
+	CHECK(moves()); /* out of its sleep it runs, and is not caught by what is left of the freeze */
 	group_end(&cg, pid);
-	CHECK(io_now_ms() - began < 10000); /* a minute is what was left to write */
+}
+
+/* A minute is what is left to write: the limit is lifted for the kill. */
+static void blocked_is_killed(void)
+{
+	struct sandbox_spec spec;
+	struct sandbox_sources src;
+	struct cgroup cg;
+	pid_t pid = spawn_blocked(&cg, &spec, &src);
+	uint64_t began = io_now_ms();
+
+	group_end(&cg, pid);
+	CHECK(io_now_ms() - began < 10000);
 }
 
 static void in_each_kind(void (*fn)(void))
@@ -364,6 +387,7 @@ CASE(frozen_is_killed)
 CASE(storm_is_frozen_and_killed)
 CASE(vfork_is_frozen)
 CASE(uninterruptible_is_rolled_back)
+CASE(blocked_is_killed)
 
 static int setup(void **state)
 {
@@ -388,6 +412,7 @@ int main(void)
 	    cmocka_unit_test(test_storm_is_frozen_and_killed),
 	    cmocka_unit_test(test_vfork_is_frozen),
 	    cmocka_unit_test(test_uninterruptible_is_rolled_back),
+	    cmocka_unit_test(test_blocked_is_killed),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

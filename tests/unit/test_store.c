@@ -561,6 +561,7 @@ static void migrations(void **state)
 	    one[0], step("schema/0002_b.sql", "CREATE TABLE b (x); INSERT INTO b SELECT x FROM a;"), {0}};
 	struct asset gap[] = {
 	    one[0], two[1], step("schema/0004_d.sql", "CREATE TABLE d (x);"), step("web/x.html", ""), {0}};
+	struct asset twice[] = {one[0], two[1], step("schema/0002_c.sql", "CREATE TABLE c (x);"), {0}};
 	sqlite3 *d = raw(path);
 
 	OK(store_migrate(d, one, &err));
@@ -577,6 +578,8 @@ static void migrations(void **state)
 	assert_non_null(strstr(err.msg, "newer"));
 	FAILS(EINVAL, store_migrate(d, gap, &err));
 	assert_non_null(strstr(err.msg, "migration 3 is missing"));
+	FAILS(EINVAL, store_migrate(d, twice, &err));
+	assert_non_null(strstr(err.msg, "two migrations"));
 	sqlite3_close(d);
 }
 
