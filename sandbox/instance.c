@@ -648,12 +648,22 @@ static void cleaned(struct spawn *s, void *ctx, struct buf *result, const struct
 	spawn_event(s, SPAWN_EXITED, &event);
 }
 
-void instance_end(struct instance *i)
+/* No worker to be had, for want of descriptors or processes: later, rather than that its group stays (battery H5). */
+static void clean_start(struct instance *i)
 {
 	struct cleaning c = {.egress = i->s->egress, .number = i->info.egress, .netns = i->fds[MONITOR_NETNS]};
 	struct err err = ERR_INIT;
-	cleanup_buf struct buf none = BUF_INIT;
 
+	snprintf(c.name, sizeof c.name, "%s", i->info.name);
+	i->clean_at = 0;
+	if (spawn_job(i->s, clean, &c, cleaned, i, NULL, &err) == 0)
+		return;
+	log_warn("clean-up of %s waits: %s", i->info.name, err.msg);
+	i->clean_at = io_now_ms() + CLEAN_WAIT_MS;
+}
+
+void instance_end(struct instance *i)
+{
 	struct err gone;
 
 	i->state = ENDING;
@@ -668,9 +678,7 @@ void instance_end(struct instance *i)
 		close(i->monitor.fd);
 		i->monitor.fd = -1;
 	}
-	snprintf(c.name, sizeof c.name, "%s", i->info.name);
-	if (spawn_job(i->s, clean, &c, cleaned, i, NULL, &err) < 0)
-		cleaned(i->s, i, &none, &err);
+	clean_start(i);
 }
 
 /* -- verbs ----------------------------------------------------------------------------------------------------------------- */
@@ -723,8 +731,10 @@ static uint64_t earliest(uint64_t a, uint64_t b)
 
 uint64_t instance_timers(struct instance *i, uint64_t now)
 {
+	if (i->clean_at && now >= i->clean_at)
+		clean_start(i);
 	if (i->state != RUNNING)
-		return 0;
+		return i->clean_at;
 	uint64_t next =
 	    earliest(instance_exec_timers(i, now), earliest(instance_limits_due(i, now), instance_freeze_due(i, now)));
 	if (i->timeout_at && now >= i->timeout_at) {

@@ -71,6 +71,7 @@ struct instance {
 	uint32_t *stops; /* requests that wait for the end */
 	size_t nstops;
 	uint64_t kill_at, timeout_at; /* CLOCK_MONOTONIC ms; 0: never */
+	uint64_t clean_at;	      /* the same: the clean-up could not be started */
 	bool stopped, timed_out, lost;
 	bool stop_early; /* asked to stop while starting */
 	uint32_t stop_grace;
