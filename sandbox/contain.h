@@ -71,10 +71,18 @@ int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err)
 int user_write_oom(pid_t pid, struct err *err);
 int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err); /* a detached mount */
 int mnt_prepare_top(int top, bool build_root, uint32_t owner, struct err *err);		/* owner 0: the caller */
+/* Another mount namespace for a moment. mntns_home() ends the process when there is no way back. */
+struct mntns_way {
+	int home, folder;
+};
+int mntns_out(struct mntns_way *way, struct err *err); /* opens the way back; the caller then goes */
+void mntns_home(struct mntns_way *way);
+bool mntns_has_birthplace(void); /* sandbox_birthplace() */
+int mntns_enter_birthplace(struct mntns_way *way, struct err *err);
 /* Without detached mounts (mnt_ops.h), root's child is born in a mount namespace in which the sources lie ready: the
- * caller is in it between the two calls, and the second ends the process when there is no way back. *home -1: neither. */
-int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, int *home, struct err *err);
-void mnt_shelf_leave(int *home);
+ * caller is in it between the two calls. */
+int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, struct mntns_way *way, struct err *err);
+void mnt_shelf_leave(struct mntns_way *way);
 int mnt_from_shelf(size_t i, unsigned attr, struct err *err); /* child */
 const struct sock_fprog *seccomp_filter(void);
 int landlock_abi(void);

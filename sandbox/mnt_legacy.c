@@ -17,8 +17,7 @@
 #define LINK_MAX_ 64
 #define SHELF "/sys" /* there on every host, and nothing of it is ever taken into a sandbox */
 
-static int shelf = -1;	     /* where places are made: the staging folder, or SHELF */
-static int cwd_at_home = -1; /* setns(2) leaves us in "/" */
+static int shelf = -1; /* where places are made: the staging folder, or SHELF */
 
 static void link_of(int fd, char link[LINK_MAX_])
 {
@@ -227,35 +226,22 @@ static int put_on_shelf(const int sources[], const unsigned attr[], size_t n, st
 	return 0;
 }
 
-int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, int *home, struct err *err)
+int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, struct mntns_way *way, struct err *err)
 {
-	*home = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-	cwd_at_home = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (*home < 0 || cwd_at_home < 0 || unshare(CLONE_NEWNS) < 0) {
-		err_set(err, errno, "a mount namespace for the sources");
-		if (*home >= 0)
-			close(steal_fd(home));
-		if (cwd_at_home >= 0)
-			close(steal_fd(&cwd_at_home));
+	if (mntns_out(way, err) < 0)
 		return -1;
-	}
-	if (put_on_shelf(sources, attr, n, err) == 0)
-		return 0;
-	mnt_shelf_leave(home);
-	return -1;
+	int rc = unshare(CLONE_NEWNS) < 0 ? err_set(err, errno, "a mount namespace for the sources")
+					  : put_on_shelf(sources, attr, n, err);
+	if (rc < 0)
+		mnt_shelf_leave(way);
+	return rc;
 }
 
-void mnt_shelf_leave(int *home)
+void mnt_shelf_leave(struct mntns_way *way)
 {
-	if (*home < 0)
-		return;
 	if (shelf >= 0)
 		close(steal_fd(&shelf));
-	/* Not optional: the caller's other mounts are there. */
-	if (setns(*home, CLONE_NEWNS) < 0 || fchdir(cwd_at_home) < 0)
-		abort();
-	close(steal_fd(&cwd_at_home));
-	close(steal_fd(home));
+	mntns_home(way);
 }
 
 int mnt_from_shelf(size_t i, unsigned attr, struct err *err)

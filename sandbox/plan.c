@@ -8,12 +8,9 @@
 #define DEFAULT_TMPFS (256 * MIB)
 #define DEFAULT_TOP (256 * MIB)
 
-static const struct {
-	const char *path;
-	unsigned major, minor;
-} devices[] = {
-    {"/dev/null", 1, 3},   {"/dev/zero", 1, 5},	   {"/dev/full", 1, 7},
-    {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0},
+const struct plan_device plan_devices[] = {
+    {"/dev/null", 1, 3},    {"/dev/zero", 1, 5}, {"/dev/full", 1, 7}, {"/dev/random", 1, 8},
+    {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0},	 {NULL, 0, 0},
 };
 
 static const struct {
@@ -166,8 +163,8 @@ static void add_tmpfs(struct plan *p, const char *target, uint64_t size, mode_t 
 static void plan_dev(struct plan *p, uint64_t tmpfs)
 {
 	add_tmpfs(p, "/dev", 64 * 1024, 0755, 0);
-	for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
-		add(p, PLAN_DEVICE, devices[i].path)->device = makedev(devices[i].major, devices[i].minor);
+	for (const struct plan_device *d = plan_devices; d->path; d++)
+		add(p, PLAN_DEVICE, d->path)->device = makedev(d->major, d->minor);
 	for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
 		struct plan_step *s = add(p, PLAN_SYMLINK, links[i].path);
 

@@ -65,6 +65,12 @@ struct plan_facts {
 	bool dpkg; /* the base has a /var/lib/dpkg */
 };
 
+/* The devices that are shown, ended by path NULL. */
+extern const struct plan_device {
+	const char *path;
+	unsigned major, minor;
+} plan_devices[];
+
 int plan_make(const struct sandbox_spec *spec, const struct plan_facts *facts, struct plan *plan, struct err *err);
 
 #endif

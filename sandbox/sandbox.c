@@ -177,20 +177,28 @@ static pid_t clone_in_netns(struct launch *l, const struct sandbox_sources *src,
 static pid_t clone_in_mntns(struct launch *l, const struct sandbox_sources *src, struct clone_args *args,
 			    struct err *err)
 {
-	int sources[PLAN_MAX_MOUNTS], home = -1;
+	int sources[PLAN_MAX_MOUNTS];
 	unsigned attr[PLAN_MAX_MOUNTS];
 	size_t n = l->plan.nmounts;
+	struct mntns_way way;
 
-	if (l->child.rootless || mnt_host()->detached)
+	if (l->child.rootless || (mnt_host()->detached && !mntns_has_birthplace()))
 		return clone_in_netns(l, src, args, err);
+	if (mnt_host()->detached) {
+		if (mntns_enter_birthplace(&way, err) < 0)
+			return -1;
+		pid_t born = clone_in_netns(l, src, args, err);
+		mntns_home(&way);
+		return born;
+	}
 	for (size_t i = 0; i < n; i++) {
 		sources[i] = mount_source(l, src, &l->plan.mounts[i]);
 		attr[i] = mnt_attr(&l->plan.mounts[i]);
 	}
-	if (mnt_shelf_open(sources, attr, n, &home, err) < 0)
+	if (mnt_shelf_open(sources, attr, n, &way, err) < 0)
 		return -1;
 	pid_t pid = clone_in_netns(l, src, args, err);
-	mnt_shelf_leave(&home);
+	mnt_shelf_leave(&way);
 	return pid;
 }
 

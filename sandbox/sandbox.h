@@ -64,5 +64,9 @@ struct sandbox {
 int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources *src, const int stdio[3],
 		  struct sandbox *out, struct err *err);
 void sandbox_release(struct sandbox *s);
+/* For root that starts many: from now on the sandboxes of this process, and of its forks, are born in a mount namespace
+ * with nothing in it but /proc and devices. A start then costs the same however many mounts the caller has, and sees none
+ * of them. Nothing is done where mounts cannot be handed over from one namespace to another. */
+int sandbox_birthplace(struct err *err);
 
 #endif

@@ -625,7 +625,7 @@ static int own_mounts(struct spawn *s, struct err *err)
 	s->host_mnt = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
 	if (s->host_mnt < 0 || unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return err_set(err, errno, "private mount namespace");
-	return 0;
+	return sandbox_birthplace(err);
 }
 
 static int set_up(struct spawn *s, const struct spawner_config *config, struct err *err)

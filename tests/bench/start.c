@@ -410,6 +410,8 @@ static void prepare(void)
 	src.base_usr = open("/usr", O_PATH | O_CLOEXEC);
 	src.skeleton = openat(dir, "skeleton", O_PATH | O_CLOEXEC);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (sandbox_birthplace(&err) < 0) /* as the spawner does */
+		die("%s", err.msg);
 }
 
 static void finish(void)

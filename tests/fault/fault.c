@@ -590,7 +590,7 @@ static int prepare(void)
 	src.base_usr = open("/usr", O_PATH | O_CLOEXEC);
 	src.netns = netns_make(&err);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	return src.netns < 0 || null < 0 ? -1 : 0;
+	return src.netns < 0 || null < 0 || sandbox_birthplace(&err) < 0 ? -1 : 0;
 }
 
 int main(int argc, char **argv)
