@@ -489,11 +489,11 @@ static struct outcome attempt(const struct operation *op, int n, int code)
 	return o;
 }
 
-/* The launcher ends itself rather than go on in the wrong network or with the wrong ids. Its group is then adopted, or
+/* The launcher ends itself rather than go on in the wrong namespace or folder or with the wrong ids. Its group is then adopted, or
  * removed, by whoever starts that sandbox next. */
 static bool may_abort(const struct outcome *o)
 {
-	return o->parent && (o->nr == SYS_setns || o->nr == SYS_setresuid || o->nr == SYS_prctl);
+	return o->parent && (o->nr == SYS_setns || o->nr == SYS_fchdir || o->nr == SYS_setresuid || o->nr == SYS_prctl);
 }
 
 /* NULL when all is as it should be. */
@@ -542,6 +542,7 @@ static void clean(void)
 
 static int run_all(const struct operation *op, bool every)
 {
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	int bad = 0, runs = 0, succeeded = 0, aborted = 0;
 
 	for (int n = 1;; n++) {
