@@ -187,7 +187,10 @@ static void names(void)
 {
 	for (const char *const *n = seccomp_allowed; *n; n++)
 		printf("%s ", *n);
-	puts("clone ioctl personality mknod mknodat socket");
+	for (const struct seccomp_rule *r = seccomp_rules; r->name; r++)
+		if (r == seccomp_rules || strcmp(r->name, r[-1].name) != 0)
+			printf("%s ", r->name);
+	putchar('\n');
 }
 
 /* -- freeze ------------------------------------------------------------------------------------------------------- */
