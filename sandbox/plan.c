@@ -105,6 +105,13 @@ static void plan_usr(struct plan *p, const struct sandbox_spec *spec, const stru
 	bool write = spec->profile == SANDBOX_BUILD_ROOT;
 	char lower[256] = "";
 
+	if (f->usr_covered && !write) {
+		int m = add_mount(p, PLAN_BASE_USR, 0, false, f->idmap);
+
+		p->mounts[m].idmap_optional = true;
+		add(p, PLAN_ATTACH, "/usr")->mount = m;
+		return;
+	}
 	int base = stage(p, PLAN_BASE_USR, 0, false, f->idmap);
 	p->mounts[base].idmap_optional = !write;
 	for (size_t i = 0; i < spec->nlayers; i++)

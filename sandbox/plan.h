@@ -63,6 +63,9 @@ struct plan_facts {
 	bool top;			     /* a volume, else a tmpfs */
 	bool idmap;
 	bool dpkg; /* the base has a /var/lib/dpkg */
+	/* Something is mounted below the base's /usr that cannot be left out: an overlay refuses that as a lower folder, so
+	 * /usr is shown as it is. */
+	bool usr_covered;
 };
 
 /* The devices that are shown, ended by path NULL. */

@@ -43,6 +43,23 @@ static bool is_folder(int dir, const char *name)
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Whether something is mounted below a folder: without root that is locked to it (mount_namespaces(7)). */
+static bool covered(int source)
+{
+	cleanup_file FILE *f = fopen("/proc/self/mountinfo", "re");
+	char link[64], path[1024], line[4096], point[1024];
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", source);
+	ssize_t n = readlink(link, path, sizeof path - 2);
+	if (n <= 0)
+		return false;
+	path[n] = '/';
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "%*s %*s %*s %*s %1023s", point) == 1 && strncmp(point, path, (size_t)n + 1) == 0)
+			return true;
+	return false;
+}
+
 static int make_plan(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
 		     struct err *err)
 {
@@ -57,6 +74,12 @@ static int make_plan(struct launch *l, const struct sandbox_spec *spec, const st
 	if (build_root)
 		l->dpkg = openat(src->base_usr, "../var/lib/dpkg", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	facts.dpkg = l->dpkg >= 0;
+	facts.usr_covered = !ids_host_root() && covered(src->base_usr);
+	for (size_t i = 0; facts.usr_covered && i < spec->nlayers; i++)
+		if (facts.layer_usr[i])
+			return err_text(err, EINVAL,
+					"a layer with programs cannot be laid over a /usr with mounts below it "
+					"by a daemon without root");
 	if (src->top >= 0 && mnt_prepare_top(src->top, build_root, src->idmap ? 0 : spec->id_base, err) < 0)
 		return -1;
 	if (plan_make(spec, &facts, &l->plan, err) < 0)

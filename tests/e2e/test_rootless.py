@@ -56,10 +56,11 @@ def account():
     subprocess.run(["userdel", "--force", USER], check=True, capture_output=True)
 
 
-def become(tun=None, group=None):
+def become(tun=None, group=None, twice=None):
     """`tun`: a device that stands in for /dev/net/tun, which not every machine gives to everybody. `group`: a cgroup to
-    start in."""
-    own = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/net/tun && exec "$@"', str(tun)] if tun else []
+    start in. `twice`: a folder that has a mount of its own."""
+    source, target = (tun, "/dev/net/tun") if tun else (twice, twice)
+    own = ["unshare", "--mount", "sh", "-c", f'mount --bind "$0" {target} && exec "$@"', str(source)] if source else []
     if group:
         own = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(group / "cgroup.procs"), *own]
     return [*own, "setpriv", "--reuid", str(UID), "--regid", str(GID), "--clear-groups", "--",
@@ -67,8 +68,8 @@ def become(tun=None, group=None):
 
 
 class Rootless(Spaced):
-    def __init__(self, tun=None, group=None, **options):
-        super().__init__(become=become(tun, group), **options)
+    def __init__(self, tun=None, group=None, twice=None, **options):
+        super().__init__(become=become(tun, group, twice), **options)
         os.chown(self.home, UID, GID)
 
 
@@ -374,6 +375,19 @@ def test_private_home(repo):
             assert daemon.get_ok("alice", "app").text == "at home"
         finally:
             daemon.close()
+
+
+@pytest.mark.parametrize("kind", ["range", "one"])
+def test_a_mount_below_usr(kind, repo):
+    """It cannot be left out by who is not root of the host, and overlayfs refuses it: /usr is shown as it is then."""
+    with contextlib.ExitStack() as stack:
+        if kind == "range":
+            stack.enter_context(subordinate_ids())
+        daemon = Rootless(twice="/usr/local/sbin")
+        stack.callback(daemon.close)
+        daemon.start()
+        daemon.push_ok(repo(files=app_files("up")), "alice", "app")
+        assert daemon.get_ok("alice", "app").text == "up"
 
 
 def test_ids_that_are_taken_away(repo):
