@@ -6,12 +6,14 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/resolve.h"
 #include "sandbox/cgroup_impl.h"
 #include "sandbox/contain.h"
@@ -162,6 +164,25 @@ static enum ids_kind probe_ids(void)
 	return ids_range_possible(&uids, &gids) ? IDS_RANGE : IDS_ONE;
 }
 
+/* rlimit.c says why. Where the limit is 0 it is tried, in a child, whether it could be 1. */
+static bool keeps_core_handler_away(void)
+{
+	cleanup_buf struct buf pattern = BUF_INIT;
+	const struct rlimit one = {1, 1};
+	struct rlimit core;
+	int status = 1;
+
+	if (getrlimit(RLIMIT_CORE, &core) == 0 && core.rlim_max > 0)
+		return true;
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(setrlimit(RLIMIT_CORE, &one) < 0);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status == 0 || io_read_file(AT_FDCWD, "/proc/sys/kernel/core_pattern", 256, &pattern) < 0 ||
+	       !pattern.data || pattern.data[0] != '|';
+}
+
 void sandbox_probe(struct sandbox_host *h)
 {
 	cleanup_buf struct buf why = BUF_INIT;
@@ -179,6 +200,7 @@ void sandbox_probe(struct sandbox_host *h)
 	h->cgroup = cgroup_host()->kind;
 	h->bandwidth = egress_can_shape();
 	h->io = cgroup_has_io();
+	h->no_core_handler = keeps_core_handler_away();
 	probe_controllers(h);
 	h->egress = h->root ? egress_probe(&why) : slirp_probe(&why);
 }

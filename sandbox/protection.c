@@ -78,6 +78,11 @@ static bool bandwidth(const struct sandbox_host *h)
 	return h->bandwidth;
 }
 
+static bool no_core_handler(const struct sandbox_host *h)
+{
+	return h->no_core_handler;
+}
+
 static bool egress(const struct sandbox_host *h)
 {
 	return h->egress;
@@ -149,6 +154,13 @@ static const struct protection table[] = {
     {"out of memory", root, .given = "apps die before the daemon and the host's services"},
     {"out of memory", NULL, .lost = "an app may put itself on one level with the daemon's user when the host runs out",
      .mend = AS_ROOT},
+
+    {"core dumps", no_core_handler, .given = "none of apps, and none for the host's handler"},
+    {"core dumps", NULL,
+     .lost =
+	 "the memory of an app that crashes goes to the host's handler (sysctl kernel.core_pattern), for the limit of "
+	 "cores is 0 and cannot be set to 1",
+     .mend = "LimitCORE=1 of the service (`ulimit -Hc` above 0), or start spaced as root with CAP_SYS_RESOURCE"},
 
     {"Landlock", landlock, .given = "in this kernel"},
     {"Landlock", NULL, .lost = "not in this kernel: files are kept apart by mounts and ids alone",

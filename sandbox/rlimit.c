@@ -8,6 +8,10 @@
 #include "sandbox/contain.h"
 
 #define DEFAULT_NOFILE 16384
+/* No memory of an app on a disk, and no handler of the host's that is run as root on it (apport, systemd-coredump): 0 keeps a
+ * file from being written, but only 1 keeps a pipe of kernel.core_pattern from being opened. core(5), battery B10. The
+ * filter keeps it from being changed. */
+#define CORE_NONE 1
 
 static int lower(int resource, const char *name, rlim_t value, struct err *err)
 {
@@ -25,6 +29,15 @@ static int lower(int resource, const char *name, rlim_t value, struct err *err)
 	return 0;
 }
 
+void rlimit_lend_core(pid_t pid)
+{
+	const struct rlimit want = {CORE_NONE, CORE_NONE};
+	struct rlimit now;
+
+	if (prlimit(pid, RLIMIT_CORE, NULL, &now) == 0 && now.rlim_max < CORE_NONE)
+		prlimit(pid, RLIMIT_CORE, &want, NULL);
+}
+
 int rlimit_apply(struct contain *c, struct err *err)
 {
 	const struct sandbox_limits *l = &c->spec->limits;
@@ -33,7 +46,7 @@ int rlimit_apply(struct contain *c, struct err *err)
 		const char *name;
 		rlim_t value;
 	} table[] = {
-	    {RLIMIT_CORE, "RLIMIT_CORE", 0}, /* no memory of an app on a disk (battery B10) */
+	    {RLIMIT_CORE, "RLIMIT_CORE", CORE_NONE},
 	    {RLIMIT_NOFILE, "RLIMIT_NOFILE", l->nofile ? l->nofile : DEFAULT_NOFILE},
 	    {RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", 8 << 20},
 	    {RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", 64 << 10},

@@ -21,10 +21,11 @@ struct sandbox_host {
 	enum cgroup_kind cgroup;
 	bool no_memory_limit, no_cpu_limit, no_pids_limit; /* controllers that the groups do not have */
 	bool io;					   /* bytes per second of disks can be limited */
-	bool egress; /* veth and nftables work (root), or slirp4netns is there (rootless) */
+	bool egress;	       /* veth and nftables work (root), or slirp4netns is there (rootless) */
 	const char *mount_api; /* "new", or "legacy": mount(2), and then nothing of the host's can be written */
 	bool openat2;
-	bool bandwidth; /* sch_tbf is there; without it a limit on bandwidth is refused */
+	bool bandwidth;	      /* sch_tbf is there; without it a limit on bandwidth is refused */
+	bool no_core_handler; /* of the host's is run for an app that crashes */
 	char kernel[64];
 };
 void sandbox_probe(struct sandbox_host *host);

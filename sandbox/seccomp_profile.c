@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/personality.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -28,8 +29,8 @@ const char *const seccomp_allowed[] = {
     /* scheduling and limits */
     "sched_yield", "sched_getaffinity", "sched_setaffinity", "sched_getattr", "sched_setattr", "sched_getparam",
     "sched_setparam", "sched_getscheduler", "sched_setscheduler", "sched_get_priority_max", "sched_get_priority_min",
-    "sched_rr_get_interval", "getpriority", "setpriority", "ioprio_get", "ioprio_set", "getrlimit", "setrlimit",
-    "prlimit64", "getrusage", "times", "getcpu", "sysinfo", "uname",
+    "sched_rr_get_interval", "getpriority", "setpriority", "ioprio_get", "ioprio_set", "getrlimit", "getrusage", "times",
+    "getcpu", "sysinfo", "uname",
     /* memory */
     "brk", "mmap", "munmap", "mprotect", "mremap", "madvise", "mincore", "msync", "mlock", "mlock2", "mlockall",
     "munlock", "munlockall", "memfd_create", "pkey_alloc", "pkey_free", "pkey_mprotect", "remap_file_pages",
@@ -79,6 +80,7 @@ const char *const seccomp_refused[] = {
 // clang-format on
 
 #define FULL 0xffffffffULL
+#define ALL UINT64_MAX /* of a pointer */
 
 /* The kernel looks at the low 32 bits of an int; so do these masks (a high half full of ones must not get by).
  * For one call, what is more special comes first in the table: libseccomp keeps that order, and
@@ -115,6 +117,17 @@ const struct seccomp_rule seccomp_rules[] = {
     {"arch_prctl", {{0, FULL & ~0xfffULL, 0x2000}}, EPERM},
     {"arch_prctl", {{0, 1, 0}}, 0},
     {"arch_prctl", {{0, 1, 1}}, 0},
+    /* The limit of cores stays what rlimit.c has set: 0, which anybody may go down to, would start the host's handler of cores
+     * (B10). Many a program sets 0 to be safe, so it is told that it has. */
+    {"setrlimit", {{0, FULL, RLIMIT_CORE}}, SECCOMP_PRETEND},
+    {"setrlimit", {{0, 1, 0}}, 0},
+    {"setrlimit", {{0, 1, 1}}, 0},
+    {"prlimit64", {{1, FULL, RLIMIT_CORE}, {2, ALL, 0}}, 0},
+    {"prlimit64", {{1, FULL, RLIMIT_CORE}, {3, ALL, 0}}, SECCOMP_PRETEND},
+    {"prlimit64", {{1, FULL, RLIMIT_CORE}, {2, 1, 0}}, EPERM}, /* who asks for the old one as well would get none */
+    {"prlimit64", {{1, FULL, RLIMIT_CORE}, {2, 1, 1}}, EPERM},
+    {"prlimit64", {{1, 1, 0}}, 0},
+    {"prlimit64", {{1, 1, 1}}, 0},
     /* A fifo is a file; a device is not ours to make: A13. */
     {"mknod", {{1, S_IFMT, S_IFIFO}}, 0},
     {"mknod", {{1, S_IFMT, S_IFREG}}, 0},

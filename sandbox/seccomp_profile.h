@@ -13,8 +13,9 @@ struct seccomp_arg {
 struct seccomp_rule {
 	const char *name;
 	struct seccomp_arg args[3];
-	int refuse; /* 0: allowed, else the errno */
+	int refuse; /* 0: allowed; SECCOMP_PRETEND: has no effect and succeeds; else the errno */
 };
+#define SECCOMP_PRETEND (-1)
 
 extern const char *const seccomp_allowed[]; /* NULL-ended */
 extern const char *const seccomp_refused[];

@@ -59,8 +59,9 @@ static void add_rules(scmp_filter_ctx ctx)
 		for (; n < 3 && r->args[n].mask; n++)
 			args[n] = (struct scmp_arg_cmp){r->args[n].arg, SCMP_CMP_MASKED_EQ, r->args[n].mask,
 							r->args[n].value};
-		if (seccomp_rule_add_array(ctx, r->refuse ? SCMP_ACT_ERRNO((unsigned)r->refuse) : SCMP_ACT_ALLOW, nr, n,
-					   args) < 0)
+		/* an errno of 0 is a success in which nothing is done */
+		unsigned code = r->refuse == SECCOMP_PRETEND ? 0 : (unsigned)r->refuse;
+		if (seccomp_rule_add_array(ctx, r->refuse ? SCMP_ACT_ERRNO(code) : SCMP_ACT_ALLOW, nr, n, args) < 0)
 			die("rule for %s", r->name);
 	}
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -67,16 +68,21 @@ static uint32_t run(const struct seccomp_data *d)
 	return 0;
 }
 
-/* 0 or the errno. */
-static int ask(uint32_t arch, int nr, uint64_t a, uint64_t b, uint64_t c)
+/* 0, SECCOMP_PRETEND or the errno. */
+static int ask4(uint32_t arch, int nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-	struct seccomp_data d = {.arch = arch, .nr = nr, .args = {a, b, c}};
-	uint32_t r = run(&d);
+	struct seccomp_data data = {.arch = arch, .nr = nr, .args = {a, b, c, d}};
+	uint32_t r = run(&data);
 
 	if (r == SECCOMP_RET_ALLOW)
 		return ALLOWED;
 	assert_int_equal(r & SECCOMP_RET_ACTION_FULL, SECCOMP_RET_ERRNO);
-	return (int)(r & SECCOMP_RET_DATA);
+	return r & SECCOMP_RET_DATA ? (int)(r & SECCOMP_RET_DATA) : SECCOMP_PRETEND;
+}
+
+static int ask(uint32_t arch, int nr, uint64_t a, uint64_t b, uint64_t c)
+{
+	return ask4(arch, nr, a, b, c, 0);
 }
 
 #define ASK(name, ...) ask(ARCH, SYS_##name, __VA_ARGS__)
@@ -199,6 +205,29 @@ static void nodes_and_personality(void **state)
 	assert_int_equal(ASK(personality, 0x0040001, 0, 0), EPERM);
 }
 
+static void the_limit_of_cores_stays(void **state)
+{
+	static const uint64_t pointers[] = {0x7ffc00001000, 0x7ffc00001001, 1, 0x100000000};
+
+	for (uint64_t resource = 0; resource < RLIM_NLIMITS; resource++) {
+		int changed = resource == RLIMIT_CORE ? SECCOMP_PRETEND : ALLOWED;
+		int swapped = resource == RLIMIT_CORE ? EPERM : ALLOWED;
+
+		assert_int_equal(ASK(getrlimit, resource, 1, 0), ALLOWED);
+		for (size_t i = 0; i < 4; i++) {
+			uint64_t p = pointers[i];
+
+			assert_int_equal(ASK(setrlimit, resource, p, 0), changed);
+			assert_int_equal(ASK(setrlimit, resource | HIGH, p, 0), changed);
+			assert_int_equal(ask4(ARCH, SYS_prlimit64, 0, resource, 0, p), ALLOWED);
+			assert_int_equal(ask4(ARCH, SYS_prlimit64, 0, resource, p, 0), changed);
+			assert_int_equal(ask4(ARCH, SYS_prlimit64, 0, resource | HIGH, p, 0), changed);
+			assert_int_equal(ask4(ARCH, SYS_prlimit64, 7, resource, p, p), swapped);
+			assert_int_equal(ask4(ARCH, SYS_prlimit64, 7, resource | 1ULL << 32, p, p), swapped);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -209,6 +238,7 @@ int main(void)
 	    cmocka_unit_test(ioctls),
 	    cmocka_unit_test(sockets),
 	    cmocka_unit_test(nodes_and_personality),
+	    cmocka_unit_test(the_limit_of_cores_stays),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

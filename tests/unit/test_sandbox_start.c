@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -118,6 +119,29 @@ static void exit_statuses(void **state)
 	assert_int_equal(run(ok), 0);
 	assert_int_equal(WEXITSTATUS(run(seven)), 7);
 	assert_int_equal(WTERMSIG(run(killed)), SIGKILL);
+}
+
+/* As the kernel wants it for a pipe of kernel.core_pattern; what an app sets has no effect. Also where the caller may have no
+ * cores at all, if it may change that (CAP_SYS_RESOURCE). */
+static void the_limit_of_cores_is_one(void **state)
+{
+	static const char script[] = "test $(grep -c 'Max core file size  *1  *1 ' /proc/self/limits) = 1";
+	char both[200];
+	char *argv[] = {"sh", "-c", both, NULL};
+
+	need_root();
+	snprintf(both, sizeof both, "%s && ulimit -c 0 && ulimit -Sc 0 && %s", script, script);
+	assert_int_equal(run(argv), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		const struct rlimit none = {0, 0}, one = {1, 1};
+		bool may = setrlimit(RLIMIT_CORE, &none) == 0 && setrlimit(RLIMIT_CORE, &one) == 0;
+
+		_exit(setrlimit(RLIMIT_CORE, &none) < 0 || (may && run(argv) != 0));
+	}
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
 }
 
 static void signals_are_handed_on(void **state)
@@ -370,6 +394,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(exit_statuses),
+	    cmocka_unit_test(the_limit_of_cores_is_one),
 	    cmocka_unit_test(signals_are_handed_on),
 	    cmocka_unit_test(all_of_it_ends_with_the_main_process),
 	    cmocka_unit_test(failures_leave_nothing),

@@ -1,9 +1,13 @@
-"""B6, B7, B9: cgroups as the host sees them, and paths of the host."""
+"""B6, B7, B9, B10: cgroups as the host sees them, paths of the host, and its handler of cores."""
+import contextlib
 import glob
 import os
+import pathlib
+import shutil
+import tempfile
 from dataclasses import replace
 
-from rig.case import Acts, Escape, judge
+from rig.case import Acts, Broken, Escape, judge, run_probe
 from rig.host import read
 
 from .setup import inside_pid
@@ -52,3 +56,42 @@ def paths(battery, case):
     outside = battery.outside(case)
     done = battery.run([*battery.box("--timeout", "60s", "--layer", layer), "--", "/opt/probe", *battery.arguments(case)])
     return judge(outside, battery.said(done))
+
+
+@contextlib.contextmanager
+def handler_of_cores():
+    """The host gets one, as many distributions have (apport, systemd-coredump): the names of what has crashed. The kernel runs
+    it with the mounts of the first process, hence not in our own /tmp; and waits for its end (core_pipe_limit)."""
+    pattern, limit = (pathlib.Path(f"/proc/sys/kernel/core_{name}") for name in ("pattern", "pipe_limit"))
+    before = pattern.read_text(), limit.read_text()
+    folder = tempfile.mkdtemp(prefix="spaced-battery-", dir="/run")
+    seen = pathlib.Path(folder, "seen")
+    seen.write_text("")
+    pathlib.Path(folder, "handler").write_text(f'#!/bin/sh\ncat > /dev/null\necho "$1" >> {seen}\n')
+    try:
+        limit.write_text("16")
+        pattern.write_text(f"|/bin/sh {folder}/handler %e")
+        yield lambda: seen.read_text().split()
+    finally:
+        pattern.write_text(before[0])
+        limit.write_text(before[1])
+        shutil.rmtree(folder)
+
+
+def oom_and_cores(battery, case):
+    text = run_probe(battery, case)
+    crash = replace(case, verb="crashes")
+    with handler_of_cores() as seen:
+        done = battery.inside(replace(crash, argument=lambda b: "b10-inside"))
+        if done.facts.get("core") is None:
+            raise Broken("nothing has crashed inside")
+        names = [name for name in seen() if name.startswith("b10-inside")]
+        battery.controls.pop(case.id, None)
+        battery.outside(replace(crash, argument=lambda b: "b10-outsid"))
+        battery.controls.pop(case.id, None)
+        control = {name[-1] for name in seen() if name.startswith("b10-outsid")}
+    if names or done.reached:
+        raise Escape(f"the host's handler of cores has run for {' '.join(names) or 'a crash inside'}")
+    if control != set("abcd"):
+        raise Broken(f"outside the host's handler of cores has run for {control or 'nothing'}")
+    return text + f"; the host's handler of cores runs for {len(control)} crashes outside, for none inside"

@@ -41,7 +41,7 @@ CASES = [
     attack("B7", "move to another cgroup", "refused; membership unchanged", proc.membership),
     probe("B8", "take a mask away", "EPERM"),
     probe("B9", "mountinfo and cgroup speak of the host", "container-relative paths only", run=proc.paths),
-    probe("B10", "oom score, core dumps", "cannot be lowered; no core"),
+    probe("B10", "oom score, core dumps", "cannot be lowered; no core, no handler run", run=proc.oom_and_cores),
     # --- C: namespaces and capabilities
     probe("C1", "new user namespace", "EPERM, EPERM, ENOSYS",
           cves=("CVE-2022-0185", "CVE-2023-0386", "CVE-2021-3493", "CVE-2023-2640", "CVE-2023-32629")),

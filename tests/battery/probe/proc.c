@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -312,38 +313,88 @@ static long lower_oom(long by)
 	return write_text("/proc/self/oom_score_adj", text) ? 0 : -1;
 }
 
-static long raise_core(long unused)
-{
-	struct rlimit l = {RLIM_INFINITY, RLIM_INFINITY};
+/* A new limit of cores for `pid` in one of three ways; done when the kernel says so too. */
+enum { SETRLIMIT, PRLIMIT, SWAP };
 
-	return setrlimit(RLIMIT_CORE, &l);
+static long set_core(int way, pid_t pid, rlim_t value)
+{
+	struct rlimit l = {value, value}, old, now;
+	int rc =
+	    way == SETRLIMIT ? setrlimit(RLIMIT_CORE, &l) : prlimit(pid, RLIMIT_CORE, &l, way == SWAP ? &old : NULL);
+
+	if (rc < 0 || prlimit(pid, RLIMIT_CORE, NULL, &now) < 0)
+		return -1;
+	errno = 0;
+	return now.rlim_cur == value ? 0 : -1;
+}
+
+static long raise_core(long way)
+{
+	return set_core((int)way, 0, RLIM_INFINITY);
+}
+
+static long lower_core(long way)
+{
+	return set_core((int)way, 0, 0);
+}
+
+static long lower_core_of_another(long way)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	long rc = set_core((int)way, pid, 0);
+	int e = errno;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	errno = e;
+	return rc;
 }
 
 static void b10(void)
 {
-	struct rlimit l;
-	int status = 0;
-
 	in_child("lower oom_score_adj", lower_oom, 1);
 	in_child("lower oom_score_adj by a lot", lower_oom, 400);
-	in_child("raise the limit of cores", raise_core, 0);
+	in_child("raise the limit of cores", raise_core, SETRLIMIT);
+	in_child("raise it by prlimit", raise_core, PRLIMIT);
+	in_child("lower the limit of cores", lower_core, SETRLIMIT);
+	in_child("lower it by prlimit", lower_core, PRLIMIT);
+	in_child("lower it and ask for the old one", lower_core, SWAP);
+	in_child("lower that of another process", lower_core_of_another, PRLIMIT);
 	open_to_write("/proc/sys/kernel/core_pattern");
 	open_to_write("/proc/sys/kernel/core_pipe_limit");
-	/* Only where it may not write one: outside a core would lie about. */
-	if (getrlimit(RLIMIT_CORE, &l) == 0 && l.rlim_max == 0) {
+}
+
+/* Crashes, under names that the host's handler of cores is told: the argument and a letter each. What can be chosen is chosen
+ * so that there is a core. */
+static void crashes(void)
+{
+	static long (*const before[])(long) = {NULL, raise_core, lower_core, NULL};
+	int status = 0;
+
+	for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
 		pid_t pid = fork();
 		if (pid == 0) {
+			char name[16];
+			snprintf(name, sizeof name, "%.12s%c", argument, (int)('a' + i));
+			prctl(PR_SET_NAME, name, 0, 0, 0);
+			prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 			write_text("/proc/self/coredump_filter", "0xff");
+			if (before[i])
+				before[i](PRLIMIT);
 			abort();
 		}
 		waitpid(pid, &status, 0);
-		fact("core", "%d", WCOREDUMP(status) ? 1 : 0);
+		fact("core", "%d %d", WIFSIGNALED(status), WCOREDUMP(status) ? 1 : 0);
 		if (WCOREDUMP(status))
 			say(true, "a core");
 	}
 }
 
 const struct probe_case proc_cases[] = {
-    {"B1", b1}, {"B2", b2}, {"B3", b3}, {"B4", b4},   {"B5", b5},   {"B6", b6},
-    {"B7", b7}, {"B8", b8}, {"B9", b9}, {"B10", b10}, {NULL, NULL},
+    {"B1", b1}, {"B2", b2}, {"B3", b3}, {"B4", b4},   {"B5", b5},	    {"B6", b6},
+    {"B7", b7}, {"B8", b8}, {"B9", b9}, {"B10", b10}, {"crashes", crashes}, {NULL, NULL},
 };
