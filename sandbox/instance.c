@@ -264,6 +264,8 @@ static int plan_info(struct spawn *s, const struct sandbox_spec *spec, struct in
 	snprintf(info->name, sizeof info->name, "%s", spec->name);
 	if (instance_find(s, spec->name))
 		return err_set(err, EEXIST, "sandbox %s", spec->name);
+	if (ids_host_root() && (spec->id_base < s->id_base || (spec->id_base - s->id_base) % SANDBOX_IDS))
+		return err_set(err, EPERM, "id range %u: not one of those for Spaces", spec->id_base);
 	if (spec->profile == SANDBOX_BUILD_ROOT && !ids_host_root())
 		return err_text(
 		    err, EPERM,

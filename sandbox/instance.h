@@ -113,6 +113,7 @@ void waiting_add(struct waiting **list, struct frame *f); /* takes the frame ove
 
 struct spawn {
 	char *state;
+	uint32_t id_base; /* of spawner_config */
 	int epfd;
 	struct link *links; /* all channels */
 	struct link *control;

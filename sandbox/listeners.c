@@ -5,12 +5,16 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/frame.h"
-#include "base/io.h"
 
 #define TCP_LISTEN_HEX 0x0a /* include/net/tcp_states.h */
-#define TABLE_MAX (4U << 20)
+#define LINE_MAX_ 256
+/* The kernel names those that listen first (tcp_get_idx()), so this is enough for LISTENERS_MAX of them, however many
+ * connections an app has: of a hundred thousand, the rest of the table would hold the spawner up for seconds. */
+#define TABLE_READ (64U << 10)
 
 /* "0100007F" or 32 digits: words in host byte order, each holding network order (proc_net_tcp(5)). */
 static bool parse_addr(const char *hex, size_t n, char out[INET6_ADDRSTRLEN + 2])
@@ -33,12 +37,14 @@ uint32_t listeners_parse(const char *text, uint32_t max, struct buf *out)
 {
 	uint32_t n = 0;
 
-	for (const char *p = text; p && *p && n < max; p = strchr(p, '\n'), p = p ? p + 1 : NULL) {
-		char local[40];
+	for (size_t len; *text && n < max; text += len + (text[len] == '\n')) {
+		char line[LINE_MAX_], local[40];
 		char addr[INET6_ADDRSTRLEN + 2];
 		char name[INET6_ADDRSTRLEN + 10];
 		unsigned port, state;
-		if (sscanf(p, " %*u: %39[0-9A-Fa-f]:%4x %*[0-9A-Fa-f]:%*x %2x", local, &port, &state) != 3 ||
+		len = strcspn(text, "\n");
+		snprintf(line, sizeof line, "%.*s", (int)(len < sizeof line ? len : sizeof line - 1), text);
+		if (sscanf(line, " %*u: %39[0-9A-Fa-f]:%4x %*[0-9A-Fa-f]:%*x %2x", local, &port, &state) != 3 ||
 		    state != TCP_LISTEN_HEX || !parse_addr(local, strlen(local), addr))
 			continue;
 		snprintf(name, sizeof name, "%s:%u", addr, port);
@@ -48,17 +54,32 @@ uint32_t listeners_parse(const char *text, uint32_t max, struct buf *out)
 	return n;
 }
 
+/* What fits of the beginning, whole lines. */
+static size_t read_table(const char *path, char table[TABLE_READ])
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t n = 0;
+	ssize_t k;
+
+	while (fd >= 0 && n < TABLE_READ - 1 && (k = read(fd, table + n, TABLE_READ - 1 - n)) > 0)
+		n += (size_t)k;
+	while (n && table[n - 1] != '\n')
+		n--;
+	table[n] = '\0';
+	return n;
+}
+
 uint32_t listeners_of(pid_t pid, struct buf *out)
 {
 	static const char *const files[] = {"tcp", "tcp6"};
+	static char table[TABLE_READ];
 	uint32_t n = 0;
 
 	for (size_t i = 0; i < 2; i++) {
-		cleanup_buf struct buf text = BUF_INIT;
 		char path[64];
 		snprintf(path, sizeof path, "/proc/%d/net/%s", (int)pid, files[i]);
-		if (io_read_file(AT_FDCWD, path, TABLE_MAX, &text) == 0 && text.len)
-			n += listeners_parse(text.data, LISTENERS_MAX - n, out);
+		if (read_table(path, table))
+			n += listeners_parse(table, LISTENERS_MAX - n, out);
 	}
 	return n;
 }

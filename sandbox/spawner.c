@@ -636,6 +636,7 @@ static int set_up(struct spawn *s, const struct spawner_config *config, struct e
 	if (geteuid() != 0)
 		return err_set(err, EPERM, "the spawner needs root");
 	s->state = xstrdup(config->state);
+	s->id_base = config->id_base;
 	s->epfd = epoll_create1(EPOLL_CLOEXEC);
 	if (s->epfd < 0)
 		return err_set(err, errno, "epoll");

@@ -62,6 +62,9 @@ enum spawn_verb {
 struct spawner_config {
 	const char *state; /* state folder; uses state/volumes and state/sandboxes (made here, 0700 root) */
 	int control;
+	uint32_t
+	    id_base; /* as root: a spec's range is one of those that begin here, SANDBOX_IDS each, or it is refused: what
+			     control says is no way to the ids of the host's own users, nor to half of another's range */
 };
 int spawner_main(const struct spawner_config *config);
 

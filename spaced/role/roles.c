@@ -24,7 +24,7 @@ static int refused(const struct err *err)
 /* Promise: none of confine.h's; root is its duty. It parses nothing but frames. */
 int role_spawner(const struct config *config)
 {
-	struct spawner_config sc = {.state = config->state, .control = ROLE_FD_FIRST};
+	struct spawner_config sc = {.state = config->state, .control = ROLE_FD_FIRST, .id_base = config->id_base};
 
 	trim_resident();
 	return spawner_main(&sc);

@@ -225,7 +225,7 @@ static char app[SANDBOX_NAME_MAX + 1], frozen[SANDBOX_NAME_MAX + 1];
 static void spawner_up(void)
 {
 	cleanup_free char *state = xasprintf("%s/state", folder);
-	struct spawner_config c = {.state = state};
+	struct spawner_config c = {.state = state, .id_base = ID_BASE};
 	int sv[2];
 
 	if (frame_pair(sv) < 0)

@@ -62,12 +62,13 @@ static void need_root(void)
 
 static void spawner_up(void)
 {
+	uint32_t id_base = ID_BASE; /* ours, not the child's */
 	int sv[2];
 
 	assert_int_equal(frame_pair(sv), 0);
 	spawner_pid = fork();
 	if (spawner_pid == 0) {
-		struct spawner_config c = {.state = state, .control = sv[1]};
+		struct spawner_config c = {.state = state, .control = sv[1], .id_base = id_base};
 		close(sv[0]);
 		log_init("spawner", LOG_LEVEL_WARN);
 		_exit(spawner_main(&c));

@@ -2,9 +2,12 @@
  * the spawner and of its own monitor. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/pidfd.h>
 
 #include "base/cleanup.h"
+#include "sandbox/listeners.h"
+#include "sandbox/netns.h"
 #include "spawner_helper.h"
 
 static char *server[] = {"/usr/bin/python3", "-m", "http.server", "7860", NULL};
@@ -117,6 +120,64 @@ static bool answers(const char *name)
 		       strcmp(got + 8, " 200") == 0;
 	}
 	return false;
+}
+
+/* Below those of Spaces are the host's own users; half a range off, two Spaces would share ids. */
+static void test_ranges_of_ids(void **unused)
+{
+	static char *true_argv[] = {"true", NULL};
+	struct sandbox_spec s = spec_of("range-1-1", true_argv);
+	const uint32_t wrong[] = {0, 65536, ID_BASE - SANDBOX_IDS, ID_BASE - 1, ID_BASE + 1, ID_BASE + SANDBOX_IDS / 2};
+
+	need_root();
+	for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) {
+		s.id_base = wrong[k];
+		assert_int_equal(start(&s), EPERM);
+		assert_int_equal(listed("range-1-1"), -1);
+	}
+	s.id_base = ID_BASE + 7 * SANDBOX_IDS;
+	assert_int_equal(start(&s), 0);
+	assert_int_equal(wait_exit("range-1-1").status, 0);
+}
+
+/* Who listens is found in the beginning of a table that is longer than what is read of it. */
+static void test_listeners_beside_many_connections(void **unused)
+{
+	enum { CONNECTIONS = 400 };
+	cleanup_buf struct buf b = BUF_INIT;
+	struct err err;
+	int ready[2];
+	char byte;
+
+	need_root();
+	cleanup_close int netns = netns_make(&err);
+	assert_true(netns >= 0 && pipe(ready) == 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct sockaddr_in a = {
+		    .sin_family = AF_INET, .sin_port = htons(7860), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		int listener = setns(netns, CLONE_NEWNET) < 0 ? -1 : socket(AF_INET, SOCK_STREAM, 0);
+		bool ok =
+		    listener >= 0 && bind(listener, (struct sockaddr *)&a, sizeof a) == 0 && listen(listener, 16) == 0;
+
+		for (int k = 0; ok && k < CONNECTIONS; k++) {
+			int fd = socket(AF_INET, SOCK_STREAM, 0);
+			ok = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 && accept(listener, NULL, NULL) >= 0;
+		}
+		if (ok && write(ready[1], "", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_int_equal(listeners_of(pid, &b), 1);
+	struct reader r = reader_of(b.data, b.len);
+	char addr[80];
+	assert_true(get_str(&r, addr, sizeof addr) && get_ok(&r));
+	assert_string_equal(addr, "127.0.0.1:7860");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(ready[0]);
 }
 
 static void test_server(void **unused)
@@ -370,6 +431,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_true),
 	    cmocka_unit_test(test_host_paths_are_refused),
+	    cmocka_unit_test(test_ranges_of_ids),
+	    cmocka_unit_test(test_listeners_beside_many_connections),
 	    cmocka_unit_test(test_server),
 	    cmocka_unit_test(test_stop_means_stop),
 	    cmocka_unit_test(test_reasons),
