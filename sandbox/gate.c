@@ -4,7 +4,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -87,8 +89,8 @@ static bool on_resolver(struct gate *g, int channel)
 	return ok && frame_send(channel, RESOLVER_ADMITTED, id, b.data, b.len, NULL, 0) == 0;
 }
 
-/* The channel to it, or -1. */
-static int start_resolver(struct gate *g)
+/* The channel to it, or -1. It ends with us, and whatever it has become: a kill of ours does not ask it. */
+static int start_resolver(struct gate *g, pid_t *out)
 {
 	int sv[2];
 
@@ -97,6 +99,7 @@ static int start_resolver(struct gate *g)
 	pid_t pid = fork();
 	if (pid == 0) {
 		struct resolver r = g->resolver;
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 		close(sv[0]);
 		close(g->init);
 		nf_close(&g->nf);
@@ -109,24 +112,37 @@ static int start_resolver(struct gate *g)
 		close(sv[0]);
 		return -1;
 	}
+	io_set_nonblock(sv[0], true); /* one that does not read its answers may not hold us up */
+	*out = pid;
 	return sv[0];
+}
+
+static void end_resolver(pid_t pid, int channel)
+{
+	if (channel < 0)
+		return;
+	close(channel);
+	kill(pid, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 _Noreturn void gate_run(struct gate *g)
 {
-	struct pollfd p[2] = {{g->init, POLLIN, 0}, {start_resolver(g), POLLIN, 0}};
+	pid_t resolver = 0;
+	struct pollfd p[2] = {{g->init, POLLIN, 0}, {start_resolver(g, &resolver), POLLIN, 0}};
 	int started = 1;
 
 	for (;;) {
 		if (poll(p, 2, -1) < 0)
 			continue;
 		if (p[0].revents)
-			_exit(0);
+			break;
 		if (!p[1].revents || on_resolver(g, p[1].fd))
 			continue;
-		close(p[1].fd);
-		while (waitpid(-1, NULL, WNOHANG) > 0)
-			;
-		p[1].fd = ++started <= RESOLVERS_MAX ? start_resolver(g) : -1;
+		end_resolver(resolver, p[1].fd);
+		p[1].fd = ++started <= RESOLVERS_MAX ? start_resolver(g, &resolver) : -1;
 	}
+	end_resolver(resolver, p[1].fd);
+	_exit(0);
 }

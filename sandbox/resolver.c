@@ -23,7 +23,9 @@
 struct question {
 	bool used;
 	bool at_gate;
-	uint16_t id; /* ours, random */
+	struct question *leader; /* the one about the same name that is being asked for us as well; NULL: it is us */
+	uint16_t id;		 /* ours, random */
+	size_t asked;		 /* index of the resolver: others have no say */
 	unsigned tries;
 	uint64_t due; /* CLOCK_MONOTONIC ms */
 	struct dns_query query;
@@ -47,8 +49,13 @@ static void reply(struct state *s, const struct dns_query *q, const struct socka
 
 static void finish(struct state *s, struct question *w, enum dns_rcode rcode, const struct dns_answer *a)
 {
-	reply(s, &w->query, &w->client, rcode, a);
-	w->used = false;
+	for (size_t i = 0; i < WAITING_MAX; i++) {
+		struct question *q = &s->waiting[i];
+		if (!q->used || (q != w && q->leader != w))
+			continue;
+		reply(s, &q->query, &q->client, rcode, a);
+		q->used = false;
+	}
 }
 
 /* Asks the next resolver; a new id each time, so that a late answer is nobody's. */
@@ -61,7 +68,8 @@ static void ask(struct state *s, struct question *w)
 		return;
 	}
 	size_t n = dns_build_query(w->id, w->query.name, out);
-	send(s->r->upstream[w->tries++ % s->r->nupstream], out, n, MSG_DONTWAIT);
+	w->asked = w->tries++ % s->r->nupstream;
+	send(s->r->upstream[w->asked], out, n, MSG_DONTWAIT);
 	w->due = io_now_ms() + TRY_MS;
 }
 
@@ -76,7 +84,7 @@ static void on_client(struct state *s)
 	uint8_t in[DNS_RECEIVE];
 	struct sockaddr_in from = {0};
 	socklen_t len = sizeof from;
-	struct question *free_one = NULL;
+	struct question *free_one = NULL, *leader = NULL;
 	struct dns_query q;
 	ssize_t n = recvfrom(s->r->clients, in, sizeof in, MSG_DONTWAIT, (struct sockaddr *)&from, &len);
 
@@ -95,11 +103,16 @@ static void on_client(struct state *s)
 			return;
 		if (!s->waiting[i].used)
 			free_one = &s->waiting[i];
+		else if (!s->waiting[i].leader && strcmp(s->waiting[i].query.name, q.name) == 0)
+			leader = &s->waiting[i];
 	}
 	if (!free_one)
 		return;
-	*free_one = (struct question){.used = true, .query = q, .client = from};
-	ask(s, free_one);
+	*free_one = (struct question){.used = true, .leader = leader, .query = q, .client = from};
+	/* A name is asked for once at a time: with 64 ids under way for one, an app could have its friend outside guess one of
+	 * them 64 times as easily (RFC 5452, section 5), and so list an address of its own. */
+	if (!leader)
+		ask(s, free_one);
 }
 
 static void drop_forbidden(struct dns_answer *a)
@@ -138,15 +151,15 @@ static void to_gate(struct state *s, struct question *w)
 		finish(s, w, DNS_SERVFAIL, NULL);
 }
 
-static void on_upstream(struct state *s, int fd)
+static void on_upstream(struct state *s, size_t resolver)
 {
 	uint8_t in[DNS_RECEIVE];
-	ssize_t n = recv(fd, in, sizeof in, MSG_DONTWAIT);
+	ssize_t n = recv(s->r->upstream[resolver], in, sizeof in, MSG_DONTWAIT);
 
 	for (size_t i = 0; n > 0 && i < WAITING_MAX; i++) {
 		struct question *w = &s->waiting[i];
-		if (!w->used || w->at_gate || dns_parse_answer(in, (size_t)n, w->query.name, &w->answer) < 0 ||
-		    w->answer.id != w->id)
+		if (!w->used || w->leader || w->at_gate || w->asked != resolver ||
+		    dns_parse_answer(in, (size_t)n, w->query.name, &w->answer) < 0 || w->answer.id != w->id)
 			continue;
 		size_t had = w->answer.n;
 		drop_forbidden(&w->answer);
@@ -186,11 +199,12 @@ static int next_due(struct state *s)
 
 	for (size_t i = 0; i < WAITING_MAX; i++) {
 		struct question *w = &s->waiting[i];
-		if (w->used && w->due <= now && !w->at_gate)
+		bool own = w->used && !w->leader;
+		if (own && w->due <= now && !w->at_gate)
 			ask(s, w);
-		else if (w->used && w->due <= now)
+		else if (own && w->due <= now)
 			finish(s, w, DNS_SERVFAIL, NULL);
-		if (w->used && w->due < next)
+		if (own && w->used && w->due < next)
 			next = w->due;
 	}
 	return next > now ? (int)(next - now) : 0;
@@ -218,6 +232,6 @@ _Noreturn void resolver_run(const struct resolver *r)
 			on_client(&s);
 		for (size_t i = 0; i < r->nupstream; i++)
 			if (p[2 + i].revents)
-				on_upstream(&s, r->upstream[i]);
+				on_upstream(&s, i);
 	}
 }

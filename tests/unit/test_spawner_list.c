@@ -97,8 +97,8 @@ static void stop_app(const char *name)
 	assert_int_equal(call_name(SPAWN_FORGET, name, NULL), 0);
 }
 
-/* Processes of a name that run as the sandbox's last id; `kill_them`: and no more. */
-static int helpers_named(const char *name, bool kill_them)
+/* Processes of a name that run as the sandbox's last id; all get `signo`, unless 0. */
+static int helpers_named(const char *name, int signo)
 {
 	cleanup_dir DIR *d = opendir("/proc");
 	struct dirent *e;
@@ -114,20 +114,20 @@ static int helpers_named(const char *name, bool kill_them)
 		    lines_with(path, "State:\tZ"))
 			continue;
 		n++;
-		if (kill_them)
-			kill((pid_t)atoi(e->d_name), SIGKILL);
+		if (signo)
+			kill((pid_t)atoi(e->d_name), signo);
 	}
 	return n;
 }
 
 static int gates(void)
 {
-	return helpers_named("spaced-gate", false);
+	return helpers_named("spaced-gate", 0);
 }
 
 static int resolvers(void)
 {
-	return helpers_named("spaced-resolver", false);
+	return helpers_named("spaced-resolver", 0);
 }
 
 static void test_outlives_the_spawner(void **unused)
@@ -246,15 +246,33 @@ static void test_killed_helpers(void **unused)
 	need_internet();
 	start_app("app-3-1");
 	assert_string_equal(said("app-3-1", "resolve ok.test\n"), "198.51.100.10");
-	assert_int_equal(helpers_named("spaced-resolver", true), 1); /* the gate starts another one */
+	assert_int_equal(helpers_named("spaced-resolver", SIGKILL), 1); /* the gate starts another one */
 	uint64_t end = io_now_ms() + DEADLINE_MS;
 	while (strcmp(said("app-3-1", "resolve ok.test\n"), "198.51.100.10") != 0)
 		assert_true(io_now_ms() < end);
-	assert_int_equal(helpers_named("spaced-gate", true), 1); /* then it is closed, not open */
+	assert_int_equal(helpers_named("spaced-gate", SIGKILL), 1); /* then it is closed, not open */
 	assert_true(eventually_zero(resolvers));
 	assert_string_equal(said("app-3-1", "resolve ok.test\n"), "nothing");
 	assert_string_equal(said("app-3-1", "reach 198.51.100.11 80\n"), "closed");
 	stop_app("app-3-1");
+}
+
+/* One that does not listen to its end (it parses what strangers send) ends all the same: with the sandbox, and with the gate. */
+static void test_resolver_that_will_not_end(void **unused)
+{
+	need_internet();
+	for (int k = 0; k < 2; k++) {
+		start_app("app-6-1");
+		assert_string_equal(said("app-6-1", "resolve ok.test\n"), "198.51.100.10");
+		assert_int_equal(helpers_named("spaced-resolver", SIGSTOP), 1);
+		if (k == 1)
+			assert_int_equal(helpers_named("spaced-gate", SIGKILL), 1);
+		else
+			stop_app("app-6-1");
+		assert_true(eventually_zero(resolvers));
+		if (k == 1)
+			stop_app("app-6-1");
+	}
 }
 
 static void stats_of(const char *name, uint64_t *received, uint64_t *sent)
@@ -349,6 +367,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(test_helpers_are_confined),
 	    cmocka_unit_test(test_helpers_know_no_secret),
 	    cmocka_unit_test(test_killed_helpers),
+	    cmocka_unit_test(test_resolver_that_will_not_end),
 	    cmocka_unit_test(test_counters),
 	    cmocka_unit_test(test_foreign_firewalls),
 	};
