@@ -26,6 +26,7 @@ struct flow {
 	int from, to;
 	bool ours; /* `to` is */
 	bool done;
+	size_t rest;		 /* so many bytes are still read: all, until the command has ended */
 	struct harmless *filter; /* `to` is a terminal of ours that the command may not control */
 	size_t at, len;
 	char data[ROOM + HARMLESS_MORE];
@@ -75,7 +76,7 @@ static void flow_close(struct flow *f)
 static void flow_read(struct flow *f)
 {
 	static char chunk[ROOM];
-	ssize_t n = read(f->from, f->filter ? chunk : f->data, ROOM);
+	ssize_t n = read(f->from, f->filter ? chunk : f->data, f->rest < ROOM ? f->rest : ROOM);
 
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
@@ -83,6 +84,8 @@ static void flow_read(struct flow *f)
 		f->done = true;
 		return;
 	}
+	f->rest -= (size_t)n;
+	f->done = f->rest == 0;
 	f->at = 0;
 	f->len = f->filter ? make_harmless(f->filter, chunk, (size_t)n, f->data) : (size_t)n;
 }
@@ -177,6 +180,21 @@ static void on_signal(struct session *s, int fd)
 	}
 }
 
+/* The command has ended: what it has written is in the pipe by now, and is all that is still read. Others inside may hold
+ * the other end, and write without end. Of a terminal, the kernel keeps no more than ROOM. */
+static void read_no_more(struct session *s)
+{
+	for (int i = OUT; i <= ERR; i++) {
+		struct flow *f = &s->flows[i];
+		int there = 0;
+
+		if (f->done)
+			continue;
+		f->rest = s->tty ? ROOM : ioctl(f->from, FIONREAD, &there) == 0 ? (size_t)there : 0;
+		f->done = f->rest == 0;
+	}
+}
+
 static void on_control(struct session *s)
 {
 	struct frame f;
@@ -187,6 +205,7 @@ static void on_control(struct session *s)
 		return;
 	s->ended = true;
 	s->status = EXEC_CANNOT;
+	read_no_more(s);
 	if (rc == 1) {
 		struct reader r = reader_of(f.payload, f.len);
 		int status = (int)get_u32(&r);
@@ -275,6 +294,7 @@ static void set_flow(struct flow *f, int from, int to, bool ours, struct harmles
 	f->to = to;
 	f->ours = ours;
 	f->done = from < 0;
+	f->rest = SIZE_MAX;
 	f->filter = filter;
 }
 

@@ -1,5 +1,6 @@
 """spacectl exec: a command inside a running app, with the app's walls, and nothing of the operator's in its reach."""
 import array
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -114,6 +115,28 @@ def test_what_stays_behind_does_not_hold_us(spaced, app):
     assert done.stdout == b"up\n" and time.monotonic() - start < 30
     assert inside(spaced, app, "31415")
     run(spaced, app, "pkill", "-f", "sleep 31415")
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_what_goes_on_writing_does_not_hold_us(spaced, app, terminal):
+    """All inside are one user: who has got hold of the other end may fill it for ever, behind the end of the command."""
+    flood = "setsid -f sh -c 'trap \"\" HUP; exec yes flood-of-mine'; " \
+            "until pgrep -x yes > /dev/null; do :; done; exit 5"
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    try:
+        process = subprocess.Popen(argv_of(spaced, app, "sh", "-c", flood, options=("-t",) if terminal else ()),
+                                   stdin=theirs if terminal else subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    os.read(ours, 512)  # slower than who writes
+        process.kill()
+        assert process.wait() == 5
+    finally:
+        os.close(ours)
+        run(spaced, app, "pkill", "yes")
 
 
 def test_memory_is_bounded(spaced, app):

@@ -1,5 +1,6 @@
 """B6, B7, B9, B10: cgroups as the host sees them, paths of the host, and its handler of cores."""
 import contextlib
+import fcntl
 import glob
 import os
 import pathlib
@@ -63,6 +64,14 @@ def handler_of_cores():
     """The host gets one, as many distributions have (apport, systemd-coredump): the names of what has crashed. The kernel runs
     it with the mounts of the first process, hence not in our own /tmp; and waits for its end (core_pipe_limit)."""
     pattern, limit = (pathlib.Path(f"/proc/sys/kernel/core_{name}") for name in ("pattern", "pipe_limit"))
+    with open("/run/spaced-battery.lock", "w") as lock:  # one at a time, or the other's would be put back for good
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with exchanged(pattern, limit) as seen:
+            yield seen
+
+
+@contextlib.contextmanager
+def exchanged(pattern, limit):
     before = pattern.read_text(), limit.read_text()
     folder = tempfile.mkdtemp(prefix="spaced-battery-", dir="/run")
     seen = pathlib.Path(folder, "seen")
