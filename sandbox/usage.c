@@ -2,14 +2,13 @@
 #include "sandbox/usage.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/resolve.h"
 
 /* What the file system keeps back for itself counts as used: full is full. */
 static bool ask(int fd, struct disk_usage *out)
@@ -26,15 +25,6 @@ static bool ask(int fd, struct disk_usage *out)
 	return true;
 }
 
-/* The path is looked up inside: a link that the app has put there leads nowhere. */
-static int open_inside(int root, const char *path)
-{
-	struct open_how how = {.flags = O_PATH | O_CLOEXEC | O_DIRECTORY,
-			       .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
-
-	return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-}
-
 bool usage_of(pid_t init, struct usage *out)
 {
 	char path[64];
@@ -45,7 +35,8 @@ bool usage_of(pid_t init, struct usage *out)
 	cleanup_close int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0 || !ask(root, &out->top)) /* overlay answers for its upper layer */
 		return false;
-	cleanup_close int data = open_inside(root, USAGE_DATA);
+	/* looked up inside, and a link that the app has put there leads nowhere */
+	cleanup_close int data = resolve_beneath(root, &USAGE_DATA[1], O_PATH | O_DIRECTORY);
 	if (data >= 0 && statx(data, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st) == 0 &&
 	    (st.stx_attributes & STATX_ATTR_MOUNT_ROOT))
 		ask(data, &out->data);
