@@ -188,13 +188,7 @@ static int connect_monitor(struct instance *i)
 
 void instance_missed(struct instance *i)
 {
-	pid_t init;
-
 	i->fds[MONITOR_RECORD] = openat(i->dir, "exit", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	/* its monitor may have been killed alone; a host without cgroups has nothing else to end it by */
-	i->fds[MONITOR_PIDFD] = pidnote_find(i->dir, "init", &init);
-	if (i->fds[MONITOR_PIDFD] >= 0)
-		pidfd_send_signal(i->fds[MONITOR_PIDFD], SIGKILL, NULL, 0);
 	i->lost = true;
 	i->init = -1; /* it may have run: its end is reported */
 	log_info("sandbox %s has ended while no spawner was there", i->info.name);

@@ -151,6 +151,14 @@ static int open_network(struct start *st, struct err *err)
 	return egress_attach(&i->s->egress, i->info.egress, st->netns, st->policy.bandwidth, err);
 }
 
+/* Should this process be killed before it is the monitor, the note is all that the spawner knows of. */
+static int note_init(void *ctx, pid_t init, struct err *err)
+{
+	const struct instance *i = ctx;
+
+	return pidnote_write(i->dir, "init", init, err);
+}
+
 static int start_sandbox(struct start *st, struct monitor *m, struct err *err)
 {
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -158,6 +166,10 @@ static int start_sandbox(struct start *st, struct monitor *m, struct err *err)
 			st->log_pipe[1]};
 	struct sandbox box;
 
+	if (cgroup_host()->kind == CGROUP_NONE) {
+		st->src.born = note_init;
+		st->src.born_ctx = st->i;
+	}
 	if (sandbox_start(&st->spec, &st->src, stdio, &box, err) < 0)
 		return -1;
 	m->init = box.init;
@@ -664,10 +676,20 @@ static void clean_start(struct instance *i)
 	i->clean_at = io_now_ms() + CLEAN_WAIT_MS;
 }
 
+/* Its monitor died before it told of it, or while no spawner was there: a host without cgroups has nothing else to end it by. */
+static void kill_noted(struct instance *i)
+{
+	pid_t init;
+
+	if (i->fds[MONITOR_PIDFD] < 0 && (i->fds[MONITOR_PIDFD] = pidnote_find(i->dir, "init", &init)) >= 0)
+		pidfd_send_signal(i->fds[MONITOR_PIDFD], SIGKILL, NULL, 0);
+}
+
 void instance_end(struct instance *i)
 {
 	struct err gone;
 
+	kill_noted(i);
 	i->state = ENDING;
 	instance_exec_detach(i);
 	instance_exec_end(i, EXEC_APP_ENDED);

@@ -300,6 +300,8 @@ static int launch_let_go(struct launch *l, const struct sandbox_spec *spec, cons
 		return err_set(err, errno, "network namespace of the new process");
 	if (src->network && src->network(src->network_ctx, l->box.netns, l->box.pidfd, err) < 0)
 		return -1;
+	if (src->born && src->born(src->born_ctx, l->box.init, err) < 0)
+		return -1;
 	int rc = frame_send(l->sock, 2, 0, NULL, 0, NULL, 0);
 	return rc < 0 ? err_set(err, -rc, "let the sandbox go on") : 0;
 }

@@ -44,6 +44,10 @@ struct sandbox_sources {
 	int netns;     /* prepared network namespace with lo up; -1: make one */
 	bool idmap;    /* layers, top and binds are to be idmapped onto the range */
 	bool outlives; /* goes on when the caller dies (spawner: a monitor is replaced); else dies with it */
+	/* Called with pid 1 before it may go on, for one that outlives its caller: it must be found by others. NULL: it is found
+	 * by its cgroup. */
+	int (*born)(void *ctx, pid_t init, struct err *err);
+	void *born_ctx;
 	/* Called once its namespaces are there and before anything runs in them, with pid 1's pidfd; descriptors stay
 	 * the launcher's. NULL: nothing to connect. */
 	int (*network)(void *ctx, int netns, int init, struct err *err);
