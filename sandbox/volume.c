@@ -24,6 +24,8 @@
 #define TEMPLATE_DATA ".template-data"
 #define MNT ".mnt"
 #define BLOCK 4096U
+#define GROUP_BLOCKS 32768U /* of ext4 with such blocks */
+#define GROUP_LEAST 2816U   /* tables: inodes 1024, groups up to 513 and 1024 in reserve; two bitmaps; 50; rounded up */
 #define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t) /* in no header of the system */
 #define APP_UID 1000
 
@@ -535,11 +537,22 @@ static int grow_unmounted(const struct volumes *v, const char *name, const char 
 	return worker_exec(argv, 0, err) < 0 ? err_prefix(err, "grow volume %s", name) : 0;
 }
 
+/* mke2fs and resize2fs leave a last block group away that would hold little more than its own tables. Such a size is
+ * made as large as they need it, or the file system never were as large as what was asked for. */
+static uint64_t whole_groups(uint64_t bytes)
+{
+	uint64_t blocks = bytes / BLOCK, rest = blocks % GROUP_BLOCKS;
+
+	if (blocks > GROUP_BLOCKS && rest && rest < GROUP_LEAST)
+		blocks += GROUP_LEAST - rest;
+	return blocks * BLOCK;
+}
+
 int volume_ensure(const struct volumes *v, const char *name, uint64_t bytes, bool used, struct err *err)
 {
 	char file[SANDBOX_NAME_MAX + 16];
 
-	bytes = bytes / BLOCK * BLOCK;
+	bytes = whole_groups(bytes);
 	if (!volume_is_data(name) || bytes > VOLUME_MAX_BYTES)
 		return err_set(err, EINVAL, "volume %s: size %llu", name, (unsigned long long)bytes);
 	if (!volume_exists(v, name))

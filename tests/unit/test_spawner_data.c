@@ -193,6 +193,39 @@ static void test_absent(void **unused)
 	assert_int_equal(call_name(SPAWN_FORGET, "app-4-1", NULL), 0);
 }
 
+/* Sizes of which mke2fs would leave the rest away: then each start would have tried to grow the volume, and have failed
+ * beside an instance that uses it. */
+static void test_odd_sizes(void **unused)
+{
+	static const unsigned sizes[] = {129, 130, 135, 137, 300, 900, 1025, 1229};
+	struct sandbox_spec s;
+
+	need_root();
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		cleanup_free char *path = xasprintf("%s/volumes/data-f.img", state);
+		uint32_t blocks = 0;
+
+		assert_int_equal(ensure("data-f", sizes[i] * MIB), 0);
+		int img = open(path, O_RDONLY | O_CLOEXEC);
+		if (img < 0) /* folders are not bounded */
+			break;
+		assert_int_equal(pread(img, &blocks, sizeof blocks, 1024 + 4), sizeof blocks);
+		close(img);
+		assert_in_range(blocks * 4096ULL, sizes[i] * MIB, (sizes[i] + 11) * MIB);
+		assert_int_equal(call_name(SPAWN_VOLUME_REMOVE, "data-f", NULL), 0);
+	}
+	/* grown to such a size */
+	assert_int_equal(ensure("data-f", 64 * MIB), 0);
+	assert_int_equal(ensure("data-f", 900 * MIB), 0);
+	s = spec_on("app-5-1", "data-f", "sleep 1000");
+	assert_int_equal(start(&s), 0);
+	assert_int_equal(ensure("data-f", 900 * MIB), 0);
+	assert_int_equal(call_stop("app-5-1", 0), 0);
+	wait_exit("app-5-1");
+	assert_int_equal(call_name(SPAWN_FORGET, "app-5-1", NULL), 0);
+	assert_int_equal(call_name(SPAWN_VOLUME_REMOVE, "data-f", NULL), 0);
+}
+
 static void test_nothing_left(void **unused)
 {
 	need_root();
@@ -204,7 +237,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_names_and_sizes), cmocka_unit_test(test_survives),
 	    cmocka_unit_test(test_power_is_lost),   cmocka_unit_test(test_full_and_grown),
-	    cmocka_unit_test(test_absent),	    cmocka_unit_test(test_nothing_left),
+	    cmocka_unit_test(test_absent),	    cmocka_unit_test(test_odd_sizes),
+	    cmocka_unit_test(test_nothing_left),
 	};
 	return cmocka_run_group_tests(tests, state_make, state_remove);
 }
