@@ -19,7 +19,7 @@
 #define FILE_MAX (32 << 20)
 #define DEPTH_MAX 12
 #define USER 1000
-#define FORMAT "3" /* changed with the rules of what is copied */
+#define FORMAT "4" /* changed with the rules of what is copied */
 
 /* What is taken over from the system, when it is there. Directories with all below. */
 static const char *const taken[] = {
@@ -208,8 +208,8 @@ static bool holds_password(int dirfd, const char *name)
 		return true;
 	for (const char *p = text.data; p && (p = strstr(p, "://")) != NULL;) {
 		p += strlen("://");
-		const char *at = p + strcspn(p, "@/ \t\n\"");
-		if (*at == '@' && memchr(p, ':', (size_t)(at - p)))
+		p += strcspn(p, "@/ \t\n\"");
+		if (*p == '@') /* also a name alone: it may be a token */
 			return true;
 	}
 	return false;

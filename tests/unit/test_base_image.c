@@ -149,7 +149,8 @@ static void skeleton_of_a_tree(void **unused)
 	put("tree/etc/services", "secret", 0600);
 	put("tree/etc/shadow", "root:hash:1::::::\n", 0640);
 	put("tree/etc/apt/sources.list", "deb http://me:word@mirror/ x main\n", 0644);
-	put("tree/etc/apt/sources.list.d/a.list", "deb http://mirror/ x main\n", 0644);
+	put("tree/etc/apt/sources.list.d/a.list", "deb http://mirror/ x main # who@where\n", 0644);
+	put("tree/etc/apt/apt.conf", "Acquire::https::Proxy \"https://token@proxy:3128\";\n", 0644);
 	assert_int_equal(symlinkat("usr/bin", dir, "tree/bin"), 0);
 	/* a link that would lead out of the tree: to this host's own folder */
 	assert_int_equal(symlinkat("/etc", dir, "tree/var"), 0);
@@ -167,6 +168,7 @@ static void skeleton_of_a_tree(void **unused)
 	assert_true(is_there("out/etc/apt/sources.list.d/a.list"));
 	assert_false(is_there("out/etc/services"));	    /* not for everybody there */
 	assert_false(is_there("out/etc/apt/sources.list")); /* a password */
+	assert_false(is_there("out/etc/apt/apt.conf"));	    /* a name alone may be one as well */
 	assert_false(is_there("out/etc/ssl/certs"));	    /* through a link, of the host */
 	put("tree/etc/mime.types", "another", 0644);
 	skeleton_name(tree, two);
