@@ -143,9 +143,9 @@ static int make_image(const struct volumes *v, const char *file, uint64_t bytes,
 	    "-d",	 template, path,     NULL};
 
 	if (fd < 0)
-		return err_set(err, errno, "create %s", path);
+		return err_set(err, errno, "create volume %s", file);
 	if (ftruncate(fd, (off_t)(bytes / BLOCK * BLOCK)) < 0)
-		return err_set(err, errno, "size of %s", path);
+		return err_set(err, errno, "size of volume %s", file);
 	return worker_exec(argv, 0, err);
 }
 
@@ -315,7 +315,9 @@ static int check_image(const struct volumes *v, const char *file, bool data, str
 
 	if (worker_exec(argv, 1, err) == 0)
 		return 0;
-	return data ? err_prefix(err, "check volume %s (`e2fsck -f %s` asks what to do)", file, path)
+	/* without the path: a tenant reads it */
+	return data ? err_prefix(err, "check volume %s (in the state folder `e2fsck -f volumes/%s` asks what to do)",
+				 file, file)
 		    : err_prefix(err, "check volume %s", file);
 }
 
