@@ -181,8 +181,8 @@ static void on_answer(void *ctx, struct frame *f, const struct err *err)
 		uv_timer_start(&o->timer, on_held, 0, 0);
 		return;
 	}
-	bool volume =
-	    o->verb == SPAWN_VOLUME_RENAME || o->verb == SPAWN_VOLUME_REMOVE || o->verb == SPAWN_VOLUME_ENSURE;
+	bool volume = o->verb == SPAWN_VOLUME_RENAME || o->verb == SPAWN_VOLUME_REMOVE ||
+		      o->verb == SPAWN_VOLUME_ENSURE || o->verb == SPAWN_START;
 	if (err && err->code == EBUSY && volume && o->tries++ < BUSY_TRIES) {
 		uv_timer_start(&o->timer, on_again, BUSY_WAIT_MS, 0);
 		return;
@@ -305,11 +305,15 @@ static void put_volume(struct op *o, enum spawn_verb verb, const char *name, uin
 	put_u64(&o->payload, bytes);
 }
 
-/* A volume is there (or could not be made): now the next one, or the sandbox. */
+/* A volume is there (or could not be made): now the next one, or the sandbox. A data volume that cannot be grown beside the
+ * instance that uses it does as it is: no deploy fails for it, and the next start without another grows it. */
 static bool start_next(struct op *o, const struct err *err)
 {
-	if (o->verb == SPAWN_START || err)
+	bool ungrown = err && o->verb == SPAWN_VOLUME_ENSURE && err->code == EBUSY;
+
+	if (o->verb == SPAWN_START || (err && !ungrown))
 		return false;
+	o->tries = 0;
 	if (o->verb == SPAWN_VOLUME_ENSURE && o->has_top) {
 		put_volume(o, SPAWN_VOLUME_CREATE, o->top, o->top_bytes);
 	} else {

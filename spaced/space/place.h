@@ -15,7 +15,7 @@ struct place *place_new(uv_loop_t *loop, struct spawner *spawner);
 void place_free(struct place *p);
 bool place_connected(const struct place *p);
 
-/* Volumes. Renaming and removing wait for a user that is just going away (EBUSY) a little. */
+/* Volumes. What is in use for the moment, by who is just going away or by upkeep, is waited for a little (EBUSY). */
 void place_volume_create(struct place *p, const char *name, uint64_t bytes, place_cb cb, void *ctx);
 void place_volume_rename(struct place *p, const char *from, const char *to, place_cb cb, void *ctx); /* name: `to` */
 void place_volume_remove(struct place *p, const char *name, place_cb cb, void *ctx); /* cb may be NULL */
@@ -31,7 +31,7 @@ void place_volumes(struct place *p,
 void place_volume_ensure(struct place *p, const char *name, uint64_t bytes, place_cb cb, void *ctx);
 
 /* Sandboxes. place_start first makes the volume `spec->top` of `top_bytes` when that is not 0, and before it ensures that
- * the data volume of the first bind has `data_bytes` when these are not 0. */
+ * the data volume of the first bind has `data_bytes` when these are not 0; one that cannot be grown now does as it is. */
 void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_bytes, uint64_t data_bytes, int log_fd,
 		 int stdin_fd, int stdout_fd, place_cb cb, void *ctx);
 void place_stop(struct place *p, const char *name, uint32_t grace_ms, place_cb cb, void *ctx); /* cb may be NULL */

@@ -256,7 +256,7 @@ static void on_started(void *ctx, const char *name, const struct err *err)
 		return;
 	}
 	if (err) {
-		cleanup_free char *text = xasprintf("The sandbox did not start: %s", err->msg);
+		cleanup_free char *text = xasprintf("The sandbox did not start: %s.", err->msg);
 		in->exited = true; /* nothing of it is there, so nothing to wait for: it goes at once (battery H5) */
 		life_start_failed(in, text);
 		return;

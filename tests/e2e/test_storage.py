@@ -1,5 +1,7 @@
 """Persistent storage at /data, and the limits that an app feels while it runs: told in events, in its log, in figures."""
+import contextlib
 import os
+import sqlite3
 import subprocess
 
 import pytest
@@ -148,6 +150,27 @@ def test_storage(daemon, repo):
     wait_generation(daemon, "keeper", g)
     assert text(daemon, "keeper", "/read/a") == "No such file or directory"
     daemon.spacectl("space", "delete", "alice/keeper", check=True)
+    wait_for("the volume to go with its Space", lambda: not volumes(daemon), 60)
+
+
+def test_restarts_whatever_the_size(daemon, repo):
+    """A size of which ext4 leaves the rest away, and a growth that a loss of power cut short: neither keeps the next instance
+    from starting beside the one that serves."""
+    push(daemon, repo, "odd")
+    g = generation(daemon, "odd")
+    storage(daemon, "odd", "95.5M")
+    wait_generation(daemon, "odd", g)
+    assert text(daemon, "odd", "/write/a") == "written"
+    with contextlib.closing(sqlite3.connect(daemon.state / "control/spaced.db")) as db:
+        db.execute("UPDATE spaces SET storage = ? WHERE name = 'odd'", (200 << 20,))
+        db.commit()
+    for _ in range(2):
+        g = generation(daemon, "odd")
+        daemon.spacectl("space", "restart", "alice/odd", check=True)
+        wait_generation(daemon, "odd", g)
+        assert text(daemon, "odd", "/read/a") == "a"
+    assert not any(k == "start failed" for k, _ in events(daemon, "odd"))
+    daemon.spacectl("space", "delete", "alice/odd", check=True)
     wait_for("the volume to go with its Space", lambda: not volumes(daemon), 60)
 
 
