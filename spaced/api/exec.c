@@ -11,6 +11,7 @@
 #include "spaced/api/api_int.h"
 
 #define PROTOCOL "spaced-exec"
+#define NOTE_MAX 200
 
 struct exec_session {
 	struct api *a;
@@ -164,11 +165,16 @@ static int read_request(json_t *o, struct exec_request *q, struct err *err)
 	return exec_request_check(q, err);
 }
 
-/* The program's name only: the arguments may be secrets. */
+/* The program's name only: the arguments may be secrets. Not cut in the middle of a character. */
 static void note(struct call *c, const char *program)
 {
 	struct err err = ERR_INIT;
-	cleanup_free char *line = xasprintf("exec by uid %u: %.200s", http_peer_uid(c->r), program);
+	size_t n = strlen(program);
+
+	if (n > NOTE_MAX)
+		for (n = NOTE_MAX; n && ((unsigned char)program[n] & 0xc0) == 0x80;)
+			n--;
+	cleanup_free char *line = xasprintf("by uid %u: %.*s", http_peer_uid(c->r), (int)n, program);
 
 	store_event_add(c->a->store, c->space.id, c->me.id, "exec", line, &err);
 }

@@ -58,14 +58,15 @@ char *client_segment(const char *word);
 
 /* ---- print.c ---- */
 void print_json(json_t *j);
-/* An aligned table: `columns` are "TITLE=key" or "TITLE=key.key"; dates are shown in local time, null as "-". */
+/* An aligned table: `columns` are "TITLE=key" or "TITLE=key.key", with ":bytes" behind when they are;
+ * dates are shown in local time, null as "-". */
 void print_table(json_t *rows, const char *const *columns, size_t n, const char *empty);
 /* "key  value" lines of the same columns for one object; those that are null are left out. */
 void print_fields(json_t *object, const char *const *columns, size_t n);
 /* For a terminal: no control sequence of an app's output gets there, but colours do. */
 void print_harmless(const char *p, size_t n);
 struct harmless {
-	enum { HARMLESS_TEXT, HARMLESS_ESCAPED, HARMLESS_SEQUENCE } state;
+	enum { HARMLESS_TEXT, HARMLESS_LEAD, HARMLESS_ESCAPED, HARMLESS_SEQUENCE } state;
 	char held[32]; /* of a sequence */
 	size_t nheld;
 };

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "sandbox/limits.h"
 #include "spaced/cli/cli.h"
 
 int complain(const char *fmt, ...)
@@ -42,9 +43,10 @@ static char *date_or_text(const char *s)
 	return xstrdup(out);
 }
 
-static json_t *look_up(json_t *row, const char *keys)
+static json_t *look_up(json_t *row, const char *column)
 {
-	cleanup_free char *copy = xstrdup(keys);
+	const char *keys = strchr(column, '=') + 1;
+	cleanup_free char *copy = xstrndup(keys, strcspn(keys, ":"));
 	char *at = copy, *key;
 
 	while (row && (key = strsep(&at, ".")))
@@ -52,23 +54,35 @@ static json_t *look_up(json_t *row, const char *keys)
 	return row;
 }
 
+#define C1_LEAD 0xc2
+/* U+0080 to U+009F in UTF-8: U+009B is what ESC [ is, to many a terminal. */
+static bool is_c1(const char *p)
+{
+	return (unsigned char)p[0] == C1_LEAD && ((unsigned char)p[1] & 0xe0) == 0x80;
+}
+
 /* What a column shows; malloc'd, without control characters. */
 static char *cell(json_t *row, const char *column)
 {
-	json_t *v = look_up(row, strchr(column, '=') + 1);
-	char *s;
+	json_t *v = look_up(row, column);
+	char *s, bytes[16];
 
 	if (json_is_string(v))
 		s = date_or_text(json_string_value(v));
 	else if (json_is_boolean(v))
 		s = xstrdup(json_is_true(v) ? "yes" : "no");
-	else if (json_is_integer(v))
+	else if (json_is_integer(v) && strchr(column, ':')) {
+		limits_bytes((uint64_t)json_integer_value(v), bytes);
+		s = xstrdup(bytes);
+	} else if (json_is_integer(v))
 		s = xasprintf("%lld", (long long)json_integer_value(v));
 	else
 		s = xstrdup("-");
 	for (char *p = s; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = ' ';
+		else if (is_c1(p))
+			p[0] = p[1] = ' ';
 	return s;
 }
 
@@ -130,7 +144,7 @@ void print_fields(json_t *object, const char *const *columns, size_t n)
 		if (strcspn(columns[k], "=") > widest)
 			widest = strcspn(columns[k], "=");
 	for (size_t k = 0; k < n; k++) {
-		json_t *v = look_up(object, strchr(columns[k], '=') + 1);
+		json_t *v = look_up(object, columns[k]);
 		if (!v || json_is_null(v) || (json_is_string(v) && !*json_string_value(v)))
 			continue;
 		cleanup_free char *title = xstrndup(columns[k], strcspn(columns[k], "=")),
@@ -142,13 +156,20 @@ void print_fields(json_t *object, const char *const *columns, size_t n)
 
 /* ---- logs ---- */
 
-/* Where a byte stands: in text, behind ESC, or inside "ESC [ digits ;", which is let through when it ends in 'm'. */
+/* Where a byte stands: in text, behind a lead byte of C1, behind ESC, or inside "ESC [ digits ;", which is let through when it
+ * ends in 'm'. */
 size_t make_harmless(struct harmless *h, const char *p, size_t n, char *out)
 {
 	size_t len = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		unsigned char ch = (unsigned char)p[i];
+		if (h->state == HARMLESS_LEAD) {
+			h->state = HARMLESS_TEXT;
+			if ((ch & 0xe0) == 0x80)
+				continue;
+			out[len++] = (char)C1_LEAD;
+		}
 		if (h->state == HARMLESS_ESCAPED && ch == '[') {
 			h->state = HARMLESS_SEQUENCE;
 		} else if (h->state == HARMLESS_SEQUENCE && (strchr("0123456789;", ch) && ch) &&
@@ -161,6 +182,8 @@ size_t make_harmless(struct harmless *h, const char *p, size_t n, char *out)
 			len += h->nheld;
 			out[len++] = 'm';
 			h->state = HARMLESS_TEXT;
+		} else if (ch == C1_LEAD && h->state != HARMLESS_SEQUENCE) {
+			h->state = HARMLESS_LEAD;
 		} else if (ch == 033) {
 			h->state = HARMLESS_ESCAPED;
 			h->nheld = 0;

@@ -343,7 +343,9 @@ def test_usage(spaced, app):
 def test_it_is_noted_without_arguments(spaced, app):
     run(spaced, app, "echo", "top-secret-argument")
     events = spaced.spacectl("space", "events", app)[1]
-    assert re.search(rf"exec +exec by uid {os.geteuid()}: echo$", events, re.M), events
+    assert re.search(rf"exec +by uid {os.geteuid()}: echo$", events, re.M), events
+    run(spaced, app, "a" * 199 + "\u00e9")  # cut in front of a character, not in it
+    assert re.search(r"exec +by uid \d+: a{199}$", spaced.spacectl("space", "events", app)[1], re.M)
     assert "top-secret-argument" not in events and "top-secret-argument" not in spaced.log_path.read_text()
 
 
@@ -412,6 +414,9 @@ def test_without_t_it_is_no_terminal(spaced, app):
     # what is printed does not control the terminal that it gets to
     out = in_terminal(spaced, app, "printf", r"a\033]0;title\007b\033[31mred\033[2J\033[6nc", options=())
     assert out == b"a]0;titleb\x1b[31mredc"
+    # ESC [ as one character, beside characters that begin like it
+    out = in_terminal(spaced, app, "printf", r"a\302\233\302\240\303\251\302\2336nd", options=())
+    assert out == b"a\xc2\xa0\xc3\xa96nd"
 
 
 def test_resize(spaced, app):
