@@ -29,7 +29,6 @@ GIT_BOUND := $(shell grep -qs GIT_OPT_SET_PACK_MAX_OBJECT_SIZE \
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wformat=2 -Wpointer-arith -Wvla \
 	-Wundef -Wno-unused-parameter -fno-common $(if $(DEVELOPER),-Werror)
 HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
-SAN := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 , := ,
 SAN := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 VERSION := $(shell cat VERSION)
