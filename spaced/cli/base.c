@@ -15,7 +15,7 @@ static const char *const base_columns[] = {"BASE=name",	       "DEFAULT=default"
 static const char *const base_fields[] = {
     "Base=name",	   "Version=id",	  "Default=default",   "Suite=suite",	  "Variant=variant",
     "Packages=packages",   "Python=tools.python", "uv=tools.uv",       "node=tools.node", "npm=tools.npm",
-    "Bytes on disk=bytes", "Made with=madeWith",  "Created=createdAt",
+    "On disk=bytes:bytes", "Made with=madeWith",  "Created=createdAt",
 };
 #define REMOVE_LOOKS 200
 #define REMOVE_LOOK_MS 50

@@ -13,6 +13,7 @@
 static const struct verb *const groups[] = {space_verbs, exec_verbs,  build_verbs, base_verbs,
 					    user_verbs,	 token_verbs, host_verbs};
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
+#define HELP_COLUMN 28
 
 struct option {
 	const char *name; /* in a verb's list of options */
@@ -54,25 +55,37 @@ static bool has_option(const struct verb *v, const char *name)
 	return false;
 }
 
-/* "space logs OWNER/NAME" */
-static void synopsis(const struct verb *v, struct buf *out)
+/* "space logs OWNER/NAME", with `more` where options may stand: behind "--" all belongs to the command. */
+static void synopsis(const struct verb *v, const char *more, struct buf *out)
 {
 	buf_adds(out, v->group);
 	if (v->name)
 		buf_addf(out, " %s", v->name);
 	if (*v->words)
 		buf_addf(out, " %s", v->words);
+	buf_adds(out, more);
 	if (has_option(v, "command"))
 		buf_adds(out, " [-- COMMAND ARGUMENT...]");
+}
+
+/* A line of a list of verbs; a long synopsis has a line of its own. */
+static void help_line(const struct verb *v, const char *before, FILE *to)
+{
+	cleanup_buf struct buf line = BUF_INIT;
+
+	synopsis(v, "", &line);
+	fprintf(to, "  %s%-*s", before, HELP_COLUMN, line.data);
+	if (line.len > HELP_COLUMN)
+		fprintf(to, "\n  %*s", (int)strlen(before) + HELP_COLUMN, "");
+	fprintf(to, " %.*s\n", (int)strcspn(v->help, "\n"), v->help);
 }
 
 static void help_verb(const struct verb *v, FILE *to)
 {
 	cleanup_buf struct buf line = BUF_INIT;
 
-	synopsis(v, &line);
-	fprintf(to, "usage: spacectl [--state DIR] [--json] %s%s\n\n%s\n", line.data, v->options ? " [OPTION...]" : "",
-		v->help);
+	synopsis(v, v->options ? " [OPTION...]" : "", &line);
+	fprintf(to, "usage: spacectl [--state DIR] [--json] %s\n\n%s\n", line.data, v->help);
 	for (size_t i = 0; i < OPTIONS; i++) {
 		const struct option *o = &options[i];
 		char left[64];
@@ -101,11 +114,8 @@ static void help_all(FILE *to)
 	      "\nVerbs:\n",
 	      to);
 	for (size_t g = 0; g < GROUPS; g++)
-		for (const struct verb *v = groups[g]; v->run; v++) {
-			cleanup_buf struct buf line = BUF_INIT;
-			synopsis(v, &line);
-			fprintf(to, "  %-28s %.*s\n", line.data, (int)strcspn(v->help, "\n"), v->help);
-		}
+		for (const struct verb *v = groups[g]; v->run; v++)
+			help_line(v, "", to);
 	fputs("\nExit status: 0 done, 1 failed, 2 wrong usage.\n", to);
 }
 
@@ -116,12 +126,11 @@ static bool help_group(const char *group, FILE *to)
 
 	for (size_t g = 0; g < GROUPS; g++)
 		for (const struct verb *v = groups[g]; v->run; v++) {
-			cleanup_buf struct buf line = BUF_INIT;
 			if (strcmp(v->group, group) != 0)
 				continue;
-			synopsis(v, &line);
-			fprintf(to, "%s  spacectl %-28s %.*s\n", any ? "" : "Verbs:\n", line.data,
-				(int)strcspn(v->help, "\n"), v->help);
+			if (!any)
+				fputs("Verbs:\n", to);
+			help_line(v, "spacectl ", to);
 			any = true;
 		}
 	return any;

@@ -100,7 +100,7 @@ def main(folder):
         restart()
         assert say("/reach/198.51.100.10/81") == "open"
         text = daemon.spacectl("space", "show", "alice/out", check=True)[1]
-        assert "Egress" in text and "Bytes received" in text and "Bytes sent" in text
+        assert "Egress" in text and "Received" in text and "Sent" in text
         # mistakes, and who may
         names.write_text("10.0.0.0/8\n")
         for words, status in [(("list", str(names)), 1), (("list",), 2), (("none", str(names)), 2), (("all",), 1)]:

@@ -30,6 +30,11 @@ def test_push_run_stop_without_a_report(repo):
         for args in (["space", "list"], ["status"], ["doctor"], ["build", "list", "alice/app"], ["token", "list", "alice"],
                      ["space", "logs", "alice/app"], ["exec", "alice/app", "--", "true"],
                      ["exec", "-t", "alice/app", "--", "true"], ["space", "restart", "alice/app"],
+                     ["space", "storage", "alice/app", "32M"], ["exec", "alice/app", "--", "true"],
+                     ["space", "storage", "alice/app", "64M"], ["space", "egress", "alice/app", "none"],
+                     ["space", "base", "alice/app", "host"], ["base", "list"], ["space", "show", "alice/app"],
+                     ["--json", "space", "events", "alice/app"], ["space", "pause", "alice/app"],
+                     ["space", "storage", "alice/app", "off", "-y"], ["space", "restart", "alice/app"],
                      ["space", "delete", "alice/site"]):
             assert daemon.spacectl(*args)[0] == 0, args
         for path in ("/", "/api/spaces", "/api/spaces/alice/app", "/nowhere"):
