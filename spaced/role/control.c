@@ -250,7 +250,7 @@ int role_control(const struct config *config)
 	/* The loop after the filter: newer libuv would else hold an io_uring that the filter then cuts off, and abort. */
 	if (confine(config, &err) < 0 || uv_loop_init(&c.loop) < 0 || open_all(&c, &err) < 0) {
 		log_error("cannot start: %s", err.msg);
-		return 1;
+		return err.code == ENOTSUP ? ROLE_GIVES_UP : 1;
 	}
 	trim_resident();
 	uv_run(&c.loop, UV_RUN_DEFAULT);

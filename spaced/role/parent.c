@@ -47,6 +47,7 @@ struct parent {
 	struct child children[3 + MAX_PROXIES];
 	size_t nchildren;
 	sigset_t inherited; /* signal mask to give back to children */
+	bool given_up;
 };
 
 static int config_file(const struct config *c, struct err *err)
@@ -245,7 +246,9 @@ static void reap(struct parent *p, bool ending)
 			c->due = now + (c->delay > RESTART_FLOOR_MS ? c->delay : 0);
 			if (ending)
 				break;
-			if (WIFSIGNALED(status))
+			if (WIFEXITED(status) && WEXITSTATUS(status) == ROLE_GIVES_UP)
+				p->given_up = true;
+			else if (WIFSIGNALED(status))
 				log_error("%s (pid %d) was killed by signal %d; it is started again",
 					  role_names[c->role], (int)pid, WTERMSIG(status));
 			else
@@ -390,10 +393,10 @@ int role_parent(struct config *config)
 		start_due(&p);
 		int sig = wait_signal(&p, 250);
 		reap(&p, false);
-		if (sig == SIGTERM || sig == SIGINT) {
+		if (sig == SIGTERM || sig == SIGINT || p.given_up) {
 			end_all(&p, sig == SIGINT);
 			log_info("ended");
-			return 0;
+			return p.given_up;
 		}
 	}
 }

@@ -29,6 +29,9 @@ struct accounts {
 };
 struct accounts role_accounts(const struct config *config);
 
+/* Exit status of a role that no other start would help; the parent ends too, with status 1. */
+#define ROLE_GIVES_UP 2
+
 /* The parent itself: state folder, sockets, forks, restarts. Returns the exit status. */
 int role_parent(struct config *config);
 int role_spawner(const struct config *config);

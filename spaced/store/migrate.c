@@ -64,7 +64,7 @@ int store_migrate(sqlite3 *db, const struct asset *table, struct err *err)
 			last = n;
 	}
 	if (have > last)
-		return err_text(err, EINVAL,
+		return err_text(err, ENOTSUP, /* starting again does not help: role_control() */
 				"the database has schema %u, this program knows only %u: it was used by a newer "
 				"spaced; install that"
 				" one, or restore a backup",

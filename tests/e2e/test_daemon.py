@@ -1,8 +1,10 @@
 """Starting and ending: `make run`'s script, the command line, clear errors, install."""
+import contextlib
 import os
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import threading
@@ -38,6 +40,27 @@ class Run:
         """Ctrl-C on a terminal: the whole foreground group gets it."""
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(60)
+
+
+def test_older_than_its_database(start_spaced):
+    """Said once, and the end of it: no start could help."""
+    daemon = start_spaced()
+    daemon.stop()
+    with contextlib.closing(sqlite3.connect(daemon.state / "control/spaced.db")) as db:
+        known, = db.execute("PRAGMA user_version").fetchone()
+        db.execute("PRAGMA user_version = 99")
+    with open(daemon.home / "again.log", "w+") as log:
+        process = subprocess.Popen([BUILD / "spaced", "--state", daemon.state, "--listen", f"127.0.0.1:{free_port()}"],
+                                   stdout=log, stderr=log)
+        try:
+            assert process.wait(30) == 1
+        finally:
+            process.terminate()
+            process.wait(60)
+            with contextlib.closing(sqlite3.connect(daemon.state / "control/spaced.db")) as db:
+                db.execute(f"PRAGMA user_version = {known}")
+        log.seek(0)
+        assert log.read().count("was used by a newer spaced") == 1
 
 
 def test_make_run_twice(tmp_path):
