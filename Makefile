@@ -137,7 +137,7 @@ $(B)/tests/battery/walls: $(B)/obj/tests/battery/walls.o $(B)/sandbox.a $(B)/bas
 	$(link) $^ -pthread $(shell pkg-config --libs $(PKGS_sandbox))
 # The same two without the steps that are in the folder's name, joined by "+": tests/battery/mutations.
 without = $(foreach step,$(subst +, ,$(1)),-Wl,--wrap=$(step))
-$(B)/tests/battery/without-%/sandbox: $(B)/obj/sandbox/cmd/sandbox.o $(B)/obj/tests/battery/without.o $(B)/sandbox.a $(B)/base.a
+$(B)/tests/battery/without-%/sandbox: $(B)/obj/tests/battery/without.o $(call objs,$(wildcard sandbox/cmd/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $(call without,$*) $^ $(shell pkg-config --libs $(PKGS_sandbox))
 $(B)/tests/battery/without-%/walls: $(B)/obj/tests/battery/walls.o $(B)/obj/tests/battery/without.o $(B)/sandbox.a $(B)/base.a
 	$(link) $(call without,$*) $^ -pthread $(shell pkg-config --libs $(PKGS_sandbox))

@@ -173,13 +173,13 @@ def mounts_over_proc(battery, case):
             f.write("")
     refused = 0
     for target in ("/proc", "/proc/self", "/proc/self/attr", "/proc/1", "/proc/sys", "/dev", "/dev/shm", "/sys"):
-        if start_with(battery, case, "--bind", volume, target) is None:
+        if start_with(battery, case, battery.bind, volume, target) is None:
             raise Escape(f"a volume over {target}")
         refused += 1
     links = 0
     for target in ("/proc", "/proc/self", "/proc/1", "/proc/sys/kernel", "/dev"):
         layer = battery.layer(f"A7-{links}", ("data", target))
-        argv = [*battery.box("--timeout", "60s", "--layer", layer, "--bind", volume, "/data"), "--", "/bin/sh", "-c",
+        argv = [*battery.box("--timeout", "60s", "--layer", layer, battery.bind, volume, "/data"), "--", "/bin/sh", "-c",
                 "echo ready; read x"]
         links += 1
         try:
