@@ -39,15 +39,23 @@ def parse(argv, about):
     return args
 
 
+def bind(source, target):
+    if LIBC.mount(source.encode(), target.encode(), None, MS_BIND | MS_REC, None) < 0:
+        sys.exit(f"battery: no /tmp of our own: {os.strerror(ctypes.get_errno())}")
+
+
 def own_mounts(work):
     """Mounts that nobody else sees, and a /tmp of our own, so that what is left behind there is ours."""
     if LIBC.unshare(0x20000) < 0 or LIBC.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) < 0:
         sys.exit(f"battery: no mount namespace: {os.strerror(ctypes.get_errno())}")
-    if not str(ROOT).startswith("/tmp/"):
-        os.mkdir(f"{work}/tmp", 0o1777)
-        os.chmod(f"{work}/tmp", 0o1777)
-        if LIBC.mount(f"{work}/tmp".encode(), b"/tmp", None, MS_BIND, None) < 0:
-            sys.exit(f"battery: no /tmp of our own: {os.strerror(ctypes.get_errno())}")
+    tmp = f"{work}/tmp"
+    os.mkdir(tmp, 0o1777)
+    os.chmod(tmp, 0o1777)
+    if str(ROOT).startswith("/tmp/"):  # a checkout there stays where it is
+        os.makedirs(f"{work}{ROOT}")
+        bind(str(ROOT), f"{work}{ROOT}")
+    bind(tmp, "/tmp")
+    os.chdir(ROOT)
 
 
 def run_case(battery, case):
