@@ -71,7 +71,7 @@ int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err)
 int user_write_oom(pid_t pid, struct err *err);
 /* Where the caller may have no cores at all (a limit of 0), what rlimit_apply() sets takes CAP_SYS_RESOURCE of the host; without,
  * protection.c tells. */
-void rlimit_lend_core(pid_t pid);
+int rlimit_lend_core(pid_t pid, struct err *err);
 int mnt_clone_for(const struct plan_mount *m, int source, int userns, struct err *err); /* a detached mount */
 int mnt_prepare_top(int top, bool build_root, uint32_t owner, struct err *err);		/* owner 0: the caller */
 /* Another mount namespace for a moment. mntns_home() ends the process when there is no way back. */

@@ -29,13 +29,16 @@ static int lower(int resource, const char *name, rlim_t value, struct err *err)
 	return 0;
 }
 
-void rlimit_lend_core(pid_t pid)
+int rlimit_lend_core(pid_t pid, struct err *err)
 {
 	const struct rlimit want = {CORE_NONE, CORE_NONE};
 	struct rlimit now;
 
-	if (prlimit(pid, RLIMIT_CORE, NULL, &now) == 0 && now.rlim_max < CORE_NONE)
-		prlimit(pid, RLIMIT_CORE, &want, NULL);
+	if (prlimit(pid, RLIMIT_CORE, NULL, &now) < 0)
+		return errno == EPERM ? 0 : err_set(err, errno, "read RLIMIT_CORE of the new process");
+	if (now.rlim_max < CORE_NONE && prlimit(pid, RLIMIT_CORE, &want, NULL) < 0 && errno != EPERM)
+		return err_set(err, errno, "lend RLIMIT_CORE");
+	return 0;
 }
 
 int rlimit_apply(struct contain *c, struct err *err)

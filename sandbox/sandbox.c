@@ -254,8 +254,7 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 	char path[64];
 	cleanup_close int userns = -1;
 
-	rlimit_lend_core(l->box.init);
-	if (user_write_maps(l->box.init, spec, err) < 0)
+	if (rlimit_lend_core(l->box.init, err) < 0 || user_write_maps(l->box.init, spec, err) < 0)
 		return -1;
 	/* now, while its files in /proc are still ours and not root's */
 	if (!spec->id_base && user_write_oom(l->box.init, err) < 0)

@@ -294,6 +294,7 @@ static const struct {
     {SYS_execve, 0, "the next folder of PATH has it too"},
     {SYS_openat2, 0, "the probe for it; paths are then walked"},
     {SYS_mount_setattr, EPERM, "the base is then shown with nobody as its owner"},
+    {SYS_prlimit64, EPERM, "a limit of cores of 0 stays: protection.c tells of it"},
     {SYS_capget, 0, "libcap asks which version there is; without reading back it does not go on"},
     {SYS_recvmsg, EINTR, "done again"},
     {SYS_sendmsg, EINTR, "done again"},
@@ -431,6 +432,11 @@ static bool one_stop(const struct operation *op, pid_t pid, int status, pid_t ta
 	}
 	if (event == PTRACE_EVENT_VFORK_DONE || event == PTRACE_EVENT_EXEC)
 		*counting = false; /* it has begun; what follows belongs to the program's life */
+	/* Known from here on: its parent may be gone before it makes its first stop. */
+	unsigned long born = 0;
+	if ((event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) &&
+	    ptrace(PTRACE_GETEVENTMSG, pid, NULL, &born) == 0)
+		find((pid_t)born);
 	if (event == PTRACE_EVENT_EXEC) {
 		*t = (struct traced){0};
 		ptrace(PTRACE_DETACH, pid, NULL, NULL);
