@@ -189,9 +189,9 @@ static void client_eof(struct client *c, bool error)
 		return;
 	}
 	/* A client may close its sending side and wait for the response (RFC 9112 9.6); one that reads events for ever
-	 * or awaits a WebSocket has no reason to, so there it has left. */
+	 * or awaits a WebSocket has no reason to, so there it has left. So it has when it is held: places are few. */
 	x->keep_alive = false;
-	if (error || !x->req_done || x->event_stream || x->websocket)
+	if (error || !x->req_done || x->event_stream || x->websocket || x->hold)
 		drop(c, false);
 }
 

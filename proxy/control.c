@@ -41,6 +41,8 @@ static bool take_route(struct worker *w, struct reader *rd)
 	if (ok)
 		route_table_set(editing(w), &r);
 	route_release(&r);
+	if (ok && !w->next_routes)
+		hold_routes_changed(w);
 	return ok;
 }
 
@@ -56,9 +58,25 @@ static bool commit(struct worker *w, struct reader *rd)
 		w->routes = w->next_routes;
 		w->next_routes = NULL;
 	}
+	hold_routes_changed(w);
 	worker_listen(w);
 	put_u64(&b, version);
 	channel_send(w->control, PROXY_READY, 0, b.data, b.len, NULL, 0);
+	return true;
+}
+
+static bool quiet(struct worker *w, struct reader *rd)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	char instance[81];
+
+	get_str(rd, instance, sizeof instance);
+	uint32_t generation = get_u32(rd), serial = get_u32(rd);
+	if (!get_ok(rd))
+		return false;
+	put_u32(&b, serial);
+	put_u32(&b, pool_quiet(w, instance, generation));
+	channel_send(w->control, PROXY_QUIETED, 0, b.data, b.len, NULL, 0);
 	return true;
 }
 
@@ -92,6 +110,8 @@ static void on_control_frame(void *ctx, struct frame *f)
 		ok = get_ok(&rd);
 		if (ok)
 			route_table_remove(editing(w), name);
+		if (ok && !w->next_routes)
+			hold_routes_changed(w);
 		break;
 	case PROXY_COMMIT:
 		ok = commit(w, &rd);
@@ -105,6 +125,9 @@ static void on_control_frame(void *ctx, struct frame *f)
 			pool_drain(w, instance, generation);
 		break;
 	}
+	case PROXY_QUIET:
+		ok = quiet(w, &rd);
+		break;
 	case PROXY_SPAWNER:
 		ok = take_spawner(w, f);
 		break;
@@ -120,6 +143,7 @@ void control_channel_attach(struct worker *w, int fd)
 	forget_control(w);
 	w->control = channel_open(&w->loop, fd, on_control_frame, on_control_end, w);
 	activity_forget(w);
+	hold_new_control(w);
 }
 
 void control_say_idle(struct worker *w, const char *instance, uint32_t generation)

@@ -104,6 +104,20 @@ static const char html_style[] =
     "footer{color:var(--soft);font-size:.8rem;overflow-wrap:anywhere}\n"
     "</style>\n</head>\n<body>\n<main>\n";
 
+/* The page of a Space that wakes: asks for the same address again, is held as a program, and reloads when the app itself
+ * answers. The policy allows this script alone, by the hash of its bytes (CSP 3, 6.7.3.3). */
+static const char wait_script[] =
+    "(async()=>{for(;;){try{const r=await fetch(location.href,{method:\"HEAD\",cache:\"no-store\",headers:{\"X"
+    "-Scale-Up-Timeout\":\"60\"}});if(!r.headers.has(\"X-Spaced-Hold\")){location.reload();return}}catch(e){}a"
+    "wait new Promise(d=>setTimeout(d,1000))}})()";
+#define WAIT_POLICY "script-src 'sha256-DMbgkxASwboA8KKZg5Ba1K9lLSB4I6MEus8pwemyGkY='; connect-src 'self'; "
+static const char wait_bar[] =
+    "<style>.bar{height:3px;margin:0 0 1rem;overflow:hidden;border-radius:2px;background:var(--line)}"
+    ".bar::after{content:\"\";display:block;width:35%;height:100%;background:var(--mark);animation:go 1.4s "
+    "ease-in-out infinite alternate}"
+    "@keyframes go{to{transform:translateX(190%)}}@media(prefers-reduced-motion:reduce){.bar::after{width:100%;"
+    "animation:none}}</style>\n<div class=\"bar\" aria-hidden=\"true\"></div>\n";
+
 static void write_html(const struct page *p, const struct page_reader *to, struct buf *b)
 {
 	const char *text = p->text ? p->text : "";
@@ -116,12 +130,22 @@ static void write_html(const struct page *p, const struct page_reader *to, struc
 	buf_adds(b, "<title>");
 	add_html(b, p->title, strlen(p->title));
 	buf_adds(b, "</title>\n");
+	if (p->waits_for)
+		buf_addf(b, "<noscript><meta http-equiv=\"refresh\" content=\"%u\"></noscript>\n", p->retry_after);
 	buf_adds(b, html_style);
-	buf_addf(b, "<p class=\"code\">%d %s</p>\n<h1>", p->status, page_reason(p->status));
+	if (p->waits_for) {
+		buf_adds(b, "<p class=\"code\">");
+		add_html(b, p->waits_for, strlen(p->waits_for));
+		buf_adds(b, "</p>\n<h1>");
+	} else {
+		buf_addf(b, "<p class=\"code\">%d %s</p>\n<h1>", p->status, page_reason(p->status));
+	}
 	add_html(b, p->title, strlen(p->title));
 	buf_adds(b, "</h1>\n");
+	if (p->waits_for)
+		buf_adds(b, wait_bar);
 	if (first) {
-		buf_adds(b, p->refresh ? "<p role=\"status\">" : "<p>");
+		buf_adds(b, p->refresh || p->waits_for ? "<p role=\"status\">" : "<p>");
 		add_html(b, text, first);
 		buf_adds(b, "</p>\n");
 	}
@@ -132,7 +156,10 @@ static void write_html(const struct page *p, const struct page_reader *to, struc
 	}
 	if (to->request_id[0])
 		buf_addf(b, "<footer>Request <code>%s</code></footer>\n", to->request_id);
-	buf_adds(b, "</main>\n</body>\n</html>\n");
+	buf_adds(b, "</main>\n");
+	if (p->waits_for)
+		buf_addf(b, "<script>%s</script>\n", wait_script);
+	buf_adds(b, "</body>\n</html>\n");
 }
 
 static void write_json(const struct page *p, const struct page_reader *to, struct buf *b)
@@ -171,9 +198,10 @@ void page_write(const struct page *p, const struct page_reader *to, struct buf *
 		 p->status, page_reason(p->status), to->date, types[to->format], body.len);
 	buf_adds(out, "Cache-Control: no-store\r\nVary: Accept\r\nX-Content-Type-Options: nosniff\r\n");
 	if (to->format == PAGE_HTML)
-		buf_adds(out,
-			 "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
-			 "form-action 'none'\r\n");
+		buf_addf(out,
+			 "Content-Security-Policy: default-src 'none'; %sstyle-src 'unsafe-inline'; base-uri 'none'; "
+			 "form-action 'none'\r\n",
+			 p->waits_for ? WAIT_POLICY : "");
 	if (p->retry_after)
 		buf_addf(out, "Retry-After: %u\r\n", p->retry_after);
 	if (p->status == 405)

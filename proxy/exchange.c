@@ -27,6 +27,7 @@ static void exchange_free(struct exchange *x)
 {
 	struct worker *w = x->c->conn.w;
 
+	hold_cancel(x);
 	if (x->waiting)
 		pool_cancel(x);
 	if (x->pool)
@@ -147,13 +148,6 @@ void exchange_start(struct client *c)
 		exchange_error(x, 503, "This Space is answering too many requests", "Try again in a few seconds.");
 		return;
 	}
-	struct pool *p = pool_of(w, t);
-	if (p->draining) {
-		exchange_error(x, 503, "This app is being replaced", "Try again in a few seconds.");
-		return;
-	}
-	x->pool = p;
-	p->busy++;
 	struct http1_forward f = {.client = {c->addr, c->addr_len},
 				  .proto = "http",
 				  .port = c->port,
@@ -163,6 +157,27 @@ void exchange_start(struct client *c)
 	http1_write_request(r, &f, &x->head);
 	if (x->space)
 		x->space->bytes_in += x->head.len;
+	if (t->kind == ROUTE_HOLD)
+		hold_request(x, hold_rule_of(r, &w->limits));
+	else
+		exchange_dispatch(x);
+}
+
+void exchange_dispatch(struct exchange *x)
+{
+	const struct target *t = x->target;
+
+	if (t->kind == ROUTE_PAGE) {
+		route_page(x, t);
+		return;
+	}
+	struct pool *p = pool_of(x->c->conn.w, t);
+	if (p->draining) {
+		exchange_error(x, 503, "This app is being replaced", "Try again in a few seconds.");
+		return;
+	}
+	x->pool = p;
+	p->busy++;
 	acquire(x, false);
 }
 

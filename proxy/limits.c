@@ -27,6 +27,11 @@ void limits_init(struct worker *w, const struct proxy_limits *limits)
 	l->stall_ms = or_default(l->stall_ms, 300000);
 	l->connections = or_default(l->connections, 16384);
 	l->per_space = or_default(l->per_space, 2048);
+	l->hold_ms = or_default(l->hold_ms, 60000);
+	l->hold_max_ms = or_default(l->hold_max_ms, 300000);
+	l->hold_page_ms = or_default(l->hold_page_ms, 1500);
+	l->hold_requests = or_default(l->hold_requests, 256);
+	l->hold_bytes = or_default(l->hold_bytes, 16U << 20);
 	w->req_limits = (struct http1_limits){l->head_bytes, l->fields, l->url_bytes};
 	w->res_limits = (struct http1_limits){65536, HTTP1_FIELDS_MAX, 0};
 	w->deadline_ms[DL_HEAD] = l->head_ms;

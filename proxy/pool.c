@@ -175,6 +175,21 @@ void pool_drain(struct worker *w, const char *instance, uint32_t generation)
 		control_say_idle(w, instance, generation);
 }
 
+uint32_t pool_quiet(struct worker *w, const char *instance, uint32_t generation)
+{
+	struct pool *p, *next;
+	size_t busy = 0;
+
+	HASH_ITER(hh, w->pools, p, next)
+	{
+		if (p->kind != ROUTE_APP || p->generation != generation || strcmp(p->instance, instance) != 0)
+			continue;
+		close_idle(p);
+		busy += p->busy;
+	}
+	return (uint32_t)busy;
+}
+
 /* Drained ones are announced, unused ones forgotten. Upstreams that are still closing do not look at their pool. */
 void pool_sweep(struct worker *w)
 {

@@ -36,6 +36,7 @@ void worker_drain(struct worker *w)
 	for (size_t i = 0; i < w->nlisteners; i++)
 		uv_close((uv_handle_t *)&w->listeners[i].tcp, NULL);
 	client_close_idle(w);
+	hold_end(w);
 	if (w->nclients == 0)
 		uv_stop(&w->loop);
 }
@@ -46,6 +47,7 @@ static void on_tick(uv_timer_t *t)
 
 	deadline_tick(w);
 	pool_sweep(w);
+	hold_tick(w);
 	activity_report(w);
 	if (w->draining && (w->nclients == 0 || uv_now(&w->loop) >= w->drain_until))
 		uv_stop(&w->loop);

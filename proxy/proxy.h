@@ -18,6 +18,12 @@ struct proxy_limits {	      /* 0: the default in brackets */
 	uint32_t connections; /* client connections per worker [16384] */
 	uint32_t per_client;  /* connections per client address (IPv6: per /64) [1024; loopback only when set] */
 	uint32_t per_space;   /* requests in flight per Space [2048]: 503 with Retry-After beyond */
+	/* requests that wait for an app which sleeps or starts (hold_rule.h) */
+	uint32_t hold_ms;	/* [60000] */
+	uint32_t hold_max_ms;	/* the most that X-Scale-Up-Timeout may ask for [300000] */
+	uint32_t hold_page_ms;	/* a browser's, until it gets the waiting page [1500] */
+	uint32_t hold_requests; /* per Space [256]: 503 with Retry-After beyond */
+	uint32_t hold_bytes;	/* of heads and of bodies begun, per Space [16 MiB] */
 };
 
 struct proxy_config {

@@ -88,7 +88,7 @@ int route_decode(struct reader *rd, struct route *r)
 	r->port = (uint16_t)port;
 	r->page_status = (uint16_t)status;
 
-	bool ok = !rd->bad && r->kind >= ROUTE_APP && r->kind <= ROUTE_PAGE && port <= 65535 &&
+	bool ok = !rd->bad && r->kind >= ROUTE_APP && r->kind <= ROUTE_HOLD && port <= 65535 &&
 		  table_host_ok(r->host) && header_lines_ok(r->headers);
 	if (ok && r->kind == ROUTE_APP)
 		ok = r->instance[0] && port;

@@ -15,6 +15,7 @@ enum route_kind {
 	ROUTE_UNIX,    /* the unix stream socket `address` (control, static) */
 	ROUTE_TCP,     /* plain "ADDR:PORT" in `address` (the stand-alone program) */
 	ROUTE_PAGE,    /* no upstream: answer with `page` */
+	ROUTE_HOLD, /* none yet: requests wait for another route, and PROXY_WAKE is sent; `page` is for those that wait long */
 };
 
 struct route {
@@ -49,10 +50,14 @@ enum proxy_verb {
 			     Accepted from control and from the parent */
 	PROXY_NEW_CONTROL, /* {} fd: SEQPACKET to (the restarted) control. From the parent only. The routes stay as they are
 			      until the new control has sent RESET .. COMMIT */
+	PROXY_QUIET, /* {str instance, u32 generation, u32 serial}: closes the idle connections to it. Behind a ROUTE_HOLD
+			that took its place the answer, PROXY_QUIETED, says whether nothing of it is left */
 	PROXY_READY = 100, /* event: {u64 version} after COMMIT */
 	PROXY_IDLE,	   /* event: {str instance, u32 generation}: drained, nothing in flight any more */
 	PROXY_ACTIVITY, /* event, at most once a second: {u32 n, n times: str space, u64 requests, u64 bytes in, u64 bytes out,
 			     u32 open connections incl. WebSockets, u32 5xx} since the last one */
+	PROXY_WAKE, /* event: {str space}: somebody waits for it; once for each ROUTE_HOLD, and again to a new control */
+	PROXY_QUIETED, /* event: {u32 serial, u32 n}: so many requests, WebSockets and streams are in flight to it */
 };
 
 /* The table itself: it keeps each route as one small counted object, so that a request in flight outlives an update. */

@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/channel.h"
 #include "proxy/errpage.h"
+#include "proxy/hold_rule.h"
 #include "proxy/http1.h"
 #include "proxy/proxy.h"
 #include "proxy/route.h"
@@ -80,7 +81,7 @@ struct upstream {
 struct exchange {
 	struct client *c;
 	struct upstream *u;
-	struct exchange *prev, *next; /* in pool->waiting */
+	struct exchange *prev, *next; /* in pool->waiting or hold->first */
 	struct target *target;
 	struct pool *pool;
 	struct space *space;
@@ -95,6 +96,10 @@ struct exchange {
 	bool req_done, upload_broken, res_head, res_done, reusable, tunnel, event_stream, retried;
 	char request_id[HTTP1_REQUEST_ID_MAX + 1];
 	struct http1_chunked *req_chunked, *res_chunked;
+	struct hold *hold; /* waits for its app to be there, or NULL */
+	uint64_t hold_until;
+	size_t hold_bytes;
+	bool hold_page;
 };
 
 /* Connections to one upstream address, or one generation of one app: never shared between apps. */
@@ -138,6 +143,8 @@ struct worker {
 	struct pool *pools;
 	struct space *spaces;
 	struct peer *peers;
+	struct hold *holds;
+	uint64_t hold_due; /* the next one is over then */
 	struct timed deadlines[DL_KINDS];
 	uint32_t deadline_ms[DL_KINDS];
 	uv_timer_t tick;
@@ -182,8 +189,9 @@ void client_next(struct client *c, bool keep, bool linger); /* its exchange is o
 void client_close_idle(struct worker *w);
 
 /* exchange.c */
-void exchange_start(struct client *c);	 /* w->req was parsed and accepted */
-void exchange_ready(struct exchange *x); /* x->u is connected */
+void exchange_start(struct client *c);	    /* w->req was parsed and accepted */
+void exchange_dispatch(struct exchange *x); /* to where x->target says; its head is written */
+void exchange_ready(struct exchange *x);    /* x->u is connected */
 void exchange_send_head(struct exchange *x);
 void exchange_page(struct exchange *x, const struct page *page); /* answers by itself, ends the exchange */
 void exchange_error(struct exchange *x, int status, const char *title, const char *text);
@@ -216,6 +224,8 @@ void pool_remove_idle(struct upstream *u);
 void pool_leave(struct pool *p); /* one exchange less */
 void pool_drain(struct worker *w, const char *instance, uint32_t generation);
 void pool_sweep(struct worker *w);
+/* Closes idle connections; the number of exchanges that are under way. */
+uint32_t pool_quiet(struct worker *w, const char *instance, uint32_t generation);
 void pool_opened(struct pool *p, struct frame *f, size_t asked, int error);
 
 /* spawn.c */
@@ -231,6 +241,14 @@ void control_say_idle(struct worker *w, const char *instance, uint32_t generatio
 struct space *space_of(struct worker *w, const char *name); /* NULL for "" */
 void activity_report(struct worker *w);
 void activity_forget(struct worker *w); /* a new control: everything is said again */
+
+/* hold.c */
+void hold_request(struct exchange *x, struct hold_rule rule); /* x->target is a ROUTE_HOLD; may answer at once */
+void hold_cancel(struct exchange *x);			      /* it waits no more; no-op when it does not */
+void hold_routes_changed(struct worker *w);
+void hold_new_control(struct worker *w);
+void hold_tick(struct worker *w);
+void hold_end(struct worker *w); /* an orderly end: nobody waits any more */
 
 /* file.c */
 int routes_file_load(struct worker *w, const char *path);

@@ -1,0 +1,205 @@
+/* Requests to an app that sleeps or starts (ROUTE_HOLD) wait here, in order of arrival, one bounded queue per Space. Control
+ * is asked once to wake it, however many wait. When another route comes all go on as if they had just arrived; each that
+ * waits too long gets what hold_rule.h says. Of a held request there is its head and at most one block of its body: the
+ * rest stays with the client, since nothing more is read.
+ *
+ * Races (battery I4): a request that comes between control's ROUTE_HOLD and the freeze is held and wakes the app; one in
+ * flight at that moment is counted by PROXY_QUIET, which control waits for before it freezes. So no request is ever sent to
+ * an app that is frozen, and none is lost. */
+#include <errno.h>
+
+#include <utlist.h>
+
+#include "proxy/worker.h"
+
+struct hold {
+	UT_hash_handle hh;
+	struct exchange *first;
+	size_t n, bytes;
+	bool asked; /* control knows that somebody waits for the route as it is now */
+	char space[];
+};
+
+static struct hold *hold_of(struct worker *w, const struct target *t)
+{
+	const char *name = t->space[0] ? t->space : t->host;
+	size_t n = strlen(name);
+	struct hold *h;
+
+	HASH_FIND(hh, w->holds, name, n, h);
+	if (!h) {
+		h = xcalloc(1, sizeof *h + n + 1);
+		memcpy(h->space, name, n);
+		HASH_ADD_KEYPTR(hh, w->holds, h->space, n, h);
+	}
+	return h;
+}
+
+/* Without control the next one is asked when it has sent its routes. */
+static void ask(struct worker *w, struct hold *h)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	if (h->asked || !w->control)
+		return;
+	put_str(&b, h->space);
+	channel_send(w->control, PROXY_WAKE, 0, b.data, b.len, NULL, 0);
+	h->asked = true;
+}
+
+/* X-Spaced-Hold tells the waiting page's script that the app has not answered yet. */
+static void refuse(struct exchange *x, const char *title, const char *text, unsigned retry_after)
+{
+	struct page page = {.status = 503,
+			    .title = title,
+			    .text = text,
+			    .retry_after = retry_after,
+			    .headers = "X-Spaced-Hold: waiting\r\n"};
+	exchange_page(x, &page);
+}
+
+static void expired(struct exchange *x)
+{
+	const struct target *t = x->target;
+	bool page = x->hold_page;
+
+	hold_cancel(x);
+	if (!page) {
+		refuse(x, "This Space has not started in time", "It is still on its way. Try again in a moment.", 5);
+		return;
+	}
+	struct page waiting = {.status = 503,
+			       .title = t->page_title[0] ? t->page_title : "Starting",
+			       .text = t->page_text,
+			       .retry_after = 3,
+			       .waits_for = t->space,
+			       .headers = "X-Spaced-Hold: waiting\r\n"};
+	exchange_page(x, &waiting);
+}
+
+void hold_request(struct exchange *x, struct hold_rule rule)
+{
+	struct worker *w = x->c->conn.w;
+	struct hold *h = hold_of(w, x->target);
+	size_t bytes = x->head.len + (x->req_done ? 0 : BLOCK_SIZE);
+
+	if (w->draining || h->n >= w->limits.hold_requests || h->bytes + bytes > w->limits.hold_bytes) {
+		ask(w, h);
+		refuse(x, "Too many requests wait for this Space to start", "Try again in a few seconds.", 5);
+		return;
+	}
+	x->hold = h;
+	x->hold_page = rule.page;
+	x->hold_bytes = bytes;
+	x->hold_until = uv_now(&w->loop) + rule.wait_ms;
+	if (!w->hold_due || x->hold_until < w->hold_due)
+		w->hold_due = x->hold_until;
+	DL_APPEND(h->first, x);
+	h->n++;
+	h->bytes += bytes;
+	ask(w, h);
+}
+
+void hold_cancel(struct exchange *x)
+{
+	struct hold *h = x->hold;
+
+	if (!h)
+		return;
+	x->hold = NULL;
+	DL_DELETE(h->first, x);
+	h->n--;
+	h->bytes -= x->hold_bytes;
+}
+
+/* It became a static Space meanwhile: what exchange_start() says at once for one. */
+static void name_site(struct exchange *x, const char *site)
+{
+	x->head.len -= 2; /* the empty line */
+	buf_addf(&x->head, "X-Spaced-Site: %s\r\n\r\n", site);
+}
+
+static void release_from(struct worker *w, struct hold *h)
+{
+	struct exchange *x, *next;
+
+	/* Sending one may end it, and its client's next request may come in: never another one of this queue. */
+	DL_FOREACH_SAFE(h->first, x, next)
+	{
+		const struct target *t = route_lookup(w->routes, STRZ(x->target->host));
+		if (t == x->target)
+			continue;
+		if (t) {
+			struct target *old = x->target;
+			x->target = target_ref(t);
+			target_unref(old);
+		}
+		if (t && t->kind == ROUTE_HOLD) {
+			h->asked = false;
+			continue;
+		}
+		hold_cancel(x);
+		if (t && t->site[0])
+			name_site(x, t->site);
+		if (t)
+			exchange_dispatch(x);
+		else
+			exchange_error(x, 404, "There is nothing at this address", "This Space is not here any more.");
+	}
+	if (h->first)
+		ask(w, h);
+}
+
+void hold_routes_changed(struct worker *w)
+{
+	struct hold *h, *next;
+
+	HASH_ITER(hh, w->holds, h, next)
+	release_from(w, h);
+}
+
+void hold_new_control(struct worker *w)
+{
+	struct hold *h, *next;
+
+	HASH_ITER(hh, w->holds, h, next)
+	h->asked = false;
+}
+
+void hold_end(struct worker *w)
+{
+	struct hold *h, *next;
+
+	HASH_ITER(hh, w->holds, h, next)
+	while (h->first) {
+		struct exchange *x = h->first;
+		hold_cancel(x);
+		refuse(x, "The server is being restarted", "Try again in a few seconds.", 2);
+	}
+}
+
+void hold_tick(struct worker *w)
+{
+	uint64_t now = uv_now(&w->loop);
+	struct hold *h, *next;
+	struct exchange *x, *after;
+	uint64_t due = 0;
+
+	if (!w->holds || now < w->hold_due)
+		return;
+	HASH_ITER(hh, w->holds, h, next)
+	{
+		DL_FOREACH_SAFE(h->first, x, after)
+		if (x->hold_until <= now)
+			expired(x);
+		/* Also one that came in just now, in the place of one that has got its answer. */
+		DL_FOREACH(h->first, x)
+		if (!due || x->hold_until < due)
+			due = x->hold_until;
+		if (!h->first) {
+			HASH_DEL(w->holds, h);
+			free(h);
+		}
+	}
+	w->hold_due = due;
+}

@@ -1,0 +1,260 @@
+/* What tests of a whole proxy process share: the process as the daemon runs it, with the test as its parent, its control, its
+ * spawner and the apps. */
+#ifndef TESTS_UNIT_PROXY_RIG_H
+#define TESTS_UNIT_PROXY_RIG_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/frame.h"
+#include "base/log.h"
+#include "proxy/proxy.h"
+#include "proxy/route.h"
+#include "sandbox/spawner.h"
+
+#define PATIENCE_MS 20000
+
+/* Of the proxies that setup() starts. */
+static struct proxy_limits rig_limits;
+
+struct fixture {
+	pid_t pid;
+	int control, parent, spawner;
+	uint16_t port, app_port;
+	int app; /* listening */
+};
+
+static inline int listen_any(uint16_t *port)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof sa;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+	assert_int_equal(listen(fd, 64), 0);
+	getsockname(fd, (struct sockaddr *)&sa, &len);
+	*port = ntohs(sa.sin_port);
+	return fd;
+}
+
+static inline int setup(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof *f);
+	int control[2], parent[2], spawner[2];
+	int listener = listen_any(&f->port);
+
+	f->app = listen_any(&f->app_port);
+	assert_int_equal(frame_pair(control), 0);
+	assert_int_equal(frame_pair(parent), 0);
+	assert_int_equal(frame_pair(spawner), 0);
+	f->pid = fork();
+	if (f->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(control[0]);
+		close(parent[0]);
+		close(spawner[0]);
+		close(f->app);
+		log_init("proxy", LOG_LEVEL_ERROR);
+		struct proxy_config config = {.listeners = &listener,
+					      .nlisteners = 1,
+					      .control = control[1],
+					      .parent = parent[1],
+					      .spawner = spawner[1],
+					      .limits = rig_limits};
+		_exit(proxy_main(&config));
+	}
+	close(control[1]);
+	close(parent[1]);
+	close(spawner[1]);
+	close(listener);
+	f->control = control[0];
+	f->parent = parent[0];
+	f->spawner = spawner[0];
+	*state = f;
+	return 0;
+}
+
+static inline int teardown(void **state)
+{
+	struct fixture *f = *state;
+	int status;
+
+	kill(f->pid, SIGKILL);
+	waitpid(f->pid, &status, 0);
+	close(f->control);
+	close(f->parent);
+	close(f->spawner);
+	close(f->app);
+	free(f);
+	return 0;
+}
+
+static inline void wait_readable(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
+}
+
+static inline void say(int sock, uint32_t type, const struct buf *b, int fd)
+{
+	assert_int_equal(frame_send(sock, type, 0, b ? b->data : NULL, b ? b->len : 0, &fd, fd >= 0), 0);
+}
+
+/* The next frame of `type`; activity in between is skipped. */
+static inline void hear(int sock, uint32_t type, struct frame *f)
+{
+	for (;;) {
+		wait_readable(sock);
+		assert_int_equal(frame_recv(sock, f), 1);
+		if (f->type == type)
+			return;
+		assert_int_equal(f->type, PROXY_ACTIVITY);
+		frame_release(f);
+	}
+}
+
+static inline void reset(int control)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	put_str(&b, "test");
+	say(control, PROXY_RESET, &b, -1);
+}
+
+static inline void commit(int control, uint64_t version)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct frame f;
+
+	put_u64(&b, version);
+	say(control, PROXY_COMMIT, &b, -1);
+	hear(control, PROXY_READY, &f);
+	struct reader r = reader_of(f.payload, f.len);
+	assert_int_equal(get_u64(&r), version);
+	frame_release(&f);
+}
+
+static inline void route_app(int control, const char *host, uint32_t generation, uint16_t port)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct route r = {.kind = ROUTE_APP, .generation = generation, .port = port};
+
+	snprintf(r.host, sizeof r.host, "%s", host);
+	snprintf(r.instance, sizeof r.instance, "app-1-%u", generation);
+	snprintf(r.space, sizeof r.space, "alice/one");
+	route_encode(&r, &b);
+	say(control, PROXY_ROUTE, &b, -1);
+}
+
+static inline void route_page(int control, const char *host, uint16_t status, bool refresh)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct route r = {.kind = ROUTE_PAGE, .page_status = status, .page_refresh = refresh};
+
+	snprintf(r.host, sizeof r.host, "%s", host);
+	r.page_title = (char[]){"Building <it>"};
+	r.page_text = (char[]){"Soon.\n\nstep 1 & 2"};
+	route_encode(&r, &b);
+	say(control, PROXY_ROUTE, &b, -1);
+}
+
+/* Answers one SPAWN_OPEN with sockets made here. */
+static inline void spawn_sockets(int spawner, const char *instance)
+{
+	struct frame f;
+	int fds[16];
+	char name[81];
+
+	wait_readable(spawner);
+	assert_int_equal(frame_recv(spawner, &f), 1);
+	assert_int_equal(f.type, SPAWN_OPEN);
+	struct reader r = reader_of(f.payload, f.len);
+	get_str(&r, name, sizeof name);
+	uint32_t n = get_u32(&r);
+	assert_true(get_ok(&r) && n >= 1 && n <= 16);
+	assert_string_equal(name, instance);
+	for (uint32_t i = 0; i < n; i++)
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	assert_int_equal(frame_send(spawner, SPAWN_OK, f.id, NULL, 0, fds, (int)n), 0);
+	for (uint32_t i = 0; i < n; i++)
+		close(fds[i]);
+	frame_release(&f);
+}
+
+static inline void spawn_error(int spawner, uint32_t code)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct frame f;
+
+	wait_readable(spawner);
+	assert_int_equal(frame_recv(spawner, &f), 1);
+	put_u32(&b, code);
+	put_str(&b, "no such sandbox");
+	assert_int_equal(frame_send(spawner, SPAWN_ERROR, f.id, b.data, b.len, NULL, 0), 0);
+	frame_release(&f);
+}
+
+static inline int dial(uint16_t port)
+{
+	struct sockaddr_in sa = {
+	    .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+	return fd;
+}
+
+static inline void ask(int fd, const char *host)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	buf_addf(&b, "GET / HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\n\r\n", host);
+	assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
+}
+
+/* Reads until `mark` was seen. */
+static inline void read_until(int fd, const char *mark, struct buf *b)
+{
+	buf_clear(b);
+	while (!b->data || !strstr(b->data, mark)) {
+		char piece[4096];
+		wait_readable(fd);
+		ssize_t n = read(fd, piece, sizeof piece);
+		if (n <= 0)
+			fail_msg("the end came before `%s`: %s", mark, b->data ? b->data : "");
+		buf_add(b, piece, (size_t)n);
+	}
+}
+
+static inline int accept_app(struct fixture *f)
+{
+	wait_readable(f->app);
+	int fd = accept4(f->app, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static inline void app_answers(int fd, const char *body)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	read_until(fd, "\r\n\r\n", &b);
+	buf_clear(&b);
+	buf_addf(&b, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
+	assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+#endif

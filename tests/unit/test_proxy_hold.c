@@ -1,0 +1,290 @@
+/* A whole proxy process with an app that sleeps: what is held, what wakes it, who gets an answer in the end. */
+#include "tests/unit/proxy_rig.h"
+
+#define CLIENTS 40
+
+static void route_hold(int control, const char *text)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct route r = {.kind = ROUTE_HOLD, .host = "a.test", .space = "alice/one"};
+
+	r.page_title = (char[]){"Waking up"};
+	r.page_text = (char *)(uintptr_t)text;
+	route_encode(&r, &b);
+	say(control, PROXY_ROUTE, &b, -1);
+}
+
+static void asleep(struct fixture *f)
+{
+	reset(f->control);
+	route_hold(f->control, "It slept.");
+	commit(f->control, 1);
+}
+
+static void hear_wake(int control)
+{
+	struct frame frame;
+	char space[200];
+
+	hear(control, PROXY_WAKE, &frame);
+	struct reader r = reader_of(frame.payload, frame.len);
+	assert_true(get_str(&r, space, sizeof space) && get_ok(&r));
+	assert_string_equal(space, "alice/one");
+	frame_release(&frame);
+}
+
+/* After a commit everything that was said before it has been answered: nothing but activity may have come. */
+static void no_wake(struct fixture *f, uint64_t version)
+{
+	commit(f->control, version);
+}
+
+static void program_asks(int fd, const char *more)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	buf_addf(&b, "GET /api HTTP/1.1\r\nHost: a.test\r\nAccept: application/json\r\n%s\r\n", more);
+	assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
+}
+
+static bool silent(int fd, int ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return poll(&p, 1, ms) == 0;
+}
+
+/* The app: answers each of `n` requests, on as many connections as the proxy makes, one after the other. */
+static void serve(struct fixture *f, int n)
+{
+	for (int i = 0; i < n; i++) {
+		int fd = accept_app(f);
+		app_answers(fd, "awake");
+		close(fd);
+	}
+}
+
+/* Battery I4: many requests, one wake, all answered. */
+static void many_requests_one_wake(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int fd[CLIENTS];
+
+	asleep(f);
+	for (int i = 0; i < CLIENTS; i++) {
+		fd[i] = dial(f->port);
+		program_asks(fd[i], "");
+	}
+	hear_wake(f->control);
+	assert_true(silent(fd[0], 300)); /* longer than a tick: all have come in */
+	no_wake(f, 2);
+	close(fd[7]); /* leaves: it is not sent to the app */
+	assert_true(silent(fd[0], 300));
+
+	route_app(f->control, "a.test", 1, f->app_port);
+	pid_t spawner = fork();
+	if (spawner == 0)
+		for (;;)
+			spawn_sockets(f->spawner, "app-1-1");
+	serve(f, CLIENTS - 1);
+	for (int i = 0; i < CLIENTS; i++) {
+		if (i == 7)
+			continue;
+		read_until(fd[i], "awake", &b);
+		close(fd[i]);
+	}
+	kill(spawner, SIGKILL);
+	waitpid(spawner, NULL, 0);
+	assert_true(silent(f->app, 0));
+}
+
+static void a_new_control_is_asked_again(void **state)
+{
+	struct fixture *f = *state;
+	int client = dial(f->port), pair[2];
+
+	asleep(f);
+	program_asks(client, "");
+	hear_wake(f->control);
+	assert_int_equal(frame_pair(pair), 0);
+	close(f->control);
+	say(f->parent, PROXY_NEW_CONTROL, NULL, pair[1]);
+	close(pair[1]);
+	f->control = pair[0];
+	/* In the same snapshot that says so: still asleep. */
+	reset(f->control);
+	route_hold(f->control, "It slept.");
+	cleanup_buf struct buf b = BUF_INIT;
+	put_u64(&b, 3);
+	say(f->control, PROXY_COMMIT, &b, -1);
+	hear_wake(f->control);
+	close(client);
+}
+
+static void deadline_by_kind(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int browser = dial(f->port), program = dial(f->port), hasty = dial(f->port);
+
+	asleep(f);
+	program_asks(program, "");
+	program_asks(hasty, "X-Scale-Up-Timeout: 0\r\n");
+	ask(browser, "a.test");
+	read_until(hasty, "}\n", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 503 "));
+	assert_non_null(strstr(b.data, "Retry-After: "));
+	assert_non_null(strstr(b.data, "application/json"));
+	read_until(browser, "</html>", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 503 "));
+	assert_non_null(strstr(b.data, "Retry-After: "));
+	assert_non_null(strstr(b.data, "X-Spaced-Hold: "));
+	assert_non_null(strstr(b.data, "Waking up"));
+	assert_non_null(strstr(b.data, "It slept."));
+	assert_non_null(strstr(b.data, "alice/one"));
+	assert_true(silent(program, 0));
+	/* A page in the place of the hold answers it at last. */
+	route_page(f->control, "a.test", 503, false);
+	read_until(program, "}\n", &b);
+	assert_non_null(strstr(b.data, "Building <it>"));
+	close(browser);
+	close(program);
+	close(hasty);
+}
+
+static void queue_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int fd[4];
+
+	asleep(f);
+	for (int i = 0; i < 3; i++) {
+		fd[i] = dial(f->port);
+		program_asks(fd[i], "");
+		assert_true(silent(fd[i], 50));
+	}
+	fd[3] = dial(f->port);
+	program_asks(fd[3], "");
+	read_until(fd[3], "}\n", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 503 "));
+	assert_non_null(strstr(b.data, "Retry-After: "));
+	/* One that leaves makes room. */
+	close(fd[0]);
+	assert_true(silent(fd[1], 300));
+	program_asks(fd[3], "");
+	assert_true(silent(fd[3], 300));
+	for (int i = 1; i < 4; i++)
+		close(fd[i]);
+}
+
+static void a_body_stays_with_its_client(void **state)
+{
+	struct fixture *f = *state;
+	static char piece[1 << 16];
+	int client = dial(f->port), small = 4096;
+	size_t sent = 0, all = 64U << 20;
+	char head[200];
+
+	asleep(f);
+	setsockopt(client, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+	snprintf(head, sizeof head, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: %zu\r\n\r\n", all);
+	assert_int_equal(write(client, head, strlen(head)), (ssize_t)strlen(head));
+	hear_wake(f->control);
+	struct pollfd p = {.fd = client, .events = POLLOUT};
+	while (sent < all && poll(&p, 1, 300) == 1) {
+		ssize_t n = send(client, piece, sizeof piece, MSG_DONTWAIT);
+		assert_true(n > 0 || errno == EAGAIN);
+		sent += n > 0 ? (size_t)n : 0;
+	}
+	assert_true(sent < 16U << 20); /* what the kernel's buffers take, and one block */
+
+	route_app(f->control, "a.test", 1, f->app_port);
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	size_t got = 0;
+	while (got < all) {
+		ssize_t n = recv(app, piece, sizeof piece, MSG_DONTWAIT);
+		assert_true(n > 0 || (n < 0 && errno == EAGAIN));
+		got += n > 0 ? (size_t)n : 0;
+		if (sent < all) {
+			size_t left = all - sent < sizeof piece ? all - sent : sizeof piece;
+			ssize_t m = send(client, piece, left, MSG_DONTWAIT);
+			sent += m > 0 ? (size_t)m : 0;
+		}
+		if (n < 0)
+			poll(&(struct pollfd){.fd = app, .events = POLLIN}, 1, 20);
+	}
+	close(app);
+	close(client);
+}
+
+static uint32_t quieted(struct fixture *f, uint32_t serial)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	struct frame frame;
+
+	put_str(&b, "app-1-1");
+	put_u32(&b, 1);
+	put_u32(&b, serial);
+	say(f->control, PROXY_QUIET, &b, -1);
+	hear(f->control, PROXY_QUIETED, &frame);
+	struct reader r = reader_of(frame.payload, frame.len);
+	assert_int_equal(get_u32(&r), serial);
+	uint32_t n = get_u32(&r);
+	assert_true(get_ok(&r));
+	frame_release(&frame);
+	return n;
+}
+
+/* Rule 11 and battery I3: before an app is frozen its connections are closed, and nothing is in flight. */
+static void quiet_closes_and_counts(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int client = dial(f->port), late = dial(f->port);
+	char c;
+
+	reset(f->control);
+	route_app(f->control, "a.test", 1, f->app_port);
+	commit(f->control, 1);
+	ask(client, "a.test");
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	route_hold(f->control, "");
+	assert_int_equal(quieted(f, 1), 1); /* in flight: it must not be frozen */
+	route_app(f->control, "a.test", 1, f->app_port);
+	app_answers(app, "done");
+	read_until(client, "done", &b);
+
+	route_hold(f->control, "");
+	assert_int_equal(quieted(f, 2), 0);
+	wait_readable(app);
+	assert_int_equal(read(app, &c, 1), 0); /* closed, not pooled */
+	close(app);
+	/* What comes now is held, and goes to the same instance when it is back. */
+	program_asks(late, "");
+	hear_wake(f->control);
+	assert_true(silent(f->app, 100));
+	route_app(f->control, "a.test", 1, f->app_port);
+	spawn_sockets(f->spawner, "app-1-1");
+	app = accept_app(f);
+	app_answers(app, "thawed");
+	read_until(late, "thawed", &b);
+	close(app);
+	close(client);
+	close(late);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(many_requests_one_wake),	TEST(a_new_control_is_asked_again), TEST(deadline_by_kind),
+	    TEST(a_body_stays_with_its_client), TEST(quiet_closes_and_counts),
+	};
+	const struct CMUnitTest bounded[] = {TEST(queue_is_bounded)};
+
+	signal(SIGPIPE, SIG_IGN);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	rig_limits.hold_requests = 3;
+	return failed + cmocka_run_group_tests(bounded, NULL, NULL);
+}
