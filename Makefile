@@ -142,6 +142,8 @@ $(B)/tests/battery/without-%/sandbox: $(B)/obj/tests/battery/without.o $(call ob
 $(B)/tests/battery/without-%/walls: $(B)/obj/tests/battery/walls.o $(B)/obj/tests/battery/without.o $(B)/sandbox.a $(B)/base.a
 	$(link) $(call without,$*) $^ -pthread $(shell pkg-config --libs $(PKGS_sandbox))
 
+$(B)/tests/bench/proxy/%: $(B)/obj/tests/bench/proxy/%.o
+	$(link) $^
 $(B)/tests/bench/start: $(call objs,$(wildcard tests/bench/*.c)) $(B)/sandbox.a $(B)/base.a
 	$(link) $^ $(shell pkg-config --libs $(PKGS_sandbox))
 $(B)/tests/fault/fault: $(call objs,tests/fault/fault.c) $(B)/sandbox.a $(B)/base.a
@@ -180,7 +182,7 @@ format:
 fault: $(B)/tests/fault/fault
 	@tests/run fault all
 
-bench: all $(B)/tests/bench/start
+bench: all $(addprefix $(B)/tests/bench/,start proxy/backend proxy/load)
 	@tests/bench/run
 
 # libFuzzer: everything under test is compiled again by clang with coverage.
