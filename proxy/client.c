@@ -49,7 +49,8 @@ static void drop(struct client *c, bool reset)
 static void refuse(struct client *c, int status, const char *text)
 {
 	struct worker *w = c->conn.w;
-	struct page page = {.status = status, .title = page_reason(status), .text = text};
+	struct page page = {
+	    .status = status, .title = page_reason(status), .text = text, .retry_after = status == 429 ? 2 : 0};
 	struct page_reader to = {.minor = 1, .request_id = "", .date = worker_date(w)};
 
 	buf_clear(&w->out);

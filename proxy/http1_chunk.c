@@ -24,15 +24,30 @@ static int on_chunk(llhttp_t *parser)
 	return 0;
 }
 
+/* What stands between c->last and `end` is no body: sizes, extensions, trailers. llhttp takes a bare LF for the end of the
+ * trailers even when it is strict. */
+static int pass_framing(struct http1_chunked *c, const char *end)
+{
+	c->overhead += (uint32_t)(end - c->last);
+	if (c->overhead > OVERHEAD_MAX)
+		return -1;
+	for (const char *lf = c->last; (lf = memchr(lf, '\n', (size_t)(end - lf))) != NULL; lf++)
+		if ((lf > c->last ? lf[-1] : c->before) != '\r')
+			return -1;
+	if (end > c->last)
+		c->before = end[-1];
+	return 0;
+}
+
 static int on_body(llhttp_t *parser, const char *at, size_t n)
 {
 	struct http1_chunked *c = parser->data;
 	struct str *s = c->nspans ? &c->spans[c->nspans - 1] : NULL;
 
-	c->overhead += (uint32_t)(at - c->last);
-	if (c->overhead > OVERHEAD_MAX)
+	if (pass_framing(c, at) < 0)
 		return -1;
 	c->overhead = 0;
+	c->before = '\0';
 	c->last = at + n;
 	if (c->nspans < HTTP1_SPANS) {
 		c->spans[c->nspans++] = (struct str){at, n};
@@ -93,8 +108,7 @@ ssize_t http1_chunked_decode(struct http1_chunked *c, char *p, size_t n, struct 
 		return -EBADMSG;
 	}
 	size_t used = e == HPE_OK ? n : (size_t)(llhttp_get_error_pos(&c->parser) - p);
-	c->overhead += (uint32_t)(p + used - c->last);
-	if (c->overhead > OVERHEAD_MAX) {
+	if (pass_framing(c, p + used) < 0) {
 		c->bad = true;
 		return -EBADMSG;
 	}

@@ -155,7 +155,8 @@ def test_per_client_limit(bench):
             assert time.monotonic() < end
 
     peers = [admitted() for _ in range(3)]
-    assert proxy.connect().message().status == 429
+    m = proxy.connect().message()
+    assert m.status == 429 and m.get("retry-after")
     peers[0].close()
     admitted()
 

@@ -421,3 +421,21 @@ def test_early_response_closes_both(bench):
     peer.send(b"y" * 100)  # not reset: the answer must stay readable
     peer.sock.shutdown(socket.SHUT_WR)
     peer.rest()
+
+
+def test_connections_are_not_shared_between_hosts(tmp_path):
+    apps = {host: App() for host in ("a.test", "b.test")}
+    proxy = Proxy(tmp_path, {host: f"127.0.0.1:{app.port}" for host, app in apps.items()})
+    try:
+        peer = proxy.connect()
+        for i in range(20):
+            host = "ab"[i % 2] + ".test"
+            peer.send(get(f"/{i}", host=host))
+            assert peer.message().body == b"/%d" % i
+        for host, app in apps.items():
+            assert app.connections == 1
+            assert [r.get("host") for r in app.requests] == [host] * 10
+    finally:
+        proxy.close()
+        for app in apps.values():
+            app.close()

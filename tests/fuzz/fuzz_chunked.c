@@ -54,6 +54,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check(a == b);
 	if (a < 0)
 		return 0;
+	/* The body ends at the empty line that ends the trailers, and that is one of CR LF. */
+	check(a >= 4 && memcmp(in + a - 4, "\r\n\r\n", 4) == 0);
 	check(whole.len == parts.len && (whole.len == 0 || memcmp(whole.data, parts.data, whole.len) == 0));
 	if (whole.len) {
 		buf_addf(&coded, "%zx\r\n", whole.len);

@@ -549,6 +549,8 @@ static const struct {
     {"5;a\nb\r\nhello\r\n", NULL, NULL},
     {"0\r\n X: a\r\n\r\n", NULL, NULL},
     {"0\r\nX: a\nY: b\r\n\r\n", NULL, NULL},
+    {"0\r\n\n", NULL, NULL},
+    {"5\r\nhello\r\n0\r\nX: a\r\n\n", NULL, NULL},
     {"0\r\nX\r\n\r\n", NULL, NULL},
 };
 
