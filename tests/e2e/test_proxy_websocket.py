@@ -9,6 +9,7 @@ import time
 
 import pytest
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, RejectConnection, Request, TextMessage)
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
@@ -66,8 +67,8 @@ def echo(peer, app):
         elif isinstance(e, Ping):
             end.send(e.response())
         elif isinstance(e, CloseConnection):
-            app.closes.append((e.code, e.reason))
-            if e.code != CloseReason.ABNORMAL_CLOSURE:
+            app.closes.append((e.code, e.reason or ""))
+            if end.ws.state is ConnectionState.REMOTE_CLOSING:
                 end.send(e.response())
             return
 
@@ -155,7 +156,7 @@ def test_close_by_the_client(pair, code, reason):
     e = end.event()
     assert isinstance(e, CloseConnection) and e.code == code
     assert end.sock.recv(1) == b"", "the tunnel ends with the handshake"
-    assert app.closes == [(code, reason or None)]
+    assert app.closes == [(code, reason)]
 
 
 def test_close_by_the_app(pair):
