@@ -316,7 +316,10 @@ static const char *const calls_files[] = {
     "splice",
     "tee",
 };
-static const char *const calls_net[] = {"connect", "accept", "accept4", "bind", "listen", "recvmmsg", "sendmmsg"};
+/* splice: bodies through the proxy. It can reach neither AF_ALG (allow_socket) nor, without PROMISE_FILES, a file, which are
+ * what splice was abused with (CVE-2022-0847, CVE-2026-31431). */
+static const char *const calls_net[] = {"connect", "accept",   "accept4",  "bind",
+					"listen",  "recvmmsg", "sendmmsg", "splice"};
 static const char *const calls_exec[] = {"execve", "execveat", "fork", "vfork", "setsid", "setpgid"};
 
 static int allow_calls(scmp_filter_ctx ctx, const char *const *names, size_t n, struct err *err)

@@ -1,4 +1,7 @@
 /* Reading into the worker's block and writing with the rest kept: what clients and upstreams share. See worker.h. */
+#include <errno.h>
+#include <sys/socket.h>
+
 #include "proxy/worker.h"
 
 #define KEEP_BLOCKS 16
@@ -119,6 +122,21 @@ static int write_rest(struct conn *c, uv_buf_t *bufs, unsigned n, size_t total)
 	return 0;
 }
 
+/* Not uv_try_write: write(2) on a socket goes through the layer of files first. Bytes, or negative errno. */
+static ssize_t send_now(struct conn *c, uv_buf_t *bufs, unsigned n)
+{
+	struct msghdr m = {.msg_iov = (struct iovec *)bufs, .msg_iovlen = n};
+	ssize_t r;
+	int fd;
+
+	uv_fileno(&c->handle, &fd);
+	do
+		r = n == 1 ? send(fd, bufs->base, bufs->len, MSG_NOSIGNAL | MSG_DONTWAIT)
+			   : sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : r;
+}
+
 int conn_write(struct conn *c, uv_buf_t *bufs, unsigned n)
 {
 	size_t total = 0, done = 0;
@@ -130,9 +148,9 @@ int conn_write(struct conn *c, uv_buf_t *bufs, unsigned n)
 	if (total == 0)
 		return 0;
 	if (c->pending == 0) {
-		int r = uv_try_write(&c->stream, bufs, n);
-		if (r < 0 && r != UV_EAGAIN)
-			return r;
+		ssize_t r = send_now(c, bufs, n);
+		if (r < 0 && r != -EAGAIN)
+			return (int)r;
 		done = r < 0 ? 0 : (size_t)r;
 	}
 	if (done == total)

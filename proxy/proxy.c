@@ -107,6 +107,7 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 		return r;
 	w->loop.data = w;
 	limits_init(w, &config->limits);
+	splice_init(w);
 	w->routes = route_table_new();
 	io_random_hex(w->id_prefix, 8);
 	signal(SIGPIPE, SIG_IGN);

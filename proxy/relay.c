@@ -41,6 +41,27 @@ static size_t batch_body(struct batch *b, bool chunked, const struct str *spans,
 	return total;
 }
 
+/* After a large piece that went through as it is: what came behind it, without the last byte of a body, whose end is for
+ * the caller's own way. Counts into `left` (unless NULL) and returns the bytes, or -EPIPE. */
+static ssize_t pass_on(struct conn *from, struct conn *to, size_t piece, uint64_t *left)
+{
+	ssize_t total = 0, n;
+
+	if (piece < SPLICE_WORTH)
+		return 0;
+	for (int i = 0; i < SPLICE_TIMES; i++) {
+		n = conn_splice(from, to, !left ? SIZE_MAX : *left ? *left - 1 : 0);
+		if (n == -EPIPE)
+			return n;
+		if (n < 0)
+			break;
+		total += n;
+		if (left)
+			*left -= (uint64_t)n;
+	}
+	return total;
+}
+
 static size_t tunnel_up(struct exchange *x, char *p, size_t n)
 {
 	uv_buf_t b = uv_buf_init(p, (unsigned)n);
@@ -51,8 +72,13 @@ static size_t tunnel_up(struct exchange *x, char *p, size_t n)
 		x->space->bytes_in += n;
 	if (x->c->conn.timed.kind == DL_STALL)
 		deadline_set(&x->c->conn, DL_STALL);
-	if (conn_write(&x->u->conn, &b, 1) < 0)
+	ssize_t more = conn_write(&x->u->conn, &b, 1);
+	if (more == 0)
+		more = pass_on(&x->c->conn, &x->u->conn, n, NULL);
+	if (more < 0)
 		client_cut(x->c, false);
+	else if (x->space)
+		x->space->bytes_in += (uint64_t)more;
 	return n;
 }
 
@@ -121,8 +147,16 @@ size_t relay_request(struct exchange *x, char *p, size_t n)
 	if (x->space)
 		x->space->bytes_in += total;
 	deadline_set(&x->c->conn, x->req_done && !x->res_head ? DL_RESPONSE : DL_STALL);
-	if (b.n && conn_write(&u->conn, b.bufs, b.n) < 0)
+	ssize_t more = b.n ? conn_write(&u->conn, b.bufs, b.n) : 0;
+	if (more == 0 && x->req_body == HTTP1_LENGTH)
+		more = pass_on(&x->c->conn, &u->conn, (size_t)used, &x->req_left);
+	if (more < 0) {
 		x->upload_broken = true;
+		return (size_t)used;
+	}
+	x->body_bytes += (uint64_t)more;
+	if (x->space)
+		x->space->bytes_in += (uint64_t)more;
 	return (size_t)used;
 }
 
@@ -228,6 +262,15 @@ static void send_body(struct exchange *x, char *p, size_t n, bool with_head)
 		exchange_done(x);
 		return;
 	}
+	ssize_t more = 0;
+	if (x->tunnel || x->res_body == HTTP1_LENGTH)
+		more = pass_on(&u->conn, &c->conn, n, x->tunnel ? NULL : &x->res_left);
+	if (more < 0) {
+		client_failed(c);
+		return;
+	}
+	if (x->space)
+		x->space->bytes_out += (uint64_t)more;
 	if (c->conn.pending)
 		conn_read_stop(&u->conn);
 	if (c->conn.timed.kind == DL_STALL || !(x->event_stream || x->tunnel))

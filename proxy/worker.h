@@ -6,7 +6,7 @@
  *
  * Memory: a client or upstream that is idle holds its struct and nothing else. All reads go into one block of the worker;
  * only a block whose bytes could not be written at once stays attached to that write, and then the other side is not read
- * until it has gone: at most one block per direction. */
+ * until it has gone: at most one block per direction. Large bodies do not even come there (conn_splice). */
 #ifndef PROXY_WORKER_H
 #define PROXY_WORKER_H
 
@@ -136,6 +136,7 @@ struct worker {
 	uint64_t drain_until, activity_at;
 	struct block *block, *free_blocks;
 	size_t nfree_blocks;
+	int pipe[2]; /* conn_splice: empty between calls; -1: cannot be done here */
 	struct exchange *free_exchanges;
 	struct http1_request req; /* scratch: judged and written within one call */
 	struct http1_response res;
@@ -167,12 +168,19 @@ void deadline_tick(struct worker *w);
 bool peer_enter(struct client *c, const struct sockaddr *sa);
 void peer_leave(struct client *c);
 
-/* conn.c: reading into blocks, writing with the rest kept. */
+/* conn.c, splice.c: reading into blocks, writing with the rest kept. */
 void conn_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf);
 void conn_read_start(struct conn *c);
 void conn_read_stop(struct conn *c);
 /* Writes now what the kernel takes and keeps the rest (c->pending). `bufs` is used up. 0 or negative errno. */
 int conn_write(struct conn *c, uv_buf_t *bufs, unsigned n);
+void splice_init(struct worker *w);
+/* Moves what `from` has received on to `to` inside the kernel: for the bulk of bodies that need no look. Both must have
+ * nothing pending or waiting. At most `max` bytes; returns how many, those counted that `to` keeps as pending. -EAGAIN:
+ * nothing now, read as usual; -EPIPE: writing failed. */
+ssize_t conn_splice(struct conn *from, struct conn *to, uint64_t max);
+#define SPLICE_WORTH 16384 /* after a read of so much there is more behind it */
+#define SPLICE_TIMES 16	   /* then others have their turn */
 /* Ends the sending direction once all is written. */
 void conn_shutdown(struct conn *c);
 void conn_close(struct conn *c, bool reset);
