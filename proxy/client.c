@@ -238,6 +238,8 @@ void client_timeout(struct client *c, enum deadline kind)
 		refuse(c, 408, "The head of the request did not arrive in time.");
 	else if (!x || x->res_head)
 		drop(c, x && x->out_body == HTTP1_UNTIL_CLOSE);
+	else if (x->ask)
+		exchange_error(x, 503, "Whether you may enter cannot be checked now", "Try again in a few seconds.");
 	else if (kind == DL_CONNECT)
 		exchange_error(x, 504, "The app did not accept the connection in time",
 			       "It may be overloaded or stuck. Try again in a moment.");
@@ -293,6 +295,7 @@ void client_accept(uv_stream_t *server, int status)
 	c->conn.is_client = true;
 	c->port = l->port;
 	uv_tcp_init(&w->loop, &c->conn.tcp);
+	c->conn.tcp.data = c; /* only clients have it: gate_cut */
 	w->nclients++;
 	if (uv_accept(server, &c->conn.stream) < 0 ||
 	    uv_tcp_getpeername(&c->conn.tcp, (struct sockaddr *)&sa, &len) < 0 || w->nclients > w->limits.connections) {

@@ -10,6 +10,7 @@ static void forget_control(struct worker *w)
 	w->control = NULL;
 	route_table_free(w->next_routes);
 	w->next_routes = NULL;
+	gate_control_lost(w);
 }
 
 static void on_control_end(void *ctx, int err)
@@ -38,8 +39,12 @@ static bool take_route(struct worker *w, struct reader *rd)
 	if (route_decode(rd, &r) < 0)
 		return false;
 	bool ok = get_ok(rd);
+	const struct target *before = ok ? route_lookup(w->routes, STRZ(r.host)) : NULL;
+	bool closing = r.gated && before && !before->gated;
 	if (ok)
 		route_table_set(editing(w), &r);
+	if (ok && closing)
+		gate_cut(w, r.space_id);
 	route_release(&r);
 	if (ok && !w->next_routes)
 		hold_routes_changed(w);
@@ -130,6 +135,12 @@ static void on_control_frame(void *ctx, struct frame *f)
 		break;
 	case PROXY_SPAWNER:
 		ok = take_spawner(w, f);
+		break;
+	case PROXY_KEYS:
+		ok = gate_keys(w, &rd);
+		break;
+	case PROXY_VERDICT:
+		ok = gate_verdict(w, f->id, &rd);
 		break;
 	default:
 		break;

@@ -6,6 +6,7 @@ static const struct {
 	const char *reason;
 } reasons[] = {
     {200, "OK"},
+    {302, "Found"},
     {400, "Bad Request"},
     {401, "Unauthorized"},
     {403, "Forbidden"},
@@ -148,6 +149,13 @@ static void write_html(const struct page *p, const struct page_reader *to, struc
 		buf_adds(b, p->refresh || p->waits_for ? "<p role=\"status\">" : "<p>");
 		add_html(b, text, first);
 		buf_adds(b, "</p>\n");
+	}
+	if (p->link) {
+		buf_adds(b, "<p><a href=\"");
+		add_html(b, p->link, strlen(p->link));
+		buf_adds(b, "\">");
+		add_html(b, p->link_text, strlen(p->link_text));
+		buf_adds(b, "</a></p>\n");
 	}
 	if (log && log[2]) {
 		buf_adds(b, "<pre tabindex=\"0\" role=\"region\" aria-label=\"Log\">");

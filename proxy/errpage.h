@@ -13,12 +13,13 @@ enum page_format page_format_of(struct str accept); /* an Accept field, or empty
 
 struct page {
 	int status;
-	const char *title;     /* plain text, escaped here */
-	const char *text;      /* plain text; what stands behind the first empty line is shown as a log */
-	bool refresh;	       /* reloads itself, with Retry-After */
-	unsigned retry_after;  /* seconds; 0: none */
-	const char *headers;   /* "" or header lines to add */
-	const char *waits_for; /* a Space on its way: reloads itself as soon as that answers */
+	const char *title;	      /* plain text, escaped here */
+	const char *text;	      /* plain text; what stands behind the first empty line is shown as a log */
+	bool refresh;		      /* reloads itself, with Retry-After */
+	unsigned retry_after;	      /* seconds; 0: none */
+	const char *headers;	      /* "" or header lines to add */
+	const char *waits_for;	      /* a Space on its way: reloads itself as soon as that answers */
+	const char *link, *link_text; /* NULL, or where to go on */
 };
 
 struct page_reader {

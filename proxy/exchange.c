@@ -30,6 +30,8 @@ static void exchange_free(struct exchange *x)
 	hold_cancel(x);
 	if (x->waiting)
 		pool_cancel(x);
+	if (x->ask)
+		gate_forget(x);
 	if (x->pool)
 		pool_leave(x->pool);
 	if (x->space)
@@ -123,7 +125,7 @@ static void acquire(struct exchange *x, bool fresh)
 void exchange_start(struct client *c)
 {
 	struct worker *w = c->conn.w;
-	const struct http1_request *r = &w->req;
+	struct http1_request *r = &w->req;
 	struct exchange *x = exchange_new(w, c);
 	const struct target *t = route_lookup(w->routes, STRZ(r->host));
 
@@ -140,6 +142,33 @@ void exchange_start(struct client *c)
 		x->space->requests++;
 		x->space->open++;
 	}
+	enum gate_state gate = t->space_id[0] ? gate_enter(x, r) : GATE_OPEN;
+	if (gate == GATE_CLOSED)
+		return;
+	if (t->kind != ROUTE_PAGE) {
+		struct http1_forward f = {.client = {c->addr, c->addr_len},
+					  .proto = "http",
+					  .port = c->port,
+					  .request_id = STRZ(x->request_id),
+					  .site = t->site};
+		buf_reserve(&x->head, 1023);
+		http1_write_request(r, &f, &x->head);
+		if (x->space)
+			x->space->bytes_in += x->head.len;
+	}
+	if (t->kind == ROUTE_HOLD)
+		x->hold_rule = hold_rule_of(r, &w->limits);
+	if (gate == GATE_OPEN)
+		exchange_admitted(x);
+	else
+		deadline_set(&c->conn, DL_CONNECT);
+}
+
+void exchange_admitted(struct exchange *x)
+{
+	struct worker *w = x->c->conn.w;
+	const struct target *t = x->target;
+
 	if (t->kind == ROUTE_PAGE) {
 		route_page(x, t);
 		return;
@@ -148,17 +177,8 @@ void exchange_start(struct client *c)
 		exchange_error(x, 503, "This Space is answering too many requests", "Try again in a few seconds.");
 		return;
 	}
-	struct http1_forward f = {.client = {c->addr, c->addr_len},
-				  .proto = "http",
-				  .port = c->port,
-				  .request_id = STRZ(x->request_id),
-				  .site = t->site};
-	buf_reserve(&x->head, 1023);
-	http1_write_request(r, &f, &x->head);
-	if (x->space)
-		x->space->bytes_in += x->head.len;
 	if (t->kind == ROUTE_HOLD)
-		hold_request(x, hold_rule_of(r, &w->limits));
+		hold_request(x, x->hold_rule);
 	else
 		exchange_dispatch(x);
 }

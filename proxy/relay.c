@@ -2,6 +2,7 @@
  * And WebSockets: after the handshake just bytes. Called by client.c and upstream.c with what was read. */
 #include <errno.h>
 
+#include "proxy/credentials.h"
 #include "proxy/worker.h"
 
 #define INTERIM_MAX 8 /* 1xx responses before the real one */
@@ -187,6 +188,8 @@ static void begin_response(struct exchange *x, struct http1_response *r)
 				  .headers = x->target->headers,
 				  .request_id = STRZ(x->request_id),
 				  .date = worker_date(w)};
+	if (x->target->space_id[0])
+		credentials_guard(r);
 	http1_write_response(r, &how, &w->out);
 	if (x->space)
 		x->space->errors += r->status >= 500;

@@ -4,6 +4,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 
+#include "proxy/ticket.h"
+
 #define uthash_fatal(msg) abort()
 #include <uthash.h>
 
@@ -34,6 +36,8 @@ void route_encode(const struct route *r, struct buf *b)
 	put_str(b, r->page_title);
 	put_str(b, r->page_text);
 	put_str(b, r->headers);
+	put_str(b, r->space_id);
+	put_u8(b, r->gated);
 }
 
 /* "Name: value\r\n" any number of times: these bytes go into responses as they are. */
@@ -85,6 +89,8 @@ int route_decode(struct reader *rd, struct route *r)
 	r->page_title = get_strdup(rd, TITLE_MAX);
 	r->page_text = get_strdup(rd, TEXT_MAX);
 	r->headers = get_strdup(rd, HEADERS_MAX);
+	get_str(rd, r->space_id, sizeof r->space_id);
+	r->gated = get_u8(rd) != 0;
 	r->port = (uint16_t)port;
 	r->page_status = (uint16_t)status;
 
@@ -96,6 +102,8 @@ int route_decode(struct reader *rd, struct route *r)
 		ok = r->address[0] != '\0';
 	if (ok && r->kind == ROUTE_PAGE)
 		ok = status >= 200 && status <= 599;
+	if (ok && (r->space_id[0] || r->gated))
+		ok = ticket_id_ok(r->space_id);
 	if (!ok) {
 		route_release(r);
 		return -EBADMSG;
@@ -210,8 +218,8 @@ void target_unref(struct target *t)
 /* One allocation: the struct, then its strings. */
 static struct target *target_new(const struct route *r)
 {
-	const char *from[] = {r->host,	r->instance,   r->address,   r->site,
-			      r->space, r->page_title, r->page_text, r->headers};
+	const char *from[] = {r->host,	     r->instance,  r->address, r->site,	   r->space,
+			      r->page_title, r->page_text, r->headers, r->space_id};
 	size_t len[sizeof from / sizeof *from];
 	size_t total = 1;
 
@@ -225,9 +233,10 @@ static struct target *target_new(const struct route *r)
 			     .refs = 1,
 			     .port = r->port,
 			     .page_status = r->page_status,
-			     .page_refresh = r->page_refresh};
-	const char **to[] = {&t->host,	&t->instance,	&t->address,   &t->site,
-			     &t->space, &t->page_title, &t->page_text, &t->headers};
+			     .page_refresh = r->page_refresh,
+			     .gated = r->gated};
+	const char **to[] = {&t->host,	     &t->instance,  &t->address, &t->site,    &t->space,
+			     &t->page_title, &t->page_text, &t->headers, &t->space_id};
 	char *at = (char *)(t + 1);
 	*at++ = '\0'; /* what all absent strings point at */
 	for (size_t i = 0; i < sizeof from / sizeof *from; i++) {

@@ -32,6 +32,8 @@ struct route {
 	char *page_title;     /* plain text; the proxy escapes it */
 	char *page_text;      /* plain text, may be long (the last log lines) */
 	char *headers;	      /* "Name: value\r\n"... added to each response; checked by control */
+	char space_id[25]; /* 24 hex digits, or "": no Space. With one, no app sees what opens Spaces (credentials.h) */
+	bool gated;	   /* private: nothing passes but what gate.c lets in */
 };
 void route_release(struct route *r);
 void route_encode(const struct route *r, struct buf *b);
@@ -52,12 +54,16 @@ enum proxy_verb {
 			      until the new control has sent RESET .. COMMIT */
 	PROXY_QUIET, /* {str instance, u32 generation, u32 serial}: closes the idle connections to it. Behind a ROUTE_HOLD
 			that took its place the answer, PROXY_QUIETED, says whether nothing of it is left */
+	PROXY_KEYS = 30, /* {ticket_keys}: tickets are made and checked with these from here on; remembered answers to
+			    PROXY_ASK are forgotten */
+	PROXY_VERDICT,	 /* {u8 gate_verdict, u32 seconds to wait}: the answer to the PROXY_ASK of the same frame id */
 	PROXY_READY = 100, /* event: {u64 version} after COMMIT */
 	PROXY_IDLE,	   /* event: {str instance, u32 generation}: drained, nothing in flight any more */
 	PROXY_ACTIVITY, /* event, at most once a second: {u32 n, n times: str space, u64 requests, u64 bytes in, u64 bytes out,
 			     u32 open connections incl. WebSockets, u32 5xx} since the last one */
 	PROXY_WAKE, /* event: {str space}: somebody waits for it; once for each ROUTE_HOLD, and again to a new control */
-	PROXY_QUIETED, /* event: {u32 serial, u32 n}: so many requests, WebSockets and streams are in flight to it */
+	PROXY_QUIETED,	 /* event: {u32 serial, u32 n}: so many requests, WebSockets and streams are in flight to it */
+	PROXY_ASK = 130, /* {str space id, str token, str client}: may the token's user enter the private Space? */
 };
 
 /* The table itself: it keeps each route as one small counted object, so that a request in flight outlives an update. */
@@ -67,9 +73,9 @@ struct target {
 	uint32_t refs;
 	uint16_t port;
 	uint16_t page_status;
-	bool page_refresh;
+	bool page_refresh, gated;
 	/* "" where absent; owned by the target */
-	const char *host, *instance, *address, *site, *space, *page_title, *page_text, *headers;
+	const char *host, *instance, *address, *site, *space, *page_title, *page_text, *headers, *space_id;
 };
 struct target *target_ref(const struct target *t);
 void target_unref(struct target *t);

@@ -96,10 +96,12 @@ struct exchange {
 	bool req_done, upload_broken, res_head, res_done, reusable, tunnel, event_stream, retried;
 	char request_id[HTTP1_REQUEST_ID_MAX + 1];
 	struct http1_chunked *req_chunked, *res_chunked;
-	struct hold *hold; /* waits for its app to be there, or NULL */
+	struct hold *hold;	    /* waits for its app to be there, or NULL */
+	struct hold_rule hold_rule; /* of a ROUTE_HOLD */
 	uint64_t hold_until;
 	size_t hold_bytes;
 	bool hold_page;
+	struct ask *ask; /* control is asked whether it may pass */
 };
 
 /* Connections to one upstream address, or one generation of one app: never shared between apps. */
@@ -153,6 +155,7 @@ struct worker {
 	struct channel *control, *parent, *spawner;
 	struct open_call *open_calls;
 	uint32_t open_ids;
+	struct gate *gate;
 	const char *routes_file;
 	char id_prefix[17];
 	uint64_t ids, date_at;
@@ -199,6 +202,7 @@ void client_close_idle(struct worker *w);
 /* exchange.c */
 void exchange_start(struct client *c);	    /* w->req was parsed and accepted */
 void exchange_dispatch(struct exchange *x); /* to where x->target says; its head is written */
+void exchange_admitted(struct exchange *x); /* the gate is open, x->head written */
 void exchange_ready(struct exchange *x);    /* x->u is connected */
 void exchange_send_head(struct exchange *x);
 void exchange_page(struct exchange *x, const struct page *page); /* answers by itself, ends the exchange */
@@ -257,6 +261,18 @@ void hold_routes_changed(struct worker *w);
 void hold_new_control(struct worker *w);
 void hold_tick(struct worker *w);
 void hold_end(struct worker *w); /* an orderly end: nobody waits any more */
+/* gate.c */
+enum gate_state { GATE_OPEN, GATE_ASKING, GATE_CLOSED };
+void gate_init(struct worker *w);
+/* Takes out of the request what no app is to see, and judges whether it may pass: OPEN; ASKING: exchange_admitted or a refusal
+ * follows; CLOSED: answered, the exchange is over. */
+enum gate_state gate_enter(struct exchange *x, struct http1_request *r);
+void gate_forget(struct exchange *x);				     /* it is over */
+bool gate_keys(struct worker *w, struct reader *rd);		     /* PROXY_KEYS */
+bool gate_verdict(struct worker *w, uint32_t id, struct reader *rd); /* PROXY_VERDICT */
+void gate_control_lost(struct worker *w);			     /* nobody answers any more */
+/* A Space has become private: WebSockets and event streams that stand are cut, and requests that are held. */
+void gate_cut(struct worker *w, const char *space_id);
 
 /* file.c */
 int routes_file_load(struct worker *w, const char *path);

@@ -1,6 +1,7 @@
 /* See router.h. */
 #include "spaced/router.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
@@ -39,6 +40,7 @@ struct router {
 	struct drain *drains;
 	bool ready;
 	uint64_t version;
+	struct ticket_keys keys; /* none yet: nkeys 0 */
 };
 
 struct router *router_new(uv_loop_t *loop, const char *domain, const struct router_callbacks *cb)
@@ -73,6 +75,7 @@ void router_free(struct router *r)
 		free(e);
 	}
 	free(r->domain);
+	sodium_memzero(&r->keys, sizeof r->keys);
 	free(r);
 }
 
@@ -105,6 +108,26 @@ static bool on_activity(struct router *r, struct reader *rd)
 			r->cb.activity(r->cb.ctx, space, requests, in, out, open, errors);
 	}
 	return get_ok(rd);
+}
+
+static bool on_ask(struct peer *p, uint32_t id, struct reader *rd)
+{
+	struct router *r = p->router;
+	char space_id[25], token[128], client[64];
+	cleanup_buf struct buf b = BUF_INIT;
+	uint32_t wait = 0;
+
+	get_str(rd, space_id, sizeof space_id);
+	get_str(rd, token, sizeof token);
+	get_str(rd, client, sizeof client);
+	if (!get_ok(rd) || !ticket_id_ok(space_id))
+		return false;
+	enum gate_verdict verdict = r->cb.may_enter(r->cb.ctx, space_id, token, client, &wait);
+	sodium_memzero(token, sizeof token);
+	put_u8(&b, (uint8_t)verdict);
+	put_u32(&b, wait);
+	channel_send(p->channel, PROXY_VERDICT, id, b.data, b.len, NULL, 0);
+	return true;
 }
 
 static void drop_peer(struct peer *p)
@@ -149,6 +172,10 @@ static void on_frame(void *ctx, struct frame *f)
 	case PROXY_ACTIVITY:
 		ok = on_activity(p->router, &rd);
 		break;
+	case PROXY_ASK:
+		ok = on_ask(p, f->id, &rd);
+		sodium_memzero(f->payload, f->len);
+		break;
 	default:
 		ok = false;
 	}
@@ -192,6 +219,25 @@ static void send_spawner(struct router *r, struct peer *p)
 		channel_send(p->channel, PROXY_SPAWNER, 0, NULL, 0, &sock, 1);
 }
 
+static void send_keys(struct router *r, struct peer *p)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	if (!r->keys.nkeys)
+		return;
+	buf_reserve(&b, 1023); /* not moved: wiped below */
+	ticket_keys_encode(&r->keys, &b);
+	channel_send(p->channel, PROXY_KEYS, 0, b.data, b.len, NULL, 0);
+	sodium_memzero(b.data, b.len);
+}
+
+void router_set_keys(struct router *r, const struct ticket_keys *keys)
+{
+	r->keys = *keys;
+	for (struct peer *p = r->peers; p; p = p->next)
+		send_keys(r, p);
+}
+
 void router_renew_spawner(struct router *r)
 {
 	for (struct peer *p = r->peers; p; p = p->next)
@@ -211,6 +257,7 @@ void router_attach(struct router *r, int sock)
 	r->peers = p;
 	p->channel = channel_open(r->loop, sock, on_frame, on_end, p);
 	send_spawner(r, p);
+	send_keys(r, p);
 	if (r->ready)
 		snapshot(r, p);
 }

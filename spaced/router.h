@@ -5,13 +5,18 @@
 
 #include <uv.h>
 
+#include "proxy/gate.h"
 #include "proxy/route.h"
+#include "proxy/ticket.h"
 
 struct router;
 struct router_callbacks {
 	void (*activity)(void *ctx, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
 			 uint32_t open, uint32_t errors);
 	void (*idle)(void *ctx, const char *instance, uint32_t generation); /* every proxy has drained it */
+	/* A proxy asks whether a token's user may enter a private Space. `wait`: seconds, of VERDICT_SLOW. */
+	enum gate_verdict (*may_enter)(void *ctx, const char *space_id, const char *token, const char *client,
+				       uint32_t *wait);
 	int (*spawner_socket)(void *ctx); /* a fresh channel to the spawner for one proxy, handed over; -1: none now */
 	void *ctx;
 };
@@ -21,6 +26,8 @@ void router_free(struct router *r);
 void router_attach(struct router *r, int sock);
 /* The spawner was restarted: every proxy gets a fresh channel to it. */
 void router_renew_spawner(struct router *r);
+/* The keys of tickets, to all proxies now and to each new one before its routes. */
+void router_set_keys(struct router *r, const struct ticket_keys *keys);
 /* Before the first call of this, nothing is committed: visitors wait until control knows what runs. */
 void router_ready(struct router *r);
 void router_set(struct router *r, const struct route *route); /* copied */

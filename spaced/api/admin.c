@@ -67,6 +67,7 @@ void admin_user_remove(struct call *c)
 		call_fail(c, &err);
 	} else {
 		event(c, "user removed", u.name);
+		api_access_renew(c->a);
 		call_json(c, 200, json_user(&u));
 	}
 	user_release(&u);
@@ -168,6 +169,7 @@ void admin_token_remove(struct call *c)
 		return;
 	}
 	event(c, "token removed", c->vars[0]);
+	api_access_renew(c->a);
 	call_json(c, 200, json_pack("{s:s}", "id", c->vars[0]));
 }
 

@@ -12,7 +12,7 @@
 #include "spaced/api/api_int.h"
 
 struct api *api_new(uv_loop_t *loop, const struct config *config, struct store *store, struct spaces *spaces,
-		    struct spawner *spawner)
+		    struct spawner *spawner, struct access_keys *keys)
 {
 	struct api *a = xcalloc(1, sizeof(*a));
 
@@ -25,6 +25,7 @@ struct api *api_new(uv_loop_t *loop, const struct config *config, struct store *
 	a->store = store;
 	a->spaces = spaces;
 	a->spawner = spawner;
+	a->keys = keys;
 	a->repos = xasprintf("%s/%s", config->state, STATE_REPOS);
 	a->started = io_wall_ms();
 	limiter_init(&a->limiter);
@@ -122,9 +123,14 @@ void call_no_space(struct call *c)
 
 /* ---- rights ---- */
 
+bool user_owns(const struct user *u, const struct space *sp)
+{
+	return u->admin || !strcmp(u->id, sp->owner_id);
+}
+
 static bool owns(const struct call *c, const struct space *sp)
 {
-	return c->known && (c->me.admin || !strcmp(c->me.id, sp->owner_id));
+	return c->known && user_owns(&c->me, sp);
 }
 
 bool call_may_read(const struct call *c, const struct space *sp)

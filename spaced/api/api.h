@@ -4,17 +4,20 @@
 #ifndef SPACED_API_H
 #define SPACED_API_H
 
+#include "spaced/access.h"
 #include "spaced/space/space.h"
 
 struct api;
 struct api *api_new(uv_loop_t *loop, const struct config *config, struct store *store, struct spaces *spaces,
-		    struct spawner *spawner);
+		    struct spawner *spawner, struct access_keys *keys);
 void api_free(struct api *a);
 /* Answers any request that git_server_handle did not take. */
 void api_handle(struct api *a, struct http_req *r);
 /* Who is behind a request: Bearer token, Basic with the token as password, or root on the admin socket (then `admin` and
  * an empty id). 0; -1 with err->code EACCES (bad token) or ENOENT (none given). */
 int api_identify(struct store *store, struct http_req *r, struct user *out, struct err *err);
+/* router_callbacks.may_enter; ctx is the struct api. */
+enum gate_verdict api_may_enter(void *ctx, const char *space_id, const char *token, const char *client, uint32_t *wait);
 /* git_callbacks.authorise; ctx is the struct api. */
 enum git_access api_git_authorise(void *ctx, struct http_req *r, const char *owner, const char *name, bool write,
 				  bool commit, struct git_target *out, char reason[256]);

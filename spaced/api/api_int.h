@@ -19,6 +19,7 @@ struct api {
 	struct store *store;
 	struct spaces *spaces;
 	struct spawner *spawner;
+	struct access_keys *keys;
 	char *repos; /* absolute path of STATE/repos */
 	uint64_t started;
 	struct limiter limiter;
@@ -70,6 +71,7 @@ void call_error(struct call *c, int status, const char *code, const char *fmt, .
     __attribute__((format(printf, 4, 5)));	       /* a page where people look, JSON elsewhere */
 void call_fail(struct call *c, const struct err *err); /* the status from err->code */
 void call_no_space(struct call *c);		       /* missing and private alike: 401 to strangers, 404 to users */
+bool user_owns(const struct user *u, const struct space *sp); /* or is an admin */
 bool call_may_read(const struct call *c, const struct space *sp);
 bool call_may_write(const struct call *c, const struct space *sp);
 bool call_wants_html(const struct call *c);
@@ -83,13 +85,24 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full);
 json_t *call_runtime_json(struct call *c, const struct space *sp);
 
 /* A new Space of `owner` with its repository: name rule, limit per user, store, git, route. */
-int api_space_create(struct api *a, const struct user *owner, const char *name, bool secret, const char *sdk,
-		     struct space *out, struct err *err);
+int api_space_create(struct api *a, const struct user *owner, const char *name, enum space_visibility visibility,
+		     const char *sdk, struct space *out, struct err *err);
 /* The checks of the same, without making it. */
 int api_space_can_create(struct api *a, const struct user *owner, const char *name, struct err *err);
 
 /* auth.c: who is behind c->r; answers by itself and returns false when that is refused. */
 bool call_authenticate(struct call *c);
+
+/* access.c */
+/* The user of the session cookie, for pages: c->me, c->known. */
+void call_session(struct call *c);
+/* Nothing that was handed out before opens a private Space any more. */
+void api_access_renew(struct api *a);
+void space_jwt_get(struct call *c);
+void space_settings_put(struct call *c);
+void sign_in_get(struct call *c);
+void sign_in_post(struct call *c);
+void sign_out_post(struct call *c);
 
 /* Handlers, by file. */
 void spaces_list_get(struct call *c);
@@ -148,6 +161,8 @@ void page_spaces_redirect(struct call *c);
 void page_asset(struct call *c);
 /* A whole small page of our style; `body` is HTML. */
 void page_send(struct call *c, int status, const char *title, const char *body);
+/* One with a form whose answer may lead to `origin` too. */
+void page_send_form(struct call *c, int status, const char *title, const char *body, const char *origin);
 void html_escape(struct buf *out, const char *s);
 
 #endif

@@ -125,8 +125,10 @@ bool call_authenticate(struct call *c)
 		}
 		return true;
 	}
-	if (err.code == ENOENT)
+	if (err.code == ENOENT) {
+		call_session(c);
 		return true;
+	}
 	if (err.code != EACCES) {
 		call_fail(c, &err);
 	} else if (wait) {
@@ -188,7 +190,7 @@ static enum git_access may_begin(struct call *c, const char *owner, const char *
 		target(out, NULL, &c->me, true);
 		return GIT_ALLOWED;
 	}
-	if (api_space_create(c->a, &c->me, name, false, "", &made, &err) < 0)
+	if (api_space_create(c->a, &c->me, name, SPACE_PUBLIC, "", &made, &err) < 0)
 		return refuse(reason, "cannot create %s/%s: %.200s", owner, name, err.msg);
 	target(out, &made, &c->me, true);
 	space_release(&made);

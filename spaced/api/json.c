@@ -145,8 +145,9 @@ json_t *json_space(const struct space *sp, const struct space_view *v)
 		card = json_object();
 	}
 	j = json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:s, s:s}", "_id", sp->id, "id", id, "author", sp->owner,
-		      "private", sp->visibility == SPACE_PRIVATE, "gated", 0, "disabled", 0, "likes", 0, "subdomain",
+		      "private", sp->visibility != SPACE_PUBLIC, "gated", 0, "disabled", 0, "likes", 0, "subdomain",
 		      sp->label, "host", url);
+	json_object_set_new(j, "visibility", json_string(space_visibility_name(sp->visibility)));
 	json_object_set_new(j, "sdk", json_text_or_null(sp->sdk));
 	json_object_set_new(j, "sha", json_text_or_null(v->sha));
 	json_object_set_new(j, "createdAt", json_date(sp->created));

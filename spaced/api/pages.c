@@ -37,15 +37,21 @@ void html_escape(struct buf *out, const char *s)
 		}
 }
 
-static void send_html(struct call *c, int status, const struct buf *html)
+/* `form_origin`: browsers hold the redirects behind a form to form-action too. */
+static void send_html(struct call *c, int status, const struct buf *html, const char *form_origin)
 {
-	http_set_header(c->r, "Content-Security-Policy", "%s", CSP);
+	http_set_header(c->r, "Content-Security-Policy", "%s%s%s", CSP, *form_origin ? " " : "", form_origin);
 	http_set_header(c->r, "Referrer-Policy", "same-origin");
 	http_set_header(c->r, "Cache-Control", "no-store");
 	call_text(c, status, "text/html; charset=utf-8", (struct str){html->data, html->len});
 }
 
 void page_send(struct call *c, int status, const char *title, const char *body)
+{
+	page_send_form(c, status, title, body, "");
+}
+
+void page_send_form(struct call *c, int status, const char *title, const char *body, const char *origin)
 {
 	cleanup_buf struct buf html = BUF_INIT;
 
@@ -59,7 +65,7 @@ void page_send(struct call *c, int status, const char *title, const char *body)
 			" alt=\"\">Spaces</a></header>\n<main>\n<h1>");
 	html_escape(&html, title);
 	buf_addf(&html, "</h1>\n%s\n</main>\n</body>\n</html>\n", body);
-	send_html(c, status, &html);
+	send_html(c, status, &html, origin);
 }
 
 /* ---- assets ---- */
@@ -241,7 +247,7 @@ void page_first(struct call *c)
 		}
 	}
 	buf_adds(&html, at);
-	send_html(c, 200, &html);
+	send_html(c, 200, &html, "");
 }
 
 /* ---- a Space ---- */
@@ -284,8 +290,11 @@ void page_space(struct call *c)
 	}
 	if (*sp->release_id) {
 		buf_adds(&body, "<p><a class=\"button\" href=\"");
-		html_escape(&body, url);
-		buf_adds(&body, "/\">Open the app</a></p>\n");
+		if (sp->visibility == SPACE_PRIVATE)
+			buf_addf(&body, "/sign-in?space=%s", sp->id);
+		else
+			html_escape(&body, url);
+		buf_adds(&body, "\">Open the app</a></p>\n");
 	}
 	add_commands(c, sp, &body);
 	buf_addf(&body,

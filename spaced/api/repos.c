@@ -29,15 +29,15 @@ int api_space_can_create(struct api *a, const struct user *owner, const char *na
 	return 0;
 }
 
-static int add_with_repo(struct api *a, const struct user *owner, const char *name, bool secret, const char *sdk,
-			 struct space *out, struct err *err)
+static int add_with_repo(struct api *a, const struct user *owner, const char *name, enum space_visibility visibility,
+			 const char *sdk, struct space *out, struct err *err)
 {
 	cleanup_free char *repo = NULL;
 
 	if (store_space_add(a->store, owner->id, name, out, err) < 0)
 		return -1;
 	repo = xasprintf("%s.git", out->id);
-	if (secret && store_space_set_visibility(a->store, out->id, SPACE_PRIVATE, err) < 0)
+	if (visibility != SPACE_PUBLIC && store_space_set_visibility(a->store, out->id, visibility, err) < 0)
 		goto fail;
 	if (*sdk && store_space_set_card(a->store, out->id, sdk, "{}", err) < 0)
 		goto fail;
@@ -53,21 +53,21 @@ fail:
 	return -1;
 }
 
-int api_space_create(struct api *a, const struct user *owner, const char *name, bool secret, const char *sdk,
-		     struct space *out, struct err *err)
+int api_space_create(struct api *a, const struct user *owner, const char *name, enum space_visibility visibility,
+		     const char *sdk, struct space *out, struct err *err)
 {
 	struct err ignored = ERR_INIT;
 	char id[STORE_ID];
 
 	if (api_space_can_create(a, owner, name, err) < 0 || store_begin(a->store, err) < 0)
 		return -1;
-	if (add_with_repo(a, owner, name, secret, sdk, out, err) < 0) {
+	if (add_with_repo(a, owner, name, visibility, sdk, out, err) < 0) {
 		store_rollback(a->store);
 		return -1;
 	}
 	memcpy(id, out->id, sizeof(id));
 	spaces_created(a->spaces, id);
-	store_event_add(a->store, id, owner->id, "created", secret ? "private" : "public", &ignored);
+	store_event_add(a->store, id, owner->id, "created", space_visibility_name(visibility), &ignored);
 	log_info("space %s/%s created", owner->name, name);
 	space_release(out);
 	return store_space_by_id(a->store, id, out, err);
@@ -140,14 +140,19 @@ void repo_create(struct call *c)
 		call_fail(c, &err);
 		return;
 	}
-	bool secret =
-	    json_is_true(json_object_get(c->body, "private")) || !strcmp(body_text(c, "visibility"), "private");
+	enum space_visibility visibility =
+	    json_is_true(json_object_get(c->body, "private")) ? SPACE_PRIVATE : SPACE_PUBLIC;
+	if (*body_text(c, "visibility") && !space_visibility_of(body_text(c, "visibility"), &visibility)) {
+		call_error(c, 400, NULL, "\"visibility\" is public, protected or private");
+		user_release(&u);
+		return;
+	}
 	if (store_space_by_name(c->a->store, owner, name, &sp, &err) == 0 && sp.stage == STAGE_DELETING) {
 		http_set_header(c->r, "Retry-After", "2");
 		call_error(c, 503, NULL, "%s/%s is being deleted; try again in a moment", owner, name);
 	} else if (sp.name) {
 		answer_exists(c, sp.owner, sp.name);
-	} else if (api_space_create(c->a, &u, name, secret, body_text(c, "sdk"), &sp, &err) < 0) {
+	} else if (api_space_create(c->a, &u, name, visibility, body_text(c, "sdk"), &sp, &err) < 0) {
 		call_fail(c, &err);
 	} else {
 		cleanup_free char *endpoint = call_endpoint(c);

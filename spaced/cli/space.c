@@ -8,8 +8,8 @@
 #include "sandbox/egress_list.h"
 #include "spaced/cli/cli.h"
 
-static const char *const space_columns[] = {"SPACE=id",	       "STAGE=runtime.stage",	"SDK=sdk",
-					    "PRIVATE=private", "MODIFIED=lastModified", "URL=host"};
+static const char *const space_columns[] = {
+    "SPACE=id", "STAGE=runtime.stage", "SDK=sdk", "VISIBILITY=visibility", "MODIFIED=lastModified", "URL=host"};
 static const char *const space_fields[] = {
     "Space=id",
     "Stage=runtime.stage",
@@ -17,7 +17,7 @@ static const char *const space_fields[] = {
     "Note=runtime.message",
     "URL=host",
     "Kind=sdk",
-    "Private=private",
+    "Visibility=visibility",
     "Head=sha",
     "Serving=runtime.sha",
     "Release=spaced.release",
@@ -209,6 +209,24 @@ static int space_storage(struct cli *c)
 	return CLI_OK;
 }
 
+static int space_visibility(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/settings");
+	json_t *j;
+
+	if (!path)
+		return CLI_USAGE;
+	int rc = client_call(c, "PUT", path, json_pack("{s:s}", "visibility", c->word[1]), &j);
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s is %s\n", c->word[0], json_string_value(json_object_get(j, "visibility")));
+	json_decref(j);
+	return CLI_OK;
+}
+
 static int space_egress(struct cli *c)
 {
 	cleanup_free char *path = client_space_path(c->word[0], "/egress");
@@ -347,6 +365,9 @@ const struct verb space_verbs[] = {
     {"space", "pause", SPACE, 1, 1, NULL, "stop it until somebody restarts it", space_pause},
     {"space", "storage", SPACE " SIZE|off", 2, 2, "yes",
      "persistent storage at /data: make it, make it larger, or delete it with its data", space_storage},
+    {"space", "visibility", SPACE " public|protected|private", 2, 2, NULL,
+     "who may open it: everybody; everybody, but its source is the owner's; its owner and admins only",
+     space_visibility},
     {"space", "egress", SPACE " POLICY [FILE]", 2, 3, NULL,
      "what it may reach: none, internet, list FILE, or default (the host's)", space_egress},
     {"space", "base", SPACE " BASE|host|default", 2, 2, NULL,

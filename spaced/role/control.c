@@ -24,6 +24,7 @@ struct control {
 	struct store *store;
 	struct spawner *spawner;
 	struct router *router;
+	struct access_keys *keys;
 	struct spaces *spaces;
 	struct git_server *git;
 	struct api *api;
@@ -100,6 +101,14 @@ static void idle(void *ctx, const char *instance, uint32_t generation)
 	struct control *c = ctx;
 
 	spaces_idle(c->spaces, instance, generation);
+}
+
+static enum gate_verdict may_enter(void *ctx, const char *space_id, const char *token, const char *client,
+				   uint32_t *wait)
+{
+	struct control *c = ctx;
+
+	return api_may_enter(c->api, space_id, token, client, wait);
 }
 
 /* A fresh channel between the spawner and one proxy: one end goes to each. */
@@ -197,7 +206,7 @@ static int confine(const struct config *config, struct err *err)
 static int open_all(struct control *c, struct err *err)
 {
 	const struct router_callbacks rcb = {
-	    .activity = activity, .idle = idle, .spawner_socket = spawner_socket, .ctx = c};
+	    .activity = activity, .idle = idle, .may_enter = may_enter, .spawner_socket = spawner_socket, .ctx = c};
 	const struct git_callbacks gcb = {.authorise = authorise, .pushed = pushed, .ctx = c};
 	static const struct http_handler handler = {.on_request = on_request};
 	cleanup_free char *db = xasprintf("%s/%s/spaced.db", c->config->state, STATE_CONTROL);
@@ -210,7 +219,10 @@ static int open_all(struct control *c, struct err *err)
 	c->router = router_new(&c->loop, c->config->domain, &rcb);
 	c->spaces = spaces_new(&c->loop, c->config, c->store, c->spawner, c->router);
 	c->git = git_server_new(&c->loop, c->config, &gcb);
-	c->api = api_new(&c->loop, c->config, c->store, c->spaces, c->spawner);
+	c->keys = access_keys_new(&c->loop, c->config, c->router, err);
+	if (!c->keys)
+		return -1;
+	c->api = api_new(&c->loop, c->config, c->store, c->spaces, c->spawner, c->keys);
 	c->http = http_server_new(&c->loop, &handler, c);
 	struct route apex = {.kind = ROUTE_UNIX};
 	snprintf(apex.host, sizeof apex.host, "%s", c->config->domain);
@@ -228,6 +240,7 @@ static void close_all(struct control *c)
 {
 	http_server_free(c->http);
 	api_free(c->api);
+	access_keys_free(c->keys);
 	git_server_free(c->git);
 	spaces_free(c->spaces);
 	c->spaces = NULL;

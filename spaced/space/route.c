@@ -36,8 +36,8 @@ static void page_text(struct spaces *s, const struct space *sp, struct buf *out)
 	const char *message = sp->stage_message && *sp->stage_message ? sp->stage_message : pages[sp->stage].text;
 
 	buf_addf(out, "%s\n%s", message, pages[sp->stage].advice);
-	/* a public Space's visitors see its last words, as on Hugging Face */
-	if (sp->stage == STAGE_RUNTIME_ERROR && sp->visibility == SPACE_PUBLIC && sp->generation) {
+	/* Visitors see its last words, as on Hugging Face; not those who may not see its source. */
+	if (sp->stage == STAGE_RUNTIME_ERROR && sp->visibility != SPACE_PROTECTED && sp->generation) {
 		cleanup_free char *path = logfile_run(s->config, sp->id, sp->generation);
 		cleanup_buf struct buf tail = BUF_INIT;
 		logfile_tail(path, 0, 4096, 25, &tail);
@@ -96,13 +96,9 @@ void route_publish(struct spaces *s, const struct space *sp)
 
 	snprintf(r.host, sizeof r.host, "%s.%s", sp->label, s->config->domain);
 	snprintf(r.space, sizeof r.space, "%s/%s", sp->owner, sp->name);
-	if (sp->visibility == SPACE_PRIVATE) {
-		/* nothing at the edge can tell members from strangers yet: closed to all */
-		r.kind = ROUTE_PAGE;
-		r.page_status = 404;
-		r.page_title = xstrdup("Not found");
-		r.page_text = xstrdup("There is no Space here, or it is private.");
-	} else if (u && u->serving && sp->stage != STAGE_DELETING) {
+	snprintf(r.space_id, sizeof r.space_id, "%s", sp->id);
+	r.gated = sp->visibility == SPACE_PRIVATE;
+	if (u && u->serving && sp->stage != STAGE_DELETING) {
 		to_app(u->serving, &r);
 	} else if (!to_site(s, sp, &r)) {
 		to_page(s, sp, &r);

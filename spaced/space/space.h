@@ -49,6 +49,8 @@ int spaces_storage(struct spaces *s, const char *space_id, uint64_t bytes, struc
 void spaces_stats(struct spaces *s, const char *space_id,
 		  void (*cb)(void *ctx, const char *instance, const struct place_stats *stats, const struct err *err),
 		  void *ctx);
+/* Takes effect with the next request, and cuts the WebSockets and event streams of a Space that becomes private. */
+int spaces_set_visibility(struct spaces *s, const char *space_id, enum space_visibility v, struct err *err);
 /* What it is to stand on (store.h), from its next build on. ENOENT: there is no such base. */
 int spaces_set_base(struct spaces *s, const char *space_id, const char *base, struct err *err);
 /* All versions of a base, a moment later. EBUSY while a Space or a build stands on it, or it is the default. */

@@ -54,6 +54,24 @@ void space_release(struct space *sp)
 	*sp = (struct space){0};
 }
 
+static const char *const visibilities[] = {
+    [SPACE_PUBLIC] = "public", [SPACE_PRIVATE] = "private", [SPACE_PROTECTED] = "protected"};
+
+const char *space_visibility_name(enum space_visibility v)
+{
+	return visibilities[v];
+}
+
+bool space_visibility_of(const char *name, enum space_visibility *out)
+{
+	for (size_t i = 0; i < sizeof(visibilities) / sizeof(visibilities[0]); i++)
+		if (!strcmp(name, visibilities[i])) {
+			*out = (enum space_visibility)i;
+			return true;
+		}
+	return false;
+}
+
 #define SPACE_COLUMNS                                                                                                  \
 	"SELECT s.id, s.owner_id, u.name, s.name, s.label, s.visibility, s.stage, s.stage_message, s.default_branch,"  \
 	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving,"                        \
@@ -68,7 +86,9 @@ static void read_space(sqlite3_stmt *st, struct space *sp)
 	sp->owner = store_text(st, 2);
 	sp->name = store_text(st, 3);
 	sp->label = store_text(st, 4);
-	sp->visibility = store_u64(st, 5) ? SPACE_PRIVATE : SPACE_PUBLIC;
+	/* An unknown one, of a later version, is the strictest. */
+	uint64_t v = store_u64(st, 5);
+	sp->visibility = v <= SPACE_PROTECTED ? (enum space_visibility)v : SPACE_PRIVATE;
 	sp->stage = stage_of(st, 6);
 	sp->stage_message = store_text(st, 7);
 	sp->default_branch = store_text(st, 8);

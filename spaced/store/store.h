@@ -50,10 +50,16 @@ void token_release(struct token *t);
 int store_token_add(struct store *s, const char *user_id, const char *label, char secret[48], struct token *out,
 		    struct err *err);
 int store_token_check(struct store *s, const char *secret, struct user *out, struct err *err); /* constant time */
+/* Sessions hold the id of the token that began them: whose it is, while it is there. ENOENT otherwise. */
+int store_token_id(struct store *s, const char *secret, char id[STORE_ID], struct err *err);
+int store_token_user(struct store *s, const char *token_id, struct user *out, struct err *err);
 int store_token_list(struct store *s, const char *user_id, struct token **out, size_t *n, struct err *err);
 int store_token_remove(struct store *s, const char *token_id, struct err *err);
 
-enum space_visibility { SPACE_PUBLIC, SPACE_PRIVATE };
+/* Protected: the app is for all, the repository for its owner. The numbers are stored. */
+enum space_visibility { SPACE_PUBLIC, SPACE_PRIVATE, SPACE_PROTECTED };
+const char *space_visibility_name(enum space_visibility v);
+bool space_visibility_of(const char *name, enum space_visibility *out);
 
 /* Stages by Hugging Face's names (reference: runtime.stage). */
 enum space_stage {

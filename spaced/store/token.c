@@ -158,6 +158,40 @@ int store_token_check(struct store *s, const char *secret, struct user *out, str
 	return 0;
 }
 
+int store_token_id(struct store *s, const char *secret, char id[STORE_ID], struct err *err)
+{
+	unsigned char hash[TOKEN_HASH];
+
+	token_hash(s, secret, hash);
+	cleanup_stmt sqlite3_stmt *st =
+	    store_query(s, err, "SELECT id FROM tokens WHERE hash = ?", "b", hash, sizeof(hash));
+	int rc = st ? store_step(s, st, err) : -1;
+	if (rc == 0)
+		return err_text(err, ENOENT, "no such token");
+	if (rc > 0)
+		store_copy(st, 0, id, STORE_ID);
+	return rc < 0 ? -1 : 0;
+}
+
+int store_token_user(struct store *s, const char *token_id, struct user *out, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = store_query(s, err,
+						    "SELECT u.id, u.name, u.admin, u.created FROM tokens t"
+						    " JOIN users u ON u.id = t.user_id WHERE t.id = ?",
+						    "s", token_id);
+	int rc = st ? store_step(s, st, err) : -1;
+
+	if (rc == 0)
+		return err_text(err, ENOENT, "no such token");
+	if (rc < 0)
+		return -1;
+	store_copy(st, 0, out->id, sizeof(out->id));
+	out->name = store_text(st, 1);
+	out->admin = store_u64(st, 2) != 0;
+	out->created = store_u64(st, 3);
+	return 0;
+}
+
 int store_token_list(struct store *s, const char *user_id, struct token **out, size_t *n, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = store_query(
