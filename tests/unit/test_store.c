@@ -133,6 +133,11 @@ static void tokens(void **state)
 	assert_int_equal(strlen(secret), 37);
 	assert_memory_equal(secret, t.prefix, 7);
 	OK(store_token_check(s, secret, &found, &err));
+	user_release(&found);
+	/* A session holds the token's id. */
+	char token_id[STORE_ID];
+	OK(store_token_id(s, secret, token_id, &err));
+	OK(store_token_user(s, token_id, &found, &err));
 	assert_string_equal(found.id, u.id);
 	user_release(&found);
 
@@ -162,6 +167,8 @@ static void tokens(void **state)
 	assert_true(list[0].last_used > 0);
 	OK(store_token_remove(s, list[0].id, &err));
 	FAILS(ENOENT, store_token_check(s, secret, &found, &err));
+	FAILS(ENOENT, store_token_id(s, secret, token_id, &err));
+	FAILS(ENOENT, store_token_user(s, list[0].id, &found, &err));
 	token_release(&list[0]);
 	free(list);
 	token_release(&t);
@@ -229,7 +236,7 @@ static void spaces(void **state)
 
 	OK(store_space_set_stage(s, one.id, STAGE_BUILD_ERROR, "pip failed", &err));
 	OK(store_space_set_card(s, one.id, "gradio", "{\"title\":\"x\"}", &err));
-	OK(store_space_set_visibility(s, one.id, SPACE_PRIVATE, &err));
+	OK(store_space_set_visibility(s, one.id, SPACE_PROTECTED, &err));
 	OK(store_space_next_generation(s, one.id, &gen, &err));
 	assert_int_equal(gen, 1);
 	OK(store_space_next_generation(s, one.id, &gen, &err));
@@ -242,7 +249,7 @@ static void spaces(void **state)
 	assert_int_equal(sp.stage, STAGE_BUILD_ERROR);
 	assert_string_equal(sp.stage_message, "pip failed");
 	assert_string_equal(sp.sdk, "gradio");
-	assert_int_equal(sp.visibility, SPACE_PRIVATE);
+	assert_int_equal(sp.visibility, SPACE_PROTECTED);
 	assert_int_equal(sp.generation, 2);
 	assert_string_equal(sp.release_id, "");
 	space_release(&sp);
