@@ -16,7 +16,7 @@ def fake(host, *a, **k):
     return _real(host, *a, **k)
 socket.getaddrinfo = fake
 from gradio_client import Client, handle_file
-client = Client(sys.argv[1], verbose=False)
+client = Client(sys.argv[1], verbose=False, **dict(zip(["hf_token"], sys.argv[2:])))
 out = {"say": client.predict(42, "de", api_name="/say")}
 job = client.submit(4, "en", api_name="/count")
 out["last"] = job.result(timeout=60)
@@ -37,9 +37,13 @@ def app(spaced, tmp_path_factory):
     return spaced
 
 
-def call(python, where, home, **env):
-    done = subprocess.run([python, "-c", CALLS, where], capture_output=True, text=True, timeout=200,
+def run(python, home, *args, **env):
+    return subprocess.run([python, "-c", CALLS, *args], capture_output=True, text=True, timeout=200,
                           env={**git_env(home), "GRADIO_ANALYTICS_ENABLED": "False", **env})
+
+
+def call(python, where, home, *token, **env):
+    done = run(python, home, where, *token, **env)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -65,3 +69,19 @@ def test_client_by_space_id(app, venv, tmp_path):
     """Client("alice/words") asks HF_ENDPOINT for the Space's host."""
     assert call(venv("gradio_client==1.13.3"), "alice/words", tmp_path, HF_ENDPOINT=app.url,
                 HF_TOKEN=app.token()) == EXPECTED
+
+
+@pytest.mark.deadline(400)
+def test_private(app, venv, tmp_path):
+    """By name and by address with a token; its uploads, calls and event streams pass the gate. Without one not at all."""
+    python = venv("gradio_client==1.13.3")
+    app.spacectl("space", "visibility", "alice/words", "private", check=True)
+    try:
+        assert call(python, "alice/words", tmp_path, app.token(), HF_ENDPOINT=app.url) == EXPECTED
+        assert call(python, app.app_url("alice", "words"), tmp_path, app.token()) == EXPECTED
+        by_name = run(python, tmp_path, "alice/words", HF_ENDPOINT=app.url)
+        assert by_name.returncode and "RepositoryNotFound" in by_name.stderr, by_name.stderr[-2000:]
+        by_address = run(python, tmp_path, app.app_url("alice", "words"))
+        assert by_address.returncode and "AuthenticationError" in by_address.stderr, by_address.stderr[-2000:]
+    finally:
+        app.spacectl("space", "visibility", "alice/words", "public", check=True)
