@@ -141,7 +141,7 @@ def test_users_with_spaces_stay(spaced, site):
 def test_space_list_and_show(spaced, site):
     code, out, _ = spaced.spacectl("space", "list")
     assert code == 0 and re.search(r"^SPACE +STAGE +SDK", out)
-    assert re.search(rf"^alice/ctl-site +RUNNING +static +no .*{spaced.app_url('alice', 'ctl-site')}", out, re.M)
+    assert re.search(rf"^alice/ctl-site +RUNNING +static +public .*{spaced.app_url('alice', 'ctl-site')}", out, re.M)
     assert "alice/ctl-site" in [s["id"] for s in spaced.ctl_json("space", "list", "alice")]
     code, out, _ = spaced.spacectl("space", "show", "alice/ctl-site")
     assert code == 0 and re.search(rf"^Serving +{site.head()}", out, re.M)
