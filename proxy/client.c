@@ -49,8 +49,9 @@ static void drop(struct client *c, bool reset)
 static void refuse(struct client *c, int status, const char *text)
 {
 	struct worker *w = c->conn.w;
+	bool full = status == 503; /* of connections: this one must not stay for a moment */
 	struct page page = {
-	    .status = status, .title = page_reason(status), .text = text, .retry_after = status == 429 ? 2 : 0};
+	    .status = status, .title = page_reason(status), .text = text, .retry_after = full || status == 429 ? 2 : 0};
 	struct page_reader to = {.minor = 1, .request_id = "", .date = worker_date(w)};
 
 	buf_clear(&w->out);
@@ -59,7 +60,7 @@ static void refuse(struct client *c, int status, const char *text)
 	if (conn_write(&c->conn, &b, 1) < 0)
 		drop(c, false);
 	else
-		goodbye(c, true);
+		goodbye(c, !full);
 }
 
 /* One head, when it is whole. Returns the bytes used; 0: more is needed. */
@@ -298,8 +299,12 @@ void client_accept(uv_stream_t *server, int status)
 	c->conn.tcp.data = c; /* only clients have it: gate_cut */
 	w->nclients++;
 	if (uv_accept(server, &c->conn.stream) < 0 ||
-	    uv_tcp_getpeername(&c->conn.tcp, (struct sockaddr *)&sa, &len) < 0 || w->nclients > w->limits.connections) {
+	    uv_tcp_getpeername(&c->conn.tcp, (struct sockaddr *)&sa, &len) < 0) {
 		drop(c, false);
+		return;
+	}
+	if (w->nclients > w->limits.connections) {
+		refuse(c, 503, "Too many connections.");
 		return;
 	}
 	remember_address(c, &sa);

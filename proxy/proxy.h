@@ -15,9 +15,10 @@ struct proxy_limits {	      /* 0: the default in brackets */
 	uint32_t connect_ms;  /* upstream connect [5000] */
 	uint32_t response_ms; /* first byte of a response [300000]; none for what streams or is upgraded */
 	uint32_t stall_ms; /* no progress on a body in either direction [300000]; event streams and WebSockets exempt */
-	uint32_t connections; /* client connections per worker [16384] */
-	uint32_t per_client;  /* connections per client address (IPv6: per /64) [1024; loopback only when set] */
-	uint32_t per_space;   /* requests in flight per Space [2048]: 503 with Retry-After beyond */
+	uint32_t connections; /* client connections per worker [16384]: 503 with Retry-After beyond */
+	uint32_t
+	    per_client; /* connections per client address (IPv6: per /64) [1024; loopback only when set]: 429 beyond */
+	uint32_t per_space; /* requests in flight per Space [2048]: 503 with Retry-After beyond */
 	/* requests that wait for an app which sleeps or starts (hold_rule.h) */
 	uint32_t hold_ms;	/* [60000] */
 	uint32_t hold_max_ms;	/* the most that X-Scale-Up-Timeout may ask for [300000] */

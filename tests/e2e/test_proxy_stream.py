@@ -5,6 +5,7 @@ import hashlib
 import os
 import select
 import socket
+import struct
 import threading
 
 import pytest
@@ -153,6 +154,54 @@ def test_big_upload_in_bounded_memory(bench, chunked):
     if chunked:
         peer.send(b"0\r\n\r\n")
     assert peer.message().body == want.hexdigest().encode()
+    assert proxy.memory("VmHWM") < 32 << 10
+
+
+HUGE = 5 << 30
+
+
+def pour(sock, n):
+    """Zeros that the kernel makes and the kernel takes: the test is no slower than the proxy."""
+    sock.setblocking(True)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
+    with open(os.memfd_create("zeros"), "r+b") as f:
+        f.truncate(64 << 20)
+        while n:
+            n -= os.sendfile(sock.fileno(), f.fileno(), 0, min(n, 64 << 20))
+
+
+def drain(sock, n):
+    into = bytearray(1 << 20)
+    while n:
+        # TCP throws away what it would have copied (MSG_TRUNC, tcp(7)).
+        got = sock.recv_into(into, min(n, len(into)), socket.MSG_TRUNC)
+        assert got, "it ended early"
+        n -= got
+
+
+@pytest.mark.parametrize("way", ["upload", "download"])
+def test_five_gigabytes(bench, way):
+    def handler(peer, app):
+        m = peer.message(head_only=True)
+        if way == "upload":
+            drain(peer.sock, HUGE - len(peer.buf))
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        else:
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % HUGE)
+            pour(peer.sock, HUGE)
+        app.record(m)
+
+    app, proxy = bench(handler)
+    peer = proxy.connect()
+    if way == "upload":
+        peer.send(get("/", f"Content-Length: {HUGE}", method="PUT"))
+        pour(peer.sock, HUGE)
+        assert peer.message().body == b"ok"
+    else:
+        peer.send(get("/"))
+        peer.until(b"\r\n\r\n")
+        drain(peer.sock, HUGE - len(peer.buf))
+    app.wait_requests(1)
     assert proxy.memory("VmHWM") < 32 << 10
 
 
