@@ -78,18 +78,20 @@ static struct str take_sign(struct str target, struct buf *scratch, struct crede
 {
 	const char *query = memchr(target.p, '?', target.n);
 	size_t from = scratch->len;
-	bool first = true;
+	bool first = true, more = true, found = false;
 
 	if (!query || !memmem(query, target.n - (size_t)(query - target.p), SIGN, sizeof SIGN - 1))
 		return target;
 	buf_add(scratch, target.p, (size_t)(query - target.p));
 	struct str rest = {query + 1, target.n - (size_t)(query - target.p) - 1};
-	while (rest.n) {
+	while (more) { /* an empty pair at the end counts: what is not ours stays as it came */
 		const char *end = memchr(rest.p, '&', rest.n);
 		struct str pair = {rest.p, end ? (size_t)(end - rest.p) : rest.n}, value;
 		rest.n -= pair.n + (end != NULL);
 		rest.p += pair.n + (end != NULL);
+		more = end != NULL;
 		if (str_eq(pair_name(pair, &value), SIGN)) {
+			found = true;
 			c->ambiguous = c->ambiguous || c->sign.p;
 			c->sign = value;
 			continue;
@@ -98,7 +100,7 @@ static struct str take_sign(struct str target, struct buf *scratch, struct crede
 		http1_add(scratch, pair);
 		first = false;
 	}
-	return (struct str){scratch->data + from, scratch->len - from};
+	return found ? (struct str){scratch->data + from, scratch->len - from} : target;
 }
 
 static void take_bearer(struct str v, struct str *token)
