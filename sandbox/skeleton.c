@@ -475,7 +475,8 @@ int skeleton_ensure(const struct volumes *v, const char *name, struct err *err)
 	cleanup_close int root = mnt < 0 ? -1 : openat(mnt, "root", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (root < 0)
 		return mnt < 0 ? -1 : err_set(err, errno, "open the skeleton");
-	if (skeleton_build(SKELETON_HOST, root, err) < 0 || (ids_kind() == IDS_RANGE && skeleton_shift(root, ids_base(0), err) < 0))
+	if (skeleton_build(SKELETON_HOST, root, err) < 0 ||
+	    (ids_kind() == IDS_RANGE && skeleton_shift(root, ids_base(0), err) < 0))
 		return -1;
 	return volume_rename(v, making, name, err);
 }

@@ -363,12 +363,9 @@ static void test_foreign_firewalls(void **unused)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_outlives_the_spawner),
-	    cmocka_unit_test(test_helpers_are_confined),
-	    cmocka_unit_test(test_helpers_know_no_secret),
-	    cmocka_unit_test(test_killed_helpers),
-	    cmocka_unit_test(test_resolver_that_will_not_end),
-	    cmocka_unit_test(test_counters),
+	    cmocka_unit_test(test_outlives_the_spawner),       cmocka_unit_test(test_helpers_are_confined),
+	    cmocka_unit_test(test_helpers_know_no_secret),     cmocka_unit_test(test_killed_helpers),
+	    cmocka_unit_test(test_resolver_that_will_not_end), cmocka_unit_test(test_counters),
 	    cmocka_unit_test(test_foreign_firewalls),
 	};
 
