@@ -108,6 +108,7 @@ struct http1_chunked {
 	const char *last; /* end of the last body span in this call */
 	uint32_t extension, overhead;
 	char before; /* the byte before this call's first, when it is none of the body */
+	bool named;  /* the trailer that is being read */
 	bool done, bad;
 };
 void http1_chunked_init(struct http1_chunked *c);

@@ -59,6 +59,22 @@ static int on_body(llhttp_t *parser, const char *at, size_t n)
 	return 0;
 }
 
+static int on_trailer(llhttp_t *parser, const char *at, size_t n)
+{
+	struct http1_chunked *c = parser->data;
+	c->named = c->named || n > 0;
+	return 0;
+}
+
+/* llhttp lets a field without a name pass. */
+static int on_trailer_name(llhttp_t *parser)
+{
+	struct http1_chunked *c = parser->data;
+	bool named = c->named;
+	c->named = false;
+	return named ? 0 : -1;
+}
+
 static int on_end(llhttp_t *parser)
 {
 	struct http1_chunked *c = parser->data;
@@ -76,6 +92,8 @@ static const llhttp_settings_t *settings(void)
 		s.on_chunk_header = on_chunk;
 		s.on_chunk_extension_name = on_extension;
 		s.on_chunk_extension_value = on_extension;
+		s.on_header_field = on_trailer;
+		s.on_header_field_complete = on_trailer_name;
 		s.on_message_complete = on_end;
 	}
 	return &s;

@@ -255,6 +255,7 @@ CASES = [
     ("more data than said", 10, "9112 7.1", "S33", CHUNKED + "5|hello!!|0||", 400),
     ("LF ends the trailers", 10, "9112 7.1.2", "S40", CHUNKED + "5|hello|0|\n", 400),
     ("trailer", 10, "9112 7.1.2", "C56 llhttp", CHUNKED + "5|hello|0|X-Checksum: abc||", "POST / hello"),
+    ("trailer without a name", 10, "9112 5.1", "llhttp", CHUNKED + "5|hello|0|: v||", 400),
     ("length as a trailer", 10, "9110 6.5.1", "S48", CHUNKED + "5|hello|0|Content-Length: 50||", ("POST / hello", 400)),
     ("coding as a trailer", 10, "9110 6.5.1", "S49", CHUNKED + "5|hello|0|Transfer-Encoding: chunked||", ("POST / hello", 400)),
     ("Host as a trailer", 10, "9110 6.5.1", "S50", CHUNKED + "5|hello|0|Host: evil.example||", "POST / hello"),

@@ -24,6 +24,10 @@ ALLOWED = {
 }
 
 
+# Broken chunks that h11 takes: a bare LF for a line end, white space after a size, a byte that is no token in an extension.
+LENIENT = re.compile(rb"(?<!\r)\n|(?m:^)[0-9A-Fa-f]+(;[^\r\n]*[^\x21-\x7e]|[ \t])")
+
+
 class Recorder:
     """An app that answers each request at once, read by h11 from the raw bytes of the proxy."""
 
@@ -262,8 +266,8 @@ def test_responses_against_h11(tmp_path):
                 refused += 1
                 continue
             if own is None:
-                # Cut off in the middle, which the client sees: allowed only when the app's was cut off or broken.
-                assert mean is None or mean[1] == b"" or unmeant, (data, got, why)
+                # Cut off, which the client sees: allowed only when the app's was cut off or broken, also where h11 is lenient.
+                assert mean is None or LENIENT.search(data), (data, got, why)
                 refused += 1
                 continue
             assert mean is not None, (data, got, unmeant)

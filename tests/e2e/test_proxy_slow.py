@@ -33,8 +33,19 @@ def street(tmp_path):
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def descriptors(proxy):
+    folder = f"/proc/{proxy.process.pid}/fd"
+    links = []
+    for name in os.listdir(folder):
+        try:
+            links.append(os.readlink(f"{folder}/{name}"))
+        except FileNotFoundError:
+            pass
+    return links
+
+
 def connections(proxy):
-    return len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
+    return sum(link.startswith("socket:") for link in descriptors(proxy))
 
 
 def wait(what, text):
@@ -86,6 +97,7 @@ def test_slowhttptest(street, tmp_path, mode):
     for peer in proxy.open:
         peer.close()
     wait(lambda: connections(proxy) <= idle + 8, "connections were left")
+    assert len(descriptors(proxy)) < 100, "pipes were left"
 
 
 def test_ten_thousand_idle_connections(street):

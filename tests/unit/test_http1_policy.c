@@ -550,6 +550,9 @@ static const struct {
     {"0\r\n X: a\r\n\r\n", NULL, NULL},
     {"0\r\nX: a\nY: b\r\n\r\n", NULL, NULL},
     {"0\r\n\n", NULL, NULL},
+    {"0\r\n: v\r\n\r\n", NULL, NULL},
+    {"0\r\nX: v\r\n:\r\n\r\n", NULL, NULL},
+    {"0\r\nX:\r\nY: v\r\n\r\n", "", ""},
     {"5\r\nhello\r\n0\r\nX: a\r\n\n", NULL, NULL},
     {"0\r\nX\r\n\r\n", NULL, NULL},
 };
