@@ -12,16 +12,11 @@
 
 #include "proxy/worker.h"
 
-/* An app that is just there may have room for few connections: http.server of Python listens with a backlog of 5, and what
- * overflows it waits for a retransmission. So they go on a few at a time. */
-#define RELEASE_MAX 4
-#define RELEASE_MS 5
-
 struct hold {
 	UT_hash_handle hh;
 	struct exchange *first;
 	size_t n, bytes;
-	struct target *asked; /* the route for which control knows that somebody waits, or NULL */
+	bool asked; /* control knows that somebody waits for the route as it is now */
 	char space[];
 };
 
@@ -41,16 +36,15 @@ static struct hold *hold_of(struct worker *w, const struct target *t)
 }
 
 /* Without control the next one is asked when it has sent its routes. */
-static void ask(struct worker *w, struct hold *h, const struct target *t)
+static void ask(struct worker *w, struct hold *h)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 
-	if (h->asked == t || !w->control)
+	if (h->asked || !w->control)
 		return;
 	put_str(&b, h->space);
 	channel_send(w->control, PROXY_WAKE, 0, b.data, b.len, NULL, 0);
-	target_unref(h->asked);
-	h->asked = target_ref(t);
+	h->asked = true;
 }
 
 /* X-Spaced-Hold tells the waiting page's script that the app has not answered yet. */
@@ -90,7 +84,7 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 	size_t bytes = x->head.len + (x->req_done ? 0 : BLOCK_SIZE);
 
 	if (w->draining || h->n >= w->limits.hold_requests || h->bytes + bytes > w->limits.hold_bytes) {
-		ask(w, h, x->target);
+		ask(w, h);
 		refuse(x, "Too many requests wait for this Space to start", "Try again in a few seconds.", 5);
 		return;
 	}
@@ -103,7 +97,7 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 	DL_APPEND(h->first, x);
 	h->n++;
 	h->bytes += bytes;
-	ask(w, h, x->target);
+	ask(w, h);
 }
 
 void hold_cancel(struct exchange *x)
@@ -125,27 +119,25 @@ static void name_site(struct exchange *x, const char *site)
 	buf_addf(&x->head, "X-Spaced-Site: %s\r\n\r\n", site);
 }
 
-/* False: more are to go on. */
-static bool release_from(struct worker *w, struct hold *h)
+static void release_from(struct worker *w, struct hold *h)
 {
 	struct exchange *x, *next;
-	int n = 0;
 
 	/* Sending one may end it, and its client's next request may come in: never another one of this queue. */
 	DL_FOREACH_SAFE(h->first, x, next)
 	{
 		const struct target *t = route_lookup(w->routes, STRZ(x->target->host));
-		if (t == x->target && t->kind == ROUTE_HOLD)
+		if (t == x->target)
 			continue;
-		if (t && t != x->target) {
+		if (t) {
 			struct target *old = x->target;
 			x->target = target_ref(t);
 			target_unref(old);
 		}
-		if (t && t->kind == ROUTE_HOLD)
+		if (t && t->kind == ROUTE_HOLD) {
+			h->asked = false;
 			continue;
-		if (n++ == RELEASE_MAX)
-			return false;
+		}
 		hold_cancel(x);
 		if (t && t->site[0])
 			name_site(x, t->site);
@@ -155,30 +147,15 @@ static bool release_from(struct worker *w, struct hold *h)
 			exchange_error(x, 404, "There is nothing at this address", "This Space is not here any more.");
 	}
 	if (h->first)
-		ask(w, h, h->first->target);
-	return true;
-}
-
-static void on_release(uv_timer_t *t)
-{
-	hold_routes_changed(t->data);
+		ask(w, h);
 }
 
 void hold_routes_changed(struct worker *w)
 {
 	struct hold *h, *next;
-	bool all = true;
 
 	HASH_ITER(hh, w->holds, h, next)
-	all &= release_from(w, h);
-	if (!all && !uv_is_active((uv_handle_t *)&w->hold_release))
-		uv_timer_start(&w->hold_release, on_release, RELEASE_MS, 0);
-}
-
-void hold_init(struct worker *w)
-{
-	uv_timer_init(&w->loop, &w->hold_release);
-	w->hold_release.data = w;
+	release_from(w, h);
 }
 
 void hold_new_control(struct worker *w)
@@ -186,10 +163,7 @@ void hold_new_control(struct worker *w)
 	struct hold *h, *next;
 
 	HASH_ITER(hh, w->holds, h, next)
-	{
-		target_unref(h->asked);
-		h->asked = NULL;
-	}
+	h->asked = false;
 }
 
 void hold_end(struct worker *w)
@@ -224,7 +198,6 @@ void hold_tick(struct worker *w)
 			due = x->hold_until;
 		if (!h->first) {
 			HASH_DEL(w->holds, h);
-			target_unref(h->asked);
 			free(h);
 		}
 	}

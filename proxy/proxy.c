@@ -110,7 +110,6 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	splice_init(w);
 	w->routes = route_table_new();
 	gate_init(w);
-	hold_init(w);
 	io_random_hex(w->id_prefix, 8);
 	signal(SIGPIPE, SIG_IGN);
 	watch_signal(w, &w->sigterm, SIGTERM, on_end_signal);

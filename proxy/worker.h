@@ -147,7 +147,6 @@ struct worker {
 	struct space *spaces;
 	struct peer *peers;
 	struct hold *holds;
-	uv_timer_t hold_release;
 	uint64_t hold_due; /* the next one is over then */
 	struct timed deadlines[DL_KINDS];
 	uint32_t deadline_ms[DL_KINDS];
@@ -256,7 +255,6 @@ void activity_report(struct worker *w);
 void activity_forget(struct worker *w); /* a new control: everything is said again */
 
 /* hold.c */
-void hold_init(struct worker *w);
 void hold_request(struct exchange *x, struct hold_rule rule); /* x->target is a ROUTE_HOLD; may answer at once */
 void hold_cancel(struct exchange *x);			      /* it waits no more; no-op when it does not */
 void hold_routes_changed(struct worker *w);

@@ -111,20 +111,6 @@ static enum gate_verdict may_enter(void *ctx, const char *space_id, const char *
 	return api_may_enter(c->api, space_id, token, client, wait);
 }
 
-static void wake(void *ctx, const char *space)
-{
-	struct control *c = ctx;
-
-	spaces_visited(c->spaces, space);
-}
-
-static void quieted(void *ctx, const char *instance, uint32_t serial, bool busy)
-{
-	struct control *c = ctx;
-
-	spaces_quieted(c->spaces, instance, serial, busy);
-}
-
 /* A fresh channel between the spawner and one proxy: one end goes to each. */
 static int spawner_socket(void *ctx)
 {
@@ -219,13 +205,8 @@ static int confine(const struct config *config, struct err *err)
 
 static int open_all(struct control *c, struct err *err)
 {
-	const struct router_callbacks rcb = {.activity = activity,
-					     .idle = idle,
-					     .wake = wake,
-					     .quieted = quieted,
-					     .may_enter = may_enter,
-					     .spawner_socket = spawner_socket,
-					     .ctx = c};
+	const struct router_callbacks rcb = {
+	    .activity = activity, .idle = idle, .may_enter = may_enter, .spawner_socket = spawner_socket, .ctx = c};
 	const struct git_callbacks gcb = {.authorise = authorise, .pushed = pushed, .ctx = c};
 	static const struct http_handler handler = {.on_request = on_request};
 	cleanup_free char *db = xasprintf("%s/%s/spaced.db", c->config->state, STATE_CONTROL);

@@ -53,7 +53,6 @@ int role_proxy(const struct config *config)
 	    .control = ROLE_FD_SECOND,
 	    .spawner = -1,
 	    .parent = ROLE_FD_PARENT,
-	    .limits = {.hold_ms = config->hold_timeout_s * 1000, .hold_requests = config->hold_requests},
 	};
 	trim_resident();
 	return proxy_main(&pc);

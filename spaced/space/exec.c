@@ -84,11 +84,8 @@ static int why_not(struct spaces *s, const char *space_id, struct err *err)
 struct exec *spaces_exec(struct spaces *s, const char *space_id, const struct exec_request *q,
 			 const struct exec_callbacks *cb, void *ctx, struct err *err)
 {
-	struct unit *u = unit_find(s, space_id);
+	const struct instance *in = instance_of(unit_find(s, space_id));
 
-	if (u && u->serving)
-		sleep_wake(u, "a command");
-	const struct instance *in = instance_of(u);
 	if (!in) {
 		why_not(s, space_id, err);
 		return NULL;

@@ -97,25 +97,6 @@ static void many_requests_one_wake(void **state)
 	assert_true(silent(f->app, 0));
 }
 
-/* Asleep, awake, asleep: each time it is asked. */
-static void asks_at_each_sleep(void **state)
-{
-	struct fixture *f = *state;
-	cleanup_buf struct buf b = BUF_INIT;
-
-	asleep(f);
-	for (uint64_t i = 0; i < 3; i++) {
-		int client = dial(f->port);
-		program_asks(client, "");
-		hear_wake(f->control);
-		route_page(f->control, "a.test", 200, false);
-		read_until(client, "}\n", &b);
-		route_hold(f->control, "It slept.");
-		no_wake(f, 10 + i);
-		close(client);
-	}
-}
-
 static void a_new_control_is_asked_again(void **state)
 {
 	struct fixture *f = *state;
@@ -297,8 +278,8 @@ static void quiet_closes_and_counts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(many_requests_one_wake), TEST(asks_at_each_sleep),	      TEST(a_new_control_is_asked_again),
-	    TEST(deadline_by_kind),	  TEST(a_body_stays_with_its_client), TEST(quiet_closes_and_counts),
+	    TEST(many_requests_one_wake),	TEST(a_new_control_is_asked_again), TEST(deadline_by_kind),
+	    TEST(a_body_stays_with_its_client), TEST(quiet_closes_and_counts),
 	};
 	const struct CMUnitTest bounded[] = {TEST(queue_is_bounded)};
 
