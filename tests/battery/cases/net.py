@@ -372,7 +372,7 @@ def through_the_proxy(tenants, case):
     absolute = ask(f"GET http://{theirs}/ HTTP/1.1\r\nHost: {mine}\r\n{end}")
     check(tenants.secret in absolute or absolute.split(" ", 2)[1] == "400", f"absolute form: {absolute[:60]!r}")
     lies = {"X-Forwarded-For": "6.6.6.6", "X-Real-IP": "6.6.6.6", "Forwarded": "for=6.6.6.6", "X-Forwarded-Proto": "lie",
-            "X-Forwarded-Host": "lie", "X-Forwarded-Port": "6"}
+            "X-Forwarded-Host": "lie", "X-Forwarded-Port": "99999"}
     line, fields = daemon.get("alice", "attacker", "/fields", headers=lies).json()
     seen = {}
     for name, value in fields:
