@@ -8,8 +8,7 @@ static void forget_control(struct worker *w)
 {
 	channel_close(w->control);
 	w->control = NULL;
-	route_table_free(w->next_routes);
-	w->next_routes = NULL;
+	feed_cut(&w->routes);
 	gate_control_lost(w);
 }
 
@@ -26,48 +25,73 @@ static void control_sent_garbage(struct worker *w, uint32_t type)
 	forget_control(w);
 }
 
-/* The routes that are served, or those of the snapshot that is coming in. */
-static struct route_table *editing(struct worker *w)
+/* What the feed says of a frame: false when the channel is to end. */
+static bool fed(struct worker *w, enum feed_result result)
 {
-	return w->next_routes ? w->next_routes : w->routes;
+	cleanup_buf struct buf b = BUF_INIT;
+
+	if (result == FEED_ASK) {
+		log_warn("the routes are not those of version %llu any more: all are asked for again",
+			 (unsigned long long)w->routes.version);
+		put_u64(&b, w->routes.version);
+		channel_send(w->control, PROXY_STALE, 0, b.data, b.len, NULL, 0);
+	}
+	if (result == FEED_DONE)
+		hold_routes_changed(w);
+	return result != FEED_GARBAGE;
 }
 
 static bool take_route(struct worker *w, struct reader *rd)
 {
+	uint64_t version = get_u64(rd);
 	struct route r;
 
 	if (route_decode(rd, &r) < 0)
 		return false;
 	bool ok = get_ok(rd);
-	const struct target *before = ok ? route_lookup(w->routes, STRZ(r.host)) : NULL;
+	const struct target *before = ok ? route_lookup(w->routes.served, STRZ(r.host)) : NULL;
 	bool closing = r.gated && before && !before->gated;
-	if (ok)
-		route_table_set(editing(w), &r);
-	if (ok && closing)
+	enum feed_result result = ok ? feed_set(&w->routes, version, &r) : FEED_GARBAGE;
+	if (closing)
 		gate_cut(w, r.space_id);
 	route_release(&r);
-	if (ok && !w->next_routes)
-		hold_routes_changed(w);
-	return ok;
+	return fed(w, result);
+}
+
+static bool remove_route(struct worker *w, struct reader *rd)
+{
+	char host[ROUTE_HOST_MAX + 3];
+	uint64_t version = get_u64(rd);
+
+	get_str(rd, host, sizeof host);
+	return get_ok(rd) && fed(w, feed_remove(&w->routes, version, host));
+}
+
+static bool reset(struct worker *w, struct reader *rd)
+{
+	char domain[ROUTE_HOST_MAX + 3];
+	uint64_t version = get_u64(rd);
+
+	get_str(rd, domain, sizeof domain);
+	return get_ok(rd) && fed(w, feed_reset(&w->routes, version));
 }
 
 static bool commit(struct worker *w, struct reader *rd)
 {
 	uint64_t version = get_u64(rd);
+	uint32_t routes = get_u32(rd);
 	cleanup_buf struct buf b = BUF_INIT;
 
 	if (!get_ok(rd))
 		return false;
-	if (w->next_routes) {
-		route_table_free(w->routes);
-		w->routes = w->next_routes;
-		w->next_routes = NULL;
+	enum feed_result result = feed_commit(&w->routes, version, routes);
+	bool ok = fed(w, result);
+	if (result == FEED_DONE) {
+		worker_listen(w);
+		put_u64(&b, version);
+		channel_send(w->control, PROXY_READY, 0, b.data, b.len, NULL, 0);
 	}
-	hold_routes_changed(w);
-	worker_listen(w);
-	put_u64(&b, version);
-	channel_send(w->control, PROXY_READY, 0, b.data, b.len, NULL, 0);
-	return true;
+	return ok;
 }
 
 static bool quiet(struct worker *w, struct reader *rd)
@@ -97,26 +121,17 @@ static void on_control_frame(void *ctx, struct frame *f)
 {
 	struct worker *w = ctx;
 	struct reader rd = reader_of(f->payload, f->len);
-	char name[ROUTE_HOST_MAX + 3];
 	bool ok = false;
 
 	switch (f->type) {
 	case PROXY_RESET:
-		get_str(&rd, name, sizeof name);
-		ok = get_ok(&rd);
-		route_table_free(w->next_routes);
-		w->next_routes = route_table_new();
+		ok = reset(w, &rd);
 		break;
 	case PROXY_ROUTE:
 		ok = take_route(w, &rd);
 		break;
 	case PROXY_REMOVE:
-		get_str(&rd, name, sizeof name);
-		ok = get_ok(&rd);
-		if (ok)
-			route_table_remove(editing(w), name);
-		if (ok && !w->next_routes)
-			hold_routes_changed(w);
+		ok = remove_route(w, &rd);
 		break;
 	case PROXY_COMMIT:
 		ok = commit(w, &rd);

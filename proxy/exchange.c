@@ -127,7 +127,7 @@ void exchange_start(struct client *c)
 	struct worker *w = c->conn.w;
 	struct http1_request *r = &w->req;
 	struct exchange *x = exchange_new(w, c);
-	const struct target *t = route_lookup(w->routes, STRZ(r->host));
+	const struct target *t = route_lookup(w->routes.served, STRZ(r->host));
 
 	take_request(x, r);
 	deadline_clear(&c->conn);

@@ -61,8 +61,8 @@ int routes_file_load(struct worker *w, const char *path)
 		}
 		route_table_set(t, &route);
 	}
-	route_table_free(w->routes);
-	w->routes = t;
+	route_table_free(w->routes.served);
+	w->routes.served = t;
 	log_info("%zu routes from %s", route_table_size(t), path);
 	return 0;
 }

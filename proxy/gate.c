@@ -288,7 +288,7 @@ static struct ask *take_ask(struct gate *g, uint32_t id)
 static bool follow_route(struct exchange *x)
 {
 	struct target *old = x->target;
-	const struct target *now = route_lookup(x->c->conn.w->routes, STRZ(old->host));
+	const struct target *now = route_lookup(x->c->conn.w->routes.served, STRZ(old->host));
 
 	if (now == old)
 		return true;

@@ -126,7 +126,7 @@ static void release_from(struct worker *w, struct hold *h)
 	/* Sending one may end it, and its client's next request may come in: never another one of this queue. */
 	DL_FOREACH_SAFE(h->first, x, next)
 	{
-		const struct target *t = route_lookup(w->routes, STRZ(x->target->host));
+		const struct target *t = route_lookup(w->routes.served, STRZ(x->target->host));
 		if (t == x->target)
 			continue;
 		if (t) {

@@ -108,7 +108,7 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	w->loop.data = w;
 	limits_init(w, &config->limits);
 	splice_init(w);
-	w->routes = route_table_new();
+	feed_init(&w->routes);
 	gate_init(w);
 	io_random_hex(w->id_prefix, 8);
 	signal(SIGPIPE, SIG_IGN);

@@ -6,9 +6,6 @@
 
 #include "proxy/ticket.h"
 
-#define uthash_fatal(msg) abort()
-#include <uthash.h>
-
 #define TITLE_MAX 1024
 #define TEXT_MAX (64U * 1024)
 #define HEADERS_MAX (8U * 1024)
@@ -190,15 +187,10 @@ bool route_canonical_host(struct str host, char out[ROUTE_HOST_MAX + 1])
 	return true;
 }
 
-/* The table: one entry per host, pointing at a counted target. */
-
-struct entry {
-	struct target *target;
-	UT_hash_handle hh; /* key: target->host */
-};
+/* The table: a counted target per host. */
 
 struct route_table {
-	struct entry *entries;
+	struct target *targets;
 	size_t wildcards; /* while 0 an unknown host costs one probe */
 };
 
@@ -256,61 +248,58 @@ struct route_table *route_table_new(void)
 
 void route_table_free(struct route_table *t)
 {
-	struct entry *e, *next;
+	struct target *target, *next;
 
 	if (!t)
 		return;
-	HASH_ITER(hh, t->entries, e, next)
+	HASH_ITER(hh, t->targets, target, next)
 	{
-		HASH_DELETE(hh, t->entries, e);
-		target_unref(e->target);
-		free(e);
+		HASH_DEL(t->targets, target);
+		target_unref(target);
 	}
 	free(t);
 }
 
 size_t route_table_size(const struct route_table *t)
 {
-	return HASH_COUNT(t->entries);
+	return HASH_COUNT(t->targets);
 }
 
 void route_table_remove(struct route_table *t, const char *host)
 {
-	struct entry *e;
+	struct target *target;
 
-	HASH_FIND(hh, t->entries, host, strlen(host), e);
-	if (!e)
+	HASH_FIND(hh, t->targets, host, strlen(host), target);
+	if (!target)
 		return;
-	HASH_DELETE(hh, t->entries, e);
-	t->wildcards -= e->target->host[0] == '*';
-	target_unref(e->target);
-	free(e);
+	HASH_DEL(t->targets, target);
+	t->wildcards -= target->host[0] == '*';
+	target_unref(target);
 }
 
 void route_table_set(struct route_table *t, const struct route *r)
 {
 	route_table_remove(t, r->host);
-	struct entry *e = xcalloc(1, sizeof *e);
-	e->target = target_new(r);
+	struct target *target = target_new(r);
 	t->wildcards += r->host[0] == '*';
-	HASH_ADD_KEYPTR(hh, t->entries, e->target->host, strlen(e->target->host), e);
+	HASH_ADD_KEYPTR(hh, t->targets, target->host, strlen(target->host), target);
 }
 
 const struct target *route_lookup(const struct route_table *t, struct str host)
 {
 	char key[ROUTE_HOST_MAX + 3];
 	char *name = key + 1; /* room for the '*' of a wildcard */
-	struct entry *e;
+	struct target *target;
 
 	if (!route_canonical_host(host, name))
 		return NULL;
 	size_t n = strlen(name);
-	HASH_FIND(hh, t->entries, name, n, e); /* NOLINT(clang-analyzer-core.*): the name was filled just above */
-	for (char *dot = name; !e && t->wildcards && (dot = strchr(dot, '.')) != NULL; dot++) {
+	HASH_FIND(hh, t->targets, name, n, target); /* NOLINT(clang-analyzer-core.*): the name was filled just above */
+	for (char *dot = name; !target && t->wildcards && (dot = strchr(dot, '.')) != NULL; dot++) {
 		char saved = dot[-1];
 		dot[-1] = '*';
-		HASH_FIND(hh, t->entries, dot - 1, strlen(dot - 1), e);
+		HASH_FIND(hh, t->targets, dot - 1, strlen(dot - 1), target);
 		dot[-1] = saved;
 	}
-	return e ? e->target : NULL;
+	return target;
 }

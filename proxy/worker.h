@@ -21,6 +21,7 @@
 #include "proxy/http1.h"
 #include "proxy/proxy.h"
 #include "proxy/route.h"
+#include "proxy/route_feed.h"
 
 #define BLOCK_SIZE 65536
 
@@ -131,7 +132,7 @@ struct worker {
 	uv_loop_t loop;
 	struct proxy_limits limits;
 	struct http1_limits req_limits, res_limits;
-	struct route_table *routes, *next_routes; /* next: between PROXY_RESET and PROXY_COMMIT */
+	struct route_feed routes;
 	struct listener *listeners;
 	size_t nlisteners, nclients, nexchanges;
 	bool listening, draining;

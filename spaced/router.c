@@ -130,6 +130,29 @@ static bool on_ask(struct peer *p, uint32_t id, struct reader *rd)
 	return true;
 }
 
+/* A frame about routes: each begins with the version. */
+static void send_versioned(struct router *r, struct peer *p, uint32_t type, const void *rest, size_t n)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_u64(&b, r->version);
+	buf_add(&b, rest, n);
+	channel_send(p->channel, type, 0, b.data, b.len, NULL, 0);
+}
+
+static void snapshot(struct router *r, struct peer *p)
+{
+	cleanup_buf struct buf domain = BUF_INIT, count = BUF_INIT;
+	struct entry *e, *next;
+
+	put_str(&domain, r->domain);
+	send_versioned(r, p, PROXY_RESET, domain.data, domain.len);
+	HASH_ITER(hh, r->entries, e, next)
+	send_versioned(r, p, PROXY_ROUTE, e->wire.data, e->wire.len);
+	put_u32(&count, HASH_COUNT(r->entries));
+	send_versioned(r, p, PROXY_COMMIT, count.data, count.len);
+}
+
 static void drop_peer(struct peer *p)
 {
 	struct router *r = p->router;
@@ -161,6 +184,12 @@ static void on_frame(void *ctx, struct frame *f)
 	switch (f->type) {
 	case PROXY_READY:
 		break;
+	case PROXY_STALE:
+		get_u64(&rd);
+		ok = get_ok(&rd);
+		if (ok && p->router->ready)
+			snapshot(p->router, p);
+		break;
 	case PROXY_IDLE: {
 		ok = get_str(&rd, instance, sizeof instance);
 		uint32_t generation = get_u32(&rd);
@@ -189,26 +218,6 @@ static void on_end(void *ctx, int err)
 {
 	(void)err;
 	drop_peer(ctx);
-}
-
-static void commit(struct router *r, struct peer *p)
-{
-	cleanup_buf struct buf b = BUF_INIT;
-
-	put_u64(&b, r->version);
-	channel_send(p->channel, PROXY_COMMIT, 0, b.data, b.len, NULL, 0);
-}
-
-static void snapshot(struct router *r, struct peer *p)
-{
-	cleanup_buf struct buf b = BUF_INIT;
-	struct entry *e, *next;
-
-	put_str(&b, r->domain);
-	channel_send(p->channel, PROXY_RESET, 0, b.data, b.len, NULL, 0);
-	HASH_ITER(hh, r->entries, e, next)
-	channel_send(p->channel, PROXY_ROUTE, 0, e->wire.data, e->wire.len, NULL, 0);
-	commit(r, p);
 }
 
 static void send_spawner(struct router *r, struct peer *p)
@@ -277,7 +286,7 @@ static void publish(struct router *r, uint32_t type, const struct buf *b)
 	if (!r->ready)
 		return;
 	for (struct peer *p = r->peers; p; p = p->next)
-		channel_send(p->channel, type, 0, b->data, b->len, NULL, 0);
+		send_versioned(r, p, type, b->data, b->len);
 }
 
 void router_set(struct router *r, const struct route *route)

@@ -126,48 +126,78 @@ static inline void hear(int sock, uint32_t type, struct frame *f)
 	}
 }
 
+/* The version that the next frame about routes has, and how many there are (each host said once). */
+static struct {
+	uint64_t version;
+	uint32_t routes;
+	bool snapshot;
+} said;
+
 static inline void reset(int control)
 {
 	cleanup_buf struct buf b = BUF_INIT;
+
+	said.version += 100;
+	said.routes = 0;
+	said.snapshot = true;
+	put_u64(&b, said.version);
 	put_str(&b, "test");
 	say(control, PROXY_RESET, &b, -1);
 }
 
-static inline void commit(int control, uint64_t version)
+static inline void send_commit(int control)
 {
 	cleanup_buf struct buf b = BUF_INIT;
+
+	put_u64(&b, said.version);
+	put_u32(&b, said.routes);
+	say(control, PROXY_COMMIT, &b, -1);
+	said.snapshot = false;
+}
+
+/* The snapshot ends; or all deltas have come. */
+static inline void commit(int control)
+{
 	struct frame f;
 
-	put_u64(&b, version);
-	say(control, PROXY_COMMIT, &b, -1);
+	send_commit(control);
 	hear(control, PROXY_READY, &f);
 	struct reader r = reader_of(f.payload, f.len);
-	assert_int_equal(get_u64(&r), version);
+	assert_int_equal(get_u64(&r), said.version);
 	frame_release(&f);
+}
+
+static inline void send_route(int control, const struct route *r)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	if (said.snapshot)
+		said.routes++;
+	else
+		said.version++;
+	put_u64(&b, said.version);
+	route_encode(r, &b);
+	say(control, PROXY_ROUTE, &b, -1);
 }
 
 static inline void route_app(int control, const char *host, uint32_t generation, uint16_t port)
 {
-	cleanup_buf struct buf b = BUF_INIT;
 	struct route r = {.kind = ROUTE_APP, .generation = generation, .port = port};
 
 	snprintf(r.host, sizeof r.host, "%s", host);
 	snprintf(r.instance, sizeof r.instance, "app-1-%u", generation);
 	snprintf(r.space, sizeof r.space, "alice/one");
-	route_encode(&r, &b);
-	say(control, PROXY_ROUTE, &b, -1);
+	send_route(control, &r);
 }
 
 static inline void route_page(int control, const char *host, uint16_t status, bool refresh)
 {
-	cleanup_buf struct buf b = BUF_INIT;
 	struct route r = {.kind = ROUTE_PAGE, .page_status = status, .page_refresh = refresh};
 
 	snprintf(r.host, sizeof r.host, "%s", host);
 	r.page_title = (char[]){"Building <it>"};
 	r.page_text = (char[]){"Soon.\n\nstep 1 & 2"};
-	route_encode(&r, &b);
-	say(control, PROXY_ROUTE, &b, -1);
+	send_route(control, &r);
 }
 
 /* Answers one SPAWN_OPEN with sockets made here. */

@@ -1,5 +1,14 @@
 /* A whole proxy process as the daemon runs it: the test is its parent, its control and its spawner, and the apps. */
+#include <stdio.h>
+
 #include "tests/unit/proxy_rig.h"
+
+/* Memory means something only without sanitizers. */
+#ifdef __SANITIZE_ADDRESS__
+#define MEASURES false
+#else
+#define MEASURES true
+#endif
 
 static void waits_for_the_first_commit(void **state)
 {
@@ -12,7 +21,7 @@ static void waits_for_the_first_commit(void **state)
 	route_page(f->control, "a.test", 503, true);
 	struct pollfd p = {.fd = client, .events = POLLIN};
 	assert_int_equal(poll(&p, 1, 200), 0); /* no answer while the routes are not whole */
-	commit(f->control, 1);
+	commit(f->control);
 	read_until(client, "</html>", &b);
 	assert_non_null(strstr(b.data, "HTTP/1.1 503 "));
 	assert_non_null(strstr(b.data, "Retry-After: "));
@@ -30,7 +39,7 @@ static void sockets_of_the_spawner_are_pooled(void **state)
 
 	reset(f->control);
 	route_app(f->control, "a.test", 1, f->app_port);
-	commit(f->control, 1);
+	commit(f->control);
 	ask(client, "a.test");
 	spawn_sockets(f->spawner, "app-1-1");
 	int app = accept_app(f);
@@ -64,7 +73,7 @@ static void errors_of_the_spawner(void **state)
 
 	reset(f->control);
 	route_app(f->control, "a.test", 1, f->app_port);
-	commit(f->control, 1);
+	commit(f->control);
 	ask(client, "a.test");
 	spawn_error(f->spawner, ENOENT);
 	read_until(client, "</html>", &b);
@@ -86,7 +95,7 @@ static void errors_of_the_spawner(void **state)
 	say(f->control, PROXY_SPAWNER, NULL, pair[1]);
 	close(pair[1]);
 	f->spawner = pair[0];
-	commit(f->control, 2);
+	commit(f->control);
 	ask(client, "a.test");
 	spawn_sockets(f->spawner, "app-1-1");
 	int app = accept_app(f);
@@ -106,7 +115,7 @@ static void refused_by_the_app(void **state)
 	close(listen_any(&nobody));
 	reset(f->control);
 	route_app(f->control, "a.test", 1, nobody);
-	commit(f->control, 1);
+	commit(f->control);
 	ask(client, "a.test");
 	spawn_sockets(f->spawner, "app-1-1");
 	read_until(client, "</html>", &b);
@@ -125,7 +134,7 @@ static void deploy_drains_the_old(void **state)
 
 	reset(f->control);
 	route_app(f->control, "a.test", 1, f->app_port);
-	commit(f->control, 1);
+	commit(f->control);
 	ask(old_client, "a.test");
 	spawn_sockets(f->spawner, "app-1-1");
 	int old_app = accept_app(f); /* has the request, answers later */
@@ -134,7 +143,7 @@ static void deploy_drains_the_old(void **state)
 	put_str(&drain, "app-1-1");
 	put_u32(&drain, 1);
 	say(f->control, PROXY_DRAIN, &drain, -1);
-	commit(f->control, 2);
+	commit(f->control);
 	ask(new_client, "a.test");
 	spawn_sockets(f->spawner, "app-1-2");
 	int new_app = accept_app(f);
@@ -166,6 +175,153 @@ static void deploy_drains_the_old(void **state)
 	close(new_client);
 }
 
+/* A gap in the deltas: nothing of it is applied, a snapshot is asked for, and what comes with that is served. */
+static void a_gap_is_mended_by_a_snapshot(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	struct frame frame;
+	int client = dial(f->port);
+
+	reset(f->control);
+	route_page(f->control, "a.test", 404, false);
+	commit(f->control);
+	uint64_t had = said.version++; /* one is lost on the way */
+	route_page(f->control, "a.test", 410, false);
+	hear(f->control, PROXY_STALE, &frame);
+	struct reader r = reader_of(frame.payload, frame.len);
+	assert_int_equal(get_u64(&r), had);
+	assert_true(get_ok(&r));
+	frame_release(&frame);
+	ask(client, "a.test");
+	read_until(client, "</html>", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 404 "));
+	reset(f->control);
+	route_page(f->control, "a.test", 200, false);
+	commit(f->control);
+	ask(client, "a.test");
+	read_until(client, "</html>", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 200 "));
+	close(client);
+}
+
+/* Whatever happens to the idle connections of the generation before, none of them is ever used for the next one. */
+static void no_connection_crosses_a_generation(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int client = dial(f->port), apps[5];
+	char c;
+
+	reset(f->control);
+	route_app(f->control, "a.test", 1, f->app_port);
+	route_app(f->control, "b.test", 9, f->app_port);
+	commit(f->control);
+	for (uint32_t g = 1; g <= 5; g++) {
+		char name[81];
+		snprintf(name, sizeof name, "app-1-%u", g);
+		if (g > 1)
+			route_app(f->control, "a.test", g, f->app_port);
+		commit(f->control);
+		ask(client, "a.test");
+		spawn_sockets(f->spawner, name); /* it asks for new ones, though idle ones are there */
+		apps[g - 1] = accept_app(f);
+		app_answers(apps[g - 1], name);
+		read_until(client, name, &b);
+		/* Kept for its own. */
+		ask(client, "a.test");
+		app_answers(apps[g - 1], "again");
+		read_until(client, "again", &b);
+	}
+	/* Nor for another app at the same port. */
+	ask(client, "b.test");
+	spawn_sockets(f->spawner, "app-1-9");
+	int other = accept_app(f);
+	app_answers(other, "other");
+	read_until(client, "other", &b);
+	/* The idle ones of before were let go in time, without a byte more. */
+	for (int i = 0; i < 4; i++) {
+		wait_readable(apps[i]);
+		assert_int_equal(read(apps[i], &c, 1), 0);
+	}
+	for (int i = 0; i < 5; i++)
+		close(apps[i]);
+	close(other);
+	close(client);
+}
+
+/* Kilobytes of a process that are its own. */
+static size_t private_kib(pid_t pid)
+{
+	char path[64], line[256];
+	size_t sum = 0, kib;
+
+	snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return 0;
+	while (fgets(line, sizeof line, file))
+		if (sscanf(line, "Private_Clean: %zu", &kib) == 1 || sscanf(line, "Private_Dirty: %zu", &kib) == 1)
+			sum += kib;
+	fclose(file);
+	return sum;
+}
+
+#define ROUTES 10000
+#define UPDATES 500
+
+/* 10,000 routes: what they cost; and while one of them is changed over and over, every request of others and of its own is
+ * answered, and one in flight keeps what it has. */
+static void updates_under_traffic(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int client = dial(f->port), patient = dial(f->port);
+	char host[64];
+
+	reset(f->control);
+	commit(f->control);
+	size_t before = private_kib(f->pid);
+	reset(f->control);
+	for (uint32_t i = 0; i < ROUTES; i++) {
+		struct route r = {.kind = ROUTE_APP, .generation = i, .port = f->app_port};
+		snprintf(r.host, sizeof r.host, "alice-space-%u.test", i);
+		snprintf(r.instance, sizeof r.instance, "app-%024u-%u", i, i);
+		snprintf(r.space, sizeof r.space, "alice/space-%u", i);
+		snprintf(r.space_id, sizeof r.space_id, "%024u", i);
+		r.headers = (char[]){"content-security-policy: frame-ancestors 'self' https://test\r\n"};
+		send_route(f->control, &r);
+	}
+	route_app(f->control, "a.test", 1, f->app_port);
+	route_page(f->control, "p.test", 200, false);
+	route_page(f->control, "q.test", 200, false);
+	commit(f->control);
+	size_t after = private_kib(f->pid);
+	print_message("# a worker with %d routes has %zu KiB more\n", ROUTES, after - before);
+	if (MEASURES && before)
+		assert_in_range(after - before, 1024, 4096 + 512); /* the allocator's own rest */
+
+	ask(patient, "a.test");
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	unsigned answered = 0;
+	for (int i = 0; i < UPDATES; i++) {
+		route_app(f->control, "a.test", 2 + (uint32_t)i, f->app_port);
+		route_page(f->control, "q.test", 200, i % 2);
+		snprintf(host, sizeof host, i % 2 ? "p.test" : "q.test");
+		ask(client, host);
+		read_until(client, "</html>", &b);
+		answered += strstr(b.data, "HTTP/1.1 200 ") != NULL;
+	}
+	assert_int_equal(answered, UPDATES);
+	commit(f->control);
+	app_answers(app, "at last");
+	read_until(patient, "at last", &b);
+	close(app);
+	close(client);
+	close(patient);
+}
+
 static void lives_without_control(void **state)
 {
 	struct fixture *f = *state;
@@ -175,7 +331,7 @@ static void lives_without_control(void **state)
 
 	reset(f->control);
 	route_page(f->control, "a.test", 200, false);
-	commit(f->control, 1);
+	commit(f->control);
 	/* A snapshot that is never committed is nothing. */
 	reset(f->control);
 	route_page(f->control, "b.test", 200, false);
@@ -191,7 +347,7 @@ static void lives_without_control(void **state)
 	f->control = pair[0];
 	reset(f->control);
 	route_page(f->control, "c.test", 200, false);
-	commit(f->control, 2);
+	commit(f->control);
 	ask(client, "a.test");
 	read_until(client, "</html>", &b);
 	assert_non_null(strstr(b.data, "HTTP/1.1 404 "));
@@ -213,7 +369,7 @@ static void garbage_ends_the_channel_only(void **state)
 
 	reset(f->control);
 	route_page(f->control, "a.test", 200, false);
-	commit(f->control, 1);
+	commit(f->control);
 	buf_adds(&b, "garbage");
 	say(f->control, PROXY_ROUTE, &b, -1);
 	wait_readable(f->control);
@@ -234,7 +390,7 @@ static void ends_with_its_parent(void **state)
 	reset(f->control);
 	route_page(f->control, "p.test", 200, false);
 	route_app(f->control, "a.test", 1, f->app_port);
-	commit(f->control, 1);
+	commit(f->control);
 	ask(idle, "p.test");
 	read_until(idle, "</html>", &b);
 	ask(client, "a.test");
@@ -260,6 +416,8 @@ int main(void)
 	    TEST(errors_of_the_spawner),	 TEST(refused_by_the_app),
 	    TEST(deploy_drains_the_old),	 TEST(lives_without_control),
 	    TEST(garbage_ends_the_channel_only), TEST(ends_with_its_parent),
+	    TEST(a_gap_is_mended_by_a_snapshot), TEST(no_connection_crosses_a_generation),
+	    TEST(updates_under_traffic),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);

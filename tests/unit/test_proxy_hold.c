@@ -5,20 +5,18 @@
 
 static void route_hold(int control, const char *text)
 {
-	cleanup_buf struct buf b = BUF_INIT;
 	struct route r = {.kind = ROUTE_HOLD, .host = "a.test", .space = "alice/one"};
 
 	r.page_title = (char[]){"Waking up"};
 	r.page_text = (char *)(uintptr_t)text;
-	route_encode(&r, &b);
-	say(control, PROXY_ROUTE, &b, -1);
+	send_route(control, &r);
 }
 
 static void asleep(struct fixture *f)
 {
 	reset(f->control);
 	route_hold(f->control, "It slept.");
-	commit(f->control, 1);
+	commit(f->control);
 }
 
 static void hear_wake(int control)
@@ -34,9 +32,9 @@ static void hear_wake(int control)
 }
 
 /* After a commit everything that was said before it has been answered: nothing but activity may have come. */
-static void no_wake(struct fixture *f, uint64_t version)
+static void no_wake(struct fixture *f)
 {
-	commit(f->control, version);
+	commit(f->control);
 }
 
 static void program_asks(int fd, const char *more)
@@ -76,7 +74,7 @@ static void many_requests_one_wake(void **state)
 	}
 	hear_wake(f->control);
 	assert_true(silent(fd[0], 300)); /* longer than a tick: all have come in */
-	no_wake(f, 2);
+	no_wake(f);
 	close(fd[7]); /* leaves: it is not sent to the app */
 	assert_true(silent(fd[0], 300));
 
@@ -113,9 +111,7 @@ static void a_new_control_is_asked_again(void **state)
 	/* In the same snapshot that says so: still asleep. */
 	reset(f->control);
 	route_hold(f->control, "It slept.");
-	cleanup_buf struct buf b = BUF_INIT;
-	put_u64(&b, 3);
-	say(f->control, PROXY_COMMIT, &b, -1);
+	send_commit(f->control);
 	hear_wake(f->control);
 	close(client);
 }
@@ -246,7 +242,7 @@ static void quiet_closes_and_counts(void **state)
 
 	reset(f->control);
 	route_app(f->control, "a.test", 1, f->app_port);
-	commit(f->control, 1);
+	commit(f->control);
 	ask(client, "a.test");
 	spawn_sockets(f->spawner, "app-1-1");
 	int app = accept_app(f);

@@ -1,5 +1,6 @@
 /* Routes: folding of host names, the table with its wildcards, the coding on the wire. */
 #include <errno.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -146,16 +147,36 @@ static void table(void **state)
 	route_table_free(t);
 }
 
+/* The allocator of sanitizers does not tell, and takes more. */
+#ifdef __SANITIZE_ADDRESS__
+#define MEASURES false
+#else
+#define MEASURES true
+#endif
+
+static size_t allocated(void)
+{
+	struct mallinfo2 m = mallinfo2();
+	return m.uordblks + m.hblkhd;
+}
+
 static void many(void **state)
 {
 	struct route_table *t = route_table_new();
 	char host[64];
 
+	size_t before = allocated();
 	for (int i = 0; i < 10000; i++) {
 		snprintf(host, sizeof host, "space-%d.spaces.test", i);
 		struct route r = sample(host, host);
+		r.headers = (char[]){"content-security-policy: frame-ancestors 'self' https://spaces.test\r\n"};
+		snprintf(r.space_id, sizeof r.space_id, "%024d", i);
 		route_table_set(t, &r);
 	}
+	size_t bytes = allocated() - before;
+	print_message("# 10000 routes take %zu KiB\n", bytes >> 10);
+	if (MEASURES)
+		assert_in_range(bytes, 1 << 20, 4 << 20);
 	for (int i = 0; i < 10000; i++) {
 		snprintf(host, sizeof host, "space-%d.spaces.test", i);
 		assert_string_equal(find(t, host), host);
