@@ -70,7 +70,7 @@ static void flush(struct channel *c)
 	while (c->first) {
 		struct outgoing *o = c->first;
 		int r = frame_send(c->sock, o->type, o->id, o->payload, o->len, o->fds, o->nfds);
-		if (r == -EAGAIN || r == -ENOBUFS)
+		if (frame_again(r))
 			return;
 		if (r < 0) {
 			end(c, r);
@@ -141,7 +141,7 @@ void channel_send(struct channel *c, uint32_t type, uint32_t id, const void *pay
 		int r = frame_send(c->sock, type, id, payload, len, fds, nfds);
 		if (r == 0)
 			return;
-		if (r != -EAGAIN && r != -ENOBUFS && r != -EPIPE && r != -ECONNRESET && r != -ENOTCONN)
+		if (!frame_again(r) && r != -EPIPE && r != -ECONNRESET && r != -ENOTCONN)
 			abort(); /* too long or too many descriptors: a bug of ours */
 				 /* a dead peer shows on the next poll, where the owner expects it */
 	}

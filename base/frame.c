@@ -56,6 +56,12 @@ int frame_send(int sock, uint32_t type, uint32_t id, const void *payload, size_t
 	return n < 0 ? -errno : 0;
 }
 
+/* Descriptors on their way are counted too (ETOOMANYREFS, unix(7)). */
+bool frame_again(int r)
+{
+	return r == -EAGAIN || r == -ENOBUFS || r == -ENOMEM || r == -ETOOMANYREFS;
+}
+
 static void take_rights(struct msghdr *m, struct frame *f, bool *too_many)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {

@@ -26,6 +26,8 @@ struct frame {
 int frame_pair(int sv[2]);
 /* Sends one frame; `fds` stay the caller's. 0, or negative errno (-EAGAIN on a full non-blocking socket). */
 int frame_send(int sock, uint32_t type, uint32_t id, const void *payload, size_t len, const int *fds, int nfds);
+/* Whether that result of frame_send() passes by itself: nothing was sent, the same may be sent later. */
+bool frame_again(int r);
 /* Receives one frame into `f` (released by frame_release). 1: a frame; 0: the peer has closed;
  * negative errno: -EAGAIN nothing there, -EBADMSG malformed (oversized, truncated, too many descriptors). */
 int frame_recv(int sock, struct frame *f);

@@ -60,11 +60,14 @@ int program_exec(char **argv, char **env); /* returns with an errno */
 struct exec_table {
 	struct {
 		uint32_t id;
-		pid_t pid; /* 0: a free place */
+		pid_t pid;  /* 0: it does not run */
+		bool ended; /* and the asker has to be told; the place is free afterwards */
+		uint32_t status;
 	} run[EXEC_MAX];
 };
 bool exec_serve(const struct contain *c, struct exec_table *t, int sock); /* one request; false: the asker is gone */
 void exec_reaped(struct exec_table *t, int sock, pid_t pid, int status);
+bool exec_report(struct exec_table *t, int sock); /* true: not all could be said, to be called again soon */
 
 /* Parent's halves. */
 int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err);

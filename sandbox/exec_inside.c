@@ -121,7 +121,7 @@ static int start(const struct contain *c, struct exec_table *t, int sock, struct
 	struct exec_request q;
 	size_t slot = 0;
 
-	while (slot < EXEC_MAX && t->run[slot].pid)
+	while (slot < EXEC_MAX && (t->run[slot].pid || t->run[slot].ended))
 		slot++;
 	if (slot == EXEC_MAX)
 		return err_set(err, EAGAIN, "%d commands run in it already", EXEC_MAX);
@@ -171,18 +171,34 @@ bool exec_serve(const struct contain *c, struct exec_table *t, int sock)
 	return true;
 }
 
-/* Whoever asked may be gone and the socket full: then nobody misses it. */
+/* The ends that nobody was told of yet. Whoever asked may be slow and the socket full, or memory short for a moment: the
+ * place is kept, or the asker would wait for ever. Any other failure: nobody is there any more. */
+bool exec_report(struct exec_table *t, int sock)
+{
+	bool left = false;
+
+	for (size_t i = 0; i < EXEC_MAX; i++) {
+		cleanup_buf struct buf b = BUF_INIT;
+
+		if (!t->run[i].ended)
+			continue;
+		put_u32(&b, t->run[i].status);
+		int r = sock < 0 ? -EPIPE : frame_send(sock, EXEC_ENDED, t->run[i].id, b.data, b.len, NULL, 0);
+		t->run[i].ended = frame_again(r);
+		left |= t->run[i].ended;
+	}
+	return left;
+}
+
 void exec_reaped(struct exec_table *t, int sock, pid_t pid, int status)
 {
-	cleanup_buf struct buf b = BUF_INIT;
-
 	for (size_t i = 0; i < EXEC_MAX; i++) {
 		if (t->run[i].pid != pid)
 			continue;
 		t->run[i].pid = 0;
-		put_u32(&b, (uint32_t)(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)));
-		if (sock >= 0)
-			frame_send(sock, EXEC_ENDED, t->run[i].id, b.data, b.len, NULL, 0);
+		t->run[i].ended = true;
+		t->run[i].status = (uint32_t)(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+		exec_report(t, sock);
 		return;
 	}
 }

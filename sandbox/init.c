@@ -15,6 +15,8 @@
 #include "base/io.h"
 #include "sandbox/contain.h"
 
+#define REPORT_AGAIN_MS 50
+
 _Noreturn void contain_fail(int sock, const struct err *err)
 {
 	io_write_full(sock, err, sizeof *err);
@@ -76,7 +78,7 @@ _Noreturn static void live(const struct contain *c, pid_t main_pid)
 
 	for (;;) {
 		reap(main_pid, &commands, p[1].fd);
-		if (poll(p, 2, -1) < 0)
+		if (poll(p, 2, exec_report(&commands, p[1].fd) ? REPORT_AGAIN_MS : -1) < 0)
 			continue;
 		if (p[0].revents)
 			forward(SIGNALS, main_pid);

@@ -121,7 +121,7 @@ static void link_send(struct link *l, uint32_t type, uint32_t id, const struct b
 	if (!*at)
 		r = frame_send(l->src.fd, type, id, payload ? payload->data : NULL, payload ? payload->len : 0, fds,
 			       nfds);
-	if (r == -EAGAIN || r == -ENOBUFS) {
+	if (frame_again(r)) {
 		struct reply *q = xcalloc(1, sizeof *q);
 		*q = (struct reply){.type = type, .id = id, .nfds = nfds};
 		if (payload)
@@ -136,8 +136,9 @@ static void link_send(struct link *l, uint32_t type, uint32_t id, const struct b
 	}
 	for (int i = 0; i < nfds; i++)
 		close(fds[i]);
+	/* Something is lost: the peer hears the end of the channel, and so does our loop, which then closes it. */
 	if (r < 0)
-		l->dead = true;
+		shutdown(l->src.fd, SHUT_RDWR);
 }
 
 static void link_flush(struct link *l)
@@ -145,7 +146,7 @@ static void link_flush(struct link *l)
 	while (l->first) {
 		struct reply *q = l->first;
 		int r = frame_send(l->src.fd, q->type, q->id, q->payload.data, q->payload.len, q->fds, q->nfds);
-		if (r == -EAGAIN || r == -ENOBUFS)
+		if (frame_again(r))
 			return;
 		if (r < 0)
 			l->dead = true;
