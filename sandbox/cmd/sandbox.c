@@ -6,7 +6,6 @@
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -18,6 +17,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "sandbox/cmd/feel.h"
+#include "sandbox/cmd/slot.h"
 #include "sandbox/egress.h"
 #include "sandbox/egress_inside.h"
 #include "sandbox/netns.h"
@@ -26,7 +26,6 @@
 
 #define GRACE_MS 5000
 #define EXIT_CANNOT 125 /* as env(1) and timeout(1) have it */
-#define SLOTS 4096
 #define CACHE "/var/cache/spaced-sandbox"
 #define NOBODY 65534
 #define FIRST_ID 0x50000000U /* ranges of `sandbox run`; the daemon's are elsewhere (spaced/config.h) */
@@ -76,8 +75,7 @@ struct run {
 	struct egress egress;
 	struct feel feel;
 	char *state, *egress_lock;
-	int slot; /* locked: our number for ids and addresses */
-	uint32_t number;
+	int number; /* of slot.h */
 	bool connected;
 	struct egress_policy policy;
 	struct egress_inside inside;
@@ -353,7 +351,6 @@ static void parse(struct options *o, int argc, char **argv)
 	if (o->rootless && s->profile == SANDBOX_BUILD_ROOT)
 		die("--build-root needs a range of ids, so it needs root");
 	default_env(o);
-	snprintf(s->name, sizeof s->name, "run-%d", getpid());
 	s->hostname = xstrdup("sandbox");
 }
 
@@ -393,7 +390,7 @@ static char *state_folder(void)
 
 /* The system around the command is copied from the base once, and again when the base has changed. Where the file system
  * cannot be idmapped, each range has a copy of its own (`id_base` as of spec.h). */
-static int skeleton_of(int root, const char *state, uint32_t id_base)
+static int skeleton_of(int root, const char *state, int number, uint32_t id_base)
 {
 	cleanup_close int dir = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	char hash[SKELETON_NAME], name[SKELETON_NAME + 70], making[64];
@@ -415,7 +412,7 @@ static int skeleton_of(int root, const char *state, uint32_t id_base)
 		if ((fd = openat(dir, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)) >= 0)
 			return fd;
 	}
-	snprintf(making, sizeof making, "making-%d", getpid());
+	snprintf(making, sizeof making, "making-%d", number);
 	io_remove_tree(dir, making);
 	if (mkdirat(dir, making, 0755) < 0)
 		die("make `%s/%s`: %s", state, making, strerror(errno));
@@ -434,25 +431,6 @@ static int skeleton_of(int root, const char *state, uint32_t id_base)
 	return fd;
 }
 
-/* A number that no other run has: the lock goes with our process. */
-static void take_slot(struct run *r)
-{
-	cleanup_free char *folder = xasprintf("%s/slots", r->state);
-
-	io_mkdir(AT_FDCWD, folder, 0700);
-	for (r->number = 0; r->number < SLOTS; r->number++) {
-		cleanup_free char *path = xasprintf("%s/%u", folder, r->number);
-
-		r->slot = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (r->slot < 0)
-			die("open `%s`: %s", path, strerror(errno));
-		if (flock(r->slot, LOCK_EX | LOCK_NB) == 0)
-			return;
-		close(r->slot);
-	}
-	die("more than %d sandboxes at once", SLOTS);
-}
-
 /* As root by a veth pair, made ahead; the rest (a list; all of it rootless) is done by the launcher's hook. */
 static void connect_out(struct run *r, const struct options *o)
 {
@@ -463,12 +441,10 @@ static void connect_out(struct run *r, const struct options *o)
 	r->inside = (struct egress_inside){.policy = &r->policy, .spec = &o->spec, .slirp = o->rootless, .gone = -1};
 	if (!o->rootless) {
 		r->inside.uid = EGRESS_INSIDE_UID(o->spec.id_base);
-		r->egress_lock = xasprintf("%s/egress.lock", r->state);
-		egress_init(&r->egress, r->state, r->egress_lock);
 		r->src.netns = netns_make(&err);
 		if (r->src.netns < 0 || egress_ensure(&r->egress, &err) < 0 ||
-		    egress_detach(&r->egress, r->number, &err) < 0 ||
-		    egress_attach(&r->egress, r->number, r->src.netns, r->policy.bandwidth, &err) < 0)
+		    egress_detach(&r->egress, (uint32_t)r->number, &err) < 0 ||
+		    egress_attach(&r->egress, (uint32_t)r->number, r->src.netns, r->policy.bandwidth, &err) < 0)
 			die("%s", err.msg);
 		r->connected = true;
 	}
@@ -481,9 +457,15 @@ static void connect_out(struct run *r, const struct options *o)
 static void prepare(struct run *r, struct options *o)
 {
 	struct sandbox_spec *s = &o->spec;
+	struct err err = ERR_INIT;
 
 	r->src = (struct sandbox_sources){.top = -1, .netns = -1, .idmap = !o->rootless};
 	r->state = state_folder();
+	r->egress_lock = xasprintf("%s/egress.lock", r->state);
+	egress_init(&r->egress, r->state, r->egress_lock);
+	r->number = slot_take(r->state, r->egress.tag, s->name, &err);
+	if (r->number < 0)
+		die("%s", err.msg);
 	cleanup_close int root = o->base ? open_or_die(o->base) : SKELETON_HOST;
 	cleanup_free char *usr = xasprintf("%s/usr", o->base ? o->base : "");
 	r->src.base_usr = open_or_die(usr);
@@ -493,12 +475,9 @@ static void prepare(struct run *r, struct options *o)
 		r->src.layers[i] = open_or_die(o->layers[i]);
 	if (o->top)
 		r->src.top = open_or_die(o->top);
-	r->slot = -1;
-	if (!o->rootless) {
-		take_slot(r);
-		s->id_base = FIRST_ID + r->number * SANDBOX_IDS;
-	}
-	r->src.skeleton = skeleton_of(root, r->state, s->id_base);
+	if (!o->rootless)
+		s->id_base = FIRST_ID + (uint32_t)r->number * SANDBOX_IDS;
+	r->src.skeleton = skeleton_of(root, r->state, r->number, s->id_base);
 	if (s->egress != EGRESS_NONE)
 		connect_out(r, o);
 }
@@ -600,7 +579,7 @@ static void clean_up(struct run *r)
 		;
 	if (cgroup_host()->remove(&r->box.cgroup, &err) < 0)
 		fprintf(stderr, "sandbox: %s\n", err.msg);
-	if (r->connected && egress_detach(&r->egress, r->number, &err) < 0)
+	if (r->connected && egress_detach(&r->egress, (uint32_t)r->number, &err) < 0)
 		fprintf(stderr, "sandbox: %s\n", err.msg);
 	sandbox_release(&r->box);
 	struct pollfd helpers = {.fd = r->inside.gone, .events = POLLIN};
@@ -646,7 +625,7 @@ static int run_command(int argc, char **argv)
 		struct err ignored;
 
 		if (r.connected)
-			egress_detach(&r.egress, r.number, &ignored);
+			egress_detach(&r.egress, (uint32_t)r.number, &ignored);
 		die("%s", err.msg);
 	}
 	feel_begin(&r.feel, &r.box);

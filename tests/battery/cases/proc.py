@@ -2,10 +2,11 @@
 import contextlib
 import fcntl
 import glob
+import json
 import os
 import pathlib
+import re
 import shutil
-import tempfile
 from dataclasses import replace
 
 from rig.case import Acts, Broken, Escape, judge, run_probe
@@ -44,7 +45,7 @@ def membership(battery, case):
     lines_of = [line.split(":", 2) for line in before.splitlines()]
     limits = [path for _, kinds, path in lines_of if {"memory", "pids", "cpu"} & set(kinds.split(","))]
     for path in limits or [path for _, kinds, path in lines_of if not kinds]:
-        if not battery.rootless and not path.endswith(f"/run-{process.pid}"):
+        if not battery.rootless and not re.search(r"/spaced/run-[0-9a-f]{5}-\d+$", path):
             raise Escape(f"not in groups of its own: {before!r}")
     return judge(outside, Acts.parse("".join(lines))) + "; membership unchanged"
 
@@ -59,32 +60,46 @@ def paths(battery, case):
     return judge(outside, battery.said(done))
 
 
+CORES = [pathlib.Path(f"/proc/sys/kernel/core_{name}") for name in ("pipe_limit", "pattern")]
+CORES_BEFORE = pathlib.Path("/run/spaced-battery.lock")  # what they were while they are another's
+CORES_HANDLER = pathlib.Path("/run/spaced-battery.cores")
+
+
 @contextlib.contextmanager
 def handler_of_cores():
     """The host gets one, as many distributions have (apport, systemd-coredump): the names of what has crashed. The kernel runs
     it with the mounts of the first process, hence not in our own /tmp; and waits for its end (core_pipe_limit)."""
-    pattern, limit = (pathlib.Path(f"/proc/sys/kernel/core_{name}") for name in ("pattern", "pipe_limit"))
-    with open("/run/spaced-battery.lock", "w") as lock:  # one at a time, or the other's would be put back for good
+    with CORES_BEFORE.open("a+") as lock:  # one at a time, or the other's would be put back for good
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with exchanged(pattern, limit) as seen:
-            yield seen
+        put_back(lock)
+        json.dump([path.read_text() for path in CORES], lock)
+        lock.flush()
+        try:
+            CORES_HANDLER.mkdir(0o700)
+            seen = CORES_HANDLER / "seen"
+            seen.write_text("")
+            (CORES_HANDLER / "handler").write_text(f'#!/bin/sh\ncat > /dev/null\necho "$1" >> {seen}\n')
+            for path, value in zip(CORES, ("16", f"|/bin/sh {CORES_HANDLER}/handler %e")):
+                path.write_text(value)
+            yield lambda: seen.read_text().split()
+        finally:
+            put_back(lock)
 
 
-@contextlib.contextmanager
-def exchanged(pattern, limit):
-    before = pattern.read_text(), limit.read_text()
-    folder = tempfile.mkdtemp(prefix="spaced-battery-", dir="/run")
-    seen = pathlib.Path(folder, "seen")
-    seen.write_text("")
-    pathlib.Path(folder, "handler").write_text(f'#!/bin/sh\ncat > /dev/null\necho "$1" >> {seen}\n')
-    try:
-        limit.write_text("16")
-        pattern.write_text(f"|/bin/sh {folder}/handler %e")
-        yield lambda: seen.read_text().split()
-    finally:
-        pattern.write_text(before[0])
-        limit.write_text(before[1])
-        shutil.rmtree(folder)
+def put_back(lock):
+    lock.seek(0)
+    before = lock.read()
+    for path, value in zip(CORES, json.loads(before or "[]")):
+        path.write_text(value)
+    lock.truncate(0)
+    shutil.rmtree(CORES_HANDLER, ignore_errors=True)
+
+
+def heal_cores():
+    """A run that was killed could not put them back: the next one does, before it looks at anything."""
+    with contextlib.suppress(OSError), CORES_BEFORE.open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        put_back(lock)
 
 
 def oom_and_cores(battery, case):

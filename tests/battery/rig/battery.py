@@ -35,7 +35,6 @@ class Battery:
         self.env = {**os.environ, **config.env}
         self.spaces = set()  # that have been pushed to the daemon
         self.daemon_used = False  # by the case that runs
-        self.boxes = []  # names of the sandboxes that were started
         self.host = Host(work, programs)
         self.stack = contextlib.ExitStack()
         self.stack.callback(self.host.close)
@@ -58,10 +57,8 @@ class Battery:
         return [*shim, self.sandbox, "run", *self.config.options, *options]
 
     def start(self, argv, **more):
-        """Popen of a command line from box(), whose group's name is known afterwards."""
-        process = subprocess.Popen(argv, env=more.pop("env", self.env), **more)
-        self.boxes.append(f"run-{process.pid}")
-        return process
+        """Popen of a command line from box()."""
+        return subprocess.Popen(argv, env=more.pop("env", self.env), **more)
 
     def run(self, argv, timeout=LIMIT_S, **more):
         """The same, waited for: CompletedProcess with text."""
@@ -228,5 +225,14 @@ class Battery:
 
 
 def hush():
-    """A run that is stopped by a signal cleans up like one that ends."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    """A run that is stopped by a signal cleans up like one that ends, however often it is asked."""
+    endings = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+    def end(number, _):
+        for one in endings:
+            signal.signal(one, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for one in endings:
+        if signal.getsignal(one) != signal.SIG_IGN:  # nohup(1)
+            signal.signal(one, end)

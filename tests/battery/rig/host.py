@@ -90,28 +90,27 @@ class Host:
             wrong.append("a process of the host was killed")
         return wrong
 
-    def kept(self, boxes=()):
-        """What of this run is there now, as sets of names. `boxes`: names of sandboxes whose groups count."""
+    def kept(self):
+        """What of this run is there now, as sets of names."""
         processes = descendants()
-        groups = {g for name in boxes for g in glob.glob(f"/sys/fs/cgroup/**/spaced*/{name}", recursive=True)}
+        # What nobody is in is being made or removed, or was left behind. They are named after slots, not after processes.
+        groups = {g for tree in ("", "*/") for g in glob.glob(f"/sys/fs/cgroup/{tree}spaced/run-*")}
         return {
             "mounts": {line.split()[0] + " " + line.split()[4] for line in open("/proc/self/mountinfo")},
             "processes": {f"{name} {pid}" for pid, name in processes.items()},
             "network namespaces": {link(f"/proc/{pid}/ns/net") for pid in processes} - {None},
-            "cgroups": groups,
+            "cgroups": {g for g in groups if not read(f"{g}/cgroup.procs")},
             "descriptors": {f for f in (link(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd"))
                             if f and not f.endswith("/fd")},
             "files in /tmp": set(os.listdir("/tmp")),
-            "files in the cache": set(glob.glob("/var/cache/spaced-sandbox*/making-*")) & {
-                f"/var/cache/spaced-sandbox{s}/making-{name.removeprefix('run-')}" for name in boxes
-                for s in ("", "-rootless")},
+            "files in the cache": set(glob.glob("/var/cache/spaced-sandbox*/making-*")),
         }
 
-    def left(self, before, boxes=()):
+    def left(self, before):
         """What is there now and was not before, after it had time to go; in words."""
         deadline = time.monotonic() + SETTLE_S
         while True:
-            now = self.kept(boxes)
+            now = self.kept()
             more = {kind: names - before[kind] for kind, names in now.items() if names - before[kind]}
             if not more or time.monotonic() > deadline:
                 return [f"left behind: {kind}: {', '.join(sorted(names))[:300]}" for kind, names in more.items()]
