@@ -94,6 +94,19 @@ static bool commit(struct worker *w, struct reader *rd)
 	return ok;
 }
 
+static bool about_instance(struct worker *w, struct reader *rd,
+			   void (*act)(struct worker *w, const char *instance, uint32_t generation))
+{
+	char instance[81];
+
+	get_str(rd, instance, sizeof instance);
+	uint32_t generation = get_u32(rd);
+	if (!get_ok(rd))
+		return false;
+	act(w, instance, generation);
+	return true;
+}
+
 static bool quiet(struct worker *w, struct reader *rd)
 {
 	cleanup_buf struct buf b = BUF_INIT;
@@ -136,15 +149,12 @@ static void on_control_frame(void *ctx, struct frame *f)
 	case PROXY_COMMIT:
 		ok = commit(w, &rd);
 		break;
-	case PROXY_DRAIN: {
-		char instance[81];
-		get_str(&rd, instance, sizeof instance);
-		uint32_t generation = get_u32(&rd);
-		ok = get_ok(&rd);
-		if (ok)
-			pool_drain(w, instance, generation);
+	case PROXY_DRAIN:
+		ok = about_instance(w, &rd, pool_drain);
 		break;
-	}
+	case PROXY_CUT:
+		ok = about_instance(w, &rd, pool_cut);
+		break;
 	case PROXY_QUIET:
 		ok = quiet(w, &rd);
 		break;

@@ -159,6 +159,11 @@ void pool_leave(struct pool *p)
 	p->busy--;
 }
 
+static bool is_instance(const struct pool *p, const char *instance, uint32_t generation)
+{
+	return p->kind == ROUTE_APP && p->generation == generation && strcmp(p->instance, instance) == 0;
+}
+
 void pool_drain(struct worker *w, const char *instance, uint32_t generation)
 {
 	struct pool *p, *next;
@@ -166,7 +171,7 @@ void pool_drain(struct worker *w, const char *instance, uint32_t generation)
 
 	HASH_ITER(hh, w->pools, p, next)
 	{
-		if (p->kind != ROUTE_APP || p->generation != generation || strcmp(p->instance, instance) != 0)
+		if (!is_instance(p, instance, generation))
 			continue;
 		p->draining = known = true;
 		close_idle(p);
@@ -182,12 +187,38 @@ uint32_t pool_quiet(struct worker *w, const char *instance, uint32_t generation)
 
 	HASH_ITER(hh, w->pools, p, next)
 	{
-		if (p->kind != ROUTE_APP || p->generation != generation || strcmp(p->instance, instance) != 0)
+		if (!is_instance(p, instance, generation))
 			continue;
 		close_idle(p);
 		busy += p->busy;
 	}
 	return (uint32_t)busy;
+}
+
+struct cut {
+	const char *instance;
+	uint32_t generation;
+};
+
+static void cut_one(uv_handle_t *h, void *ctx)
+{
+	const struct cut *cut = ctx;
+	struct client *c = h->type == UV_TCP ? h->data : NULL;
+	struct exchange *x = c && !c->conn.closing ? c->x : NULL;
+
+	if (!x || !x->pool || !is_instance(x->pool, cut->instance, cut->generation))
+		return;
+	if (x->res_head)
+		client_cut(c, x->out_body == HTTP1_UNTIL_CLOSE);
+	else
+		exchange_error(x, 503, "This app was replaced while it was to answer", "Try again.");
+}
+
+void pool_cut(struct worker *w, const char *instance, uint32_t generation)
+{
+	struct cut cut = {instance, generation};
+
+	uv_walk(&w->loop, cut_one, &cut);
 }
 
 /* Drained ones are announced, unused ones forgotten. Upstreams that are still closing do not look at their pool. */

@@ -60,6 +60,8 @@ enum proxy_verb {
 			      until the new control has sent RESET .. COMMIT */
 	PROXY_QUIET, /* {str instance, u32 generation, u32 serial}: closes the idle connections to it. Behind a ROUTE_HOLD
 			that took its place the answer, PROXY_QUIETED, says whether nothing of it is left */
+	PROXY_CUT,   /* {str instance, u32 generation}: what is in flight to it ends: where a response has begun its
+			 connection is closed, else it is 503 */
 	PROXY_KEYS = 30, /* {ticket_keys}: tickets are made and checked with these from here on; remembered answers to
 			    PROXY_ASK are forgotten */
 	PROXY_VERDICT,	 /* {u8 gate_verdict, u32 seconds to wait}: the answer to the PROXY_ASK of the same frame id */

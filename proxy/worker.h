@@ -237,6 +237,8 @@ void pool_remove_idle(struct upstream *u);
 void pool_leave(struct pool *p); /* one exchange less */
 void pool_drain(struct worker *w, const char *instance, uint32_t generation);
 void pool_sweep(struct worker *w);
+/* Ends what is under way: WebSockets and responses by closing their connections, what has no answer yet by one of ours. */
+void pool_cut(struct worker *w, const char *instance, uint32_t generation);
 /* Closes idle connections; the number of exchanges that are under way. */
 uint32_t pool_quiet(struct worker *w, const char *instance, uint32_t generation);
 void pool_opened(struct pool *p, struct frame *f, size_t asked, int error);

@@ -47,6 +47,9 @@ static const struct option_row rows[] = {
     OPT("startup-timeout", DURATION, startup_timeout_s, "30m",
 	"from start to healthy, unless README.md says otherwise"),
     OPT("startup-timeout-max", DURATION, startup_timeout_max_s, "2h", "the most that README.md may ask for"),
+    OPT("drain-timeout", DURATION, drain_timeout_s, "30s",
+	"after a deploy, for what is in flight to the version before: responses, event streams, WebSockets; then they "
+	"are closed"),
     OPT("log-size", SIZE, log_bytes, "64M", "log of one build or run; what goes beyond is dropped and counted"),
     OPT("egress", EGRESS, egress, "internet", "network of apps: internet (no private ranges), list or none"),
     OPT("egress-list", LIST, egress_list, "",

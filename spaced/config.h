@@ -32,6 +32,7 @@ struct config {
 	uint32_t
 	    startup_timeout_s; /* README's startup_duration_timeout may lower or raise it up to startup_timeout_max_s */
 	uint32_t startup_timeout_max_s;
+	uint32_t drain_timeout_s; /* how long an instance that was replaced may finish what is in flight */
 	uint64_t log_bytes;
 	enum sandbox_egress egress;
 	char **egress_list; /* NULL-ended, checked: sandbox/egress_list.h */

@@ -324,9 +324,18 @@ void router_remove(struct router *r, const char *host)
 	publish(r, PROXY_REMOVE, &b);
 }
 
-void router_drain(struct router *r, const char *instance, uint32_t generation)
+static void send_about(struct router *r, uint32_t type, const char *instance, uint32_t generation)
 {
 	cleanup_buf struct buf b = BUF_INIT;
+
+	put_str(&b, instance);
+	put_u32(&b, generation);
+	for (struct peer *p = r->peers; p; p = p->next)
+		channel_send(p->channel, type, 0, b.data, b.len, NULL, 0);
+}
+
+void router_drain(struct router *r, const char *instance, uint32_t generation)
+{
 	uint64_t all = 0;
 
 	for (struct peer *p = r->peers; p; p = p->next)
@@ -341,8 +350,10 @@ void router_drain(struct router *r, const char *instance, uint32_t generation)
 	d->waiting = all;
 	d->next = r->drains;
 	r->drains = d;
-	put_str(&b, instance);
-	put_u32(&b, generation);
-	for (struct peer *p = r->peers; p; p = p->next)
-		channel_send(p->channel, PROXY_DRAIN, 0, b.data, b.len, NULL, 0);
+	send_about(r, PROXY_DRAIN, instance, generation);
+}
+
+void router_cut(struct router *r, const char *instance, uint32_t generation)
+{
+	send_about(r, PROXY_CUT, instance, generation);
 }

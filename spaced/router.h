@@ -34,5 +34,7 @@ void router_set(struct router *r, const struct route *route); /* copied */
 void router_remove(struct router *r, const char *host);
 /* Tells the proxies to drain; `idle` comes when all have, or at once when there is none. */
 void router_drain(struct router *r, const char *instance, uint32_t generation);
+/* Its time is over: what the proxies have in flight to it ends now. */
+void router_cut(struct router *r, const char *instance, uint32_t generation);
 
 #endif

@@ -11,7 +11,6 @@
 #include "spaced/space/stage.h"
 
 #define TICK_MS 250
-#define DRAIN_MS 30000 /* patience with requests in flight to an old instance */
 #define STOP_GRACE_MS 10000
 #define GOING_MAX 3  /* instances of a Space that are being stopped when another one starts */
 #define STARTS_MAX 4 /* at the same time, after a restart of the machine */

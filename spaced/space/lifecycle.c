@@ -170,7 +170,7 @@ static void retire(struct instance *in)
 {
 	make_old(in);
 	in->state = INST_DRAINING;
-	in->deadline = io_now_ms() + DRAIN_MS;
+	in->deadline = io_now_ms() + in->unit->s->config->drain_timeout_s * UINT64_C(1000);
 	life_tick_need(in->unit->s);
 	router_drain(in->unit->s->router, in->name, in->generation);
 }
@@ -573,6 +573,7 @@ static bool unit_tick(struct unit *u, uint64_t now)
 			continue;
 		more = true;
 		if (now >= in->deadline) {
+			router_cut(u->s->router, in->name, in->generation);
 			life_stop(in, STOP_GRACE_MS);
 			break; /* the list may have changed */
 		}

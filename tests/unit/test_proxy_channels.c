@@ -175,6 +175,56 @@ static void deploy_drains_the_old(void **state)
 	close(new_client);
 }
 
+/* The drain deadline: a response that has begun is cut off, one that has not becomes a page, others do not notice. */
+static void a_cut_ends_what_is_in_flight(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_buf struct buf cut = BUF_INIT;
+	struct frame frame;
+	int streams = dial(f->port), waits = dial(f->port), other = dial(f->port);
+
+	reset(f->control);
+	route_app(f->control, "a.test", 1, f->app_port);
+	route_app(f->control, "b.test", 2, f->app_port);
+	commit(f->control);
+	ask(streams, "a.test");
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	read_until(app, "\r\n\r\n", &b);
+	static const char begun[] = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun";
+	assert_int_equal(write(app, begun, sizeof begun - 1), sizeof begun - 1);
+	read_until(streams, "begun", &b);
+	ask(waits, "a.test");
+	int slow = accept_app(f);
+	ask(other, "b.test");
+	spawn_sockets(f->spawner, "app-1-2");
+	int others = accept_app(f);
+	read_until(slow, "\r\n\r\n", &b);
+
+	put_str(&cut, "app-1-1");
+	put_u32(&cut, 1);
+	say(f->control, PROXY_DRAIN, &cut, -1);
+	say(f->control, PROXY_CUT, &cut, -1);
+	wait_readable(streams);
+	assert_int_equal(read(streams, &(char){0}, 1), 0);
+	read_until(waits, "</html>", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 503 "));
+	assert_non_null(strstr(b.data, "Retry-After: "));
+	hear(f->control, PROXY_IDLE, &frame);
+	frame_release(&frame);
+	wait_readable(app);
+	assert_int_equal(read(app, &(char){0}, 1), 0);
+	app_answers(others, "kept");
+	read_until(other, "kept", &b);
+	close(app);
+	close(slow);
+	close(others);
+	close(streams);
+	close(waits);
+	close(other);
+}
+
 /* A gap in the deltas: nothing of it is applied, a snapshot is asked for, and what comes with that is served. */
 static void a_gap_is_mended_by_a_snapshot(void **state)
 {
@@ -417,7 +467,7 @@ int main(void)
 	    TEST(deploy_drains_the_old),	 TEST(lives_without_control),
 	    TEST(garbage_ends_the_channel_only), TEST(ends_with_its_parent),
 	    TEST(a_gap_is_mended_by_a_snapshot), TEST(no_connection_crosses_a_generation),
-	    TEST(updates_under_traffic),
+	    TEST(updates_under_traffic),	 TEST(a_cut_ends_what_is_in_flight),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
