@@ -46,7 +46,7 @@ static void drop(struct client *c, bool reset)
 }
 
 /* An answer outside any exchange: the request could not be read. */
-static void refuse(struct client *c, int status, const char *text)
+static void refuse(struct client *c, int status, enum refusal why, const char *text)
 {
 	struct worker *w = c->conn.w;
 	bool full = status == 503; /* of connections: this one must not stay for a moment */
@@ -54,6 +54,7 @@ static void refuse(struct client *c, int status, const char *text)
 	    .status = status, .title = page_reason(status), .text = text, .retry_after = full || status == 429 ? 2 : 0};
 	struct page_reader to = {.minor = 1, .request_id = "", .date = worker_date(w)};
 
+	w->nobody->count.n[COUNT_REFUSED + why]++;
 	buf_clear(&w->out);
 	page_write(&page, &to, &w->out);
 	uv_buf_t b = uv_buf_init(w->out.data, (unsigned)w->out.len);
@@ -71,7 +72,7 @@ static size_t take_head(struct client *c, char *p, size_t n, size_t seen)
 	bool hopeless = n > w->limits.head_bytes || !((p[0] >= 'A' && p[0] <= 'Z') || p[0] == '\r');
 
 	if (end == -EBADMSG) {
-		refuse(c, 400, "a bare line feed");
+		refuse(c, 400, REFUSED_MALFORMED, "a bare line feed");
 		return n;
 	}
 	if (end == 0 && !hopeless)
@@ -79,7 +80,7 @@ static size_t take_head(struct client *c, char *p, size_t n, size_t seen)
 	size_t used = end ? (size_t)end : n;
 	int status = http1_parse_request(p, used, &w->req_limits, &w->req);
 	if (status) {
-		refuse(c, status, w->req.why);
+		refuse(c, status, REFUSED_MALFORMED, w->req.why);
 		return n;
 	}
 	exchange_start(c);
@@ -235,19 +236,22 @@ void client_timeout(struct client *c, enum deadline kind)
 {
 	struct exchange *x = c->x;
 
-	if (kind == DL_HEAD && c->conn.in.len > 2)
-		refuse(c, 408, "The head of the request did not arrive in time.");
-	else if (!x || x->res_head)
+	if (kind == DL_HEAD && c->conn.in.len > 2) {
+		refuse(c, 408, REFUSED_SLOW, "The head of the request did not arrive in time.");
+	} else if (!x || x->res_head) {
 		drop(c, x && x->out_body == HTTP1_UNTIL_CLOSE);
-	else if (x->ask)
+	} else if (x->ask) {
+		x->refused = REFUSED_ACCESS;
 		exchange_error(x, 503, "Whether you may enter cannot be checked now", "Try again in a few seconds.");
-	else if (kind == DL_CONNECT)
+	} else if (kind == DL_CONNECT) {
 		exchange_error(x, 504, "The app did not accept the connection in time",
 			       "It may be overloaded or stuck. Try again in a moment.");
-	else if (kind == DL_STALL && !(x->u && x->u->conn.pending))
+	} else if (kind == DL_STALL && !(x->u && x->u->conn.pending)) {
+		x->refused = REFUSED_SLOW;
 		exchange_error(x, 408, "The body of the request did not arrive in time", NULL);
-	else
+	} else {
 		exchange_error(x, 504, "The app did not answer in time", "It may be overloaded or stuck.");
+	}
 }
 
 void client_next(struct client *c, bool keep, bool linger)
@@ -298,18 +302,19 @@ void client_accept(uv_stream_t *server, int status)
 	uv_tcp_init(&w->loop, &c->conn.tcp);
 	c->conn.tcp.data = c; /* only clients have it: gate_cut */
 	w->nclients++;
+	w->nobody->count.n[COUNT_CONNECTIONS]++;
 	if (uv_accept(server, &c->conn.stream) < 0 ||
 	    uv_tcp_getpeername(&c->conn.tcp, (struct sockaddr *)&sa, &len) < 0) {
 		drop(c, false);
 		return;
 	}
 	if (w->nclients > w->limits.connections) {
-		refuse(c, 503, "Too many connections.");
+		refuse(c, 503, REFUSED_CONNECTIONS, "Too many connections.");
 		return;
 	}
 	remember_address(c, &sa);
 	if (!peer_enter(c, (struct sockaddr *)&sa)) {
-		refuse(c, 429, "Too many connections from this address.");
+		refuse(c, 429, REFUSED_CLIENT_CONNECTIONS, "Too many connections from this address.");
 		return;
 	}
 	deadline_set(&c->conn, DL_HEAD);

@@ -19,8 +19,25 @@ static struct exchange *exchange_new(struct worker *w, struct client *c)
 	}
 	x->c = c;
 	c->x = x;
+	x->space = w->nobody;
+	x->began = uv_now(&w->loop);
 	w->nexchanges++;
 	return x;
+}
+
+/* 499: who asked has left before an answer (the word of nginx for it). */
+static void count_end(struct exchange *x)
+{
+	struct counters *count = &x->space->count;
+
+	if (!x->status)
+		x->status = 499;
+	if (x->refused)
+		count->n[COUNT_REFUSED + x->refused]++;
+	if (x->tunnel)
+		count->now[GAUGE_WEBSOCKETS]--;
+	count->now[GAUGE_OPEN]--;
+	counters_answered(count, x->status, uv_now(&x->c->conn.w->loop) - x->began, x->tunnel || x->event_stream);
 }
 
 static void exchange_free(struct exchange *x)
@@ -34,8 +51,7 @@ static void exchange_free(struct exchange *x)
 		gate_forget(x);
 	if (x->pool)
 		pool_leave(x->pool);
-	if (x->space)
-		x->space->open--;
+	count_end(x);
 	target_unref(x->target);
 	free(x->req_chunked);
 	free(x->res_chunked);
@@ -131,17 +147,17 @@ void exchange_start(struct client *c)
 
 	take_request(x, r);
 	deadline_clear(&c->conn);
+	if (t)
+		x->space = space_of(w, t->space);
+	x->space->count.n[COUNT_REQUESTS]++;
+	x->space->count.now[GAUGE_OPEN]++;
 	if (!t) {
+		x->refused = REFUSED_HOST;
 		exchange_error(x, 404, "There is nothing at this address",
 			       "No Space is served under this host name. Check the spelling of the address.");
 		return;
 	}
 	x->target = target_ref(t);
-	x->space = space_of(w, t->space);
-	if (x->space) {
-		x->space->requests++;
-		x->space->open++;
-	}
 	enum gate_state gate = t->space_id[0] ? gate_enter(x, r) : GATE_OPEN;
 	if (gate == GATE_CLOSED)
 		return;
@@ -153,8 +169,7 @@ void exchange_start(struct client *c)
 					  .site = t->site};
 		buf_reserve(&x->head, 1023);
 		http1_write_request(r, &f, &x->head);
-		if (x->space)
-			x->space->bytes_in += x->head.len;
+		count_in(x, x->head.len);
 	}
 	if (t->kind == ROUTE_HOLD)
 		x->hold_rule = hold_rule_of(r, &w->limits);
@@ -173,7 +188,8 @@ void exchange_admitted(struct exchange *x)
 		route_page(x, t);
 		return;
 	}
-	if (x->space && x->space->open > w->limits.per_space) {
+	if (t->space[0] && x->space->count.now[GAUGE_OPEN] > w->limits.per_space) {
+		x->refused = REFUSED_SPACE_REQUESTS;
 		exchange_error(x, 503, "This Space is answering too many requests", "Try again in a few seconds.");
 		return;
 	}
@@ -256,10 +272,8 @@ void exchange_page(struct exchange *x, const struct page *page)
 				 .date = worker_date(w)};
 	buf_clear(&w->out);
 	page_write(page, &to, &w->out);
-	if (x->space) {
-		x->space->errors += page->status >= 500;
-		x->space->bytes_out += w->out.len;
-	}
+	x->status = (uint16_t)page->status;
+	count_out(x, w->out.len);
 	uv_buf_t b = uv_buf_init(w->out.data, (unsigned)w->out.len);
 	x->res_head = x->res_done = true;
 	if (conn_write(&c->conn, &b, 1) < 0)
@@ -271,6 +285,9 @@ void exchange_page(struct exchange *x, const struct page *page)
 void exchange_error(struct exchange *x, int status, const char *title, const char *text)
 {
 	struct page page = {.status = status, .title = title, .text = text, .retry_after = status == 503 ? 2 : 0};
+
+	if (!x->refused)
+		x->refused = REFUSED_APP;
 	exchange_page(x, &page);
 }
 

@@ -93,6 +93,7 @@ static void refuse(struct exchange *x, enum gate_verdict verdict, unsigned wait,
 	struct gate *g = x->c->conn.w->gate;
 	struct page page;
 
+	x->refused = REFUSED_ACCESS;
 	switch (verdict) {
 	case VERDICT_FOREIGN: /* as if it did not exist: the words of exchange.c for an unknown host */
 		exchange_error(x, 404, "There is nothing at this address",
@@ -245,6 +246,7 @@ enum gate_state gate_enter(struct exchange *x, struct http1_request *r)
 	if (!t->gated)
 		return GATE_OPEN;
 	if (c.ambiguous) {
+		x->refused = REFUSED_ACCESS;
 		exchange_error(x, 400, "More than one credential of a kind",
 			       "Authorization, x-hf-authorization and __sign may each be given once.");
 		return GATE_CLOSED;

@@ -45,16 +45,19 @@ static void ask(struct worker *w, struct hold *h)
 	put_str(&b, h->space);
 	channel_send(w->control, PROXY_WAKE, 0, b.data, b.len, NULL, 0);
 	h->asked = true;
+	if (h->first)
+		h->first->space->count.n[COUNT_WAKES]++;
 }
 
 /* X-Spaced-Hold tells the waiting page's script that the app has not answered yet. */
-static void refuse(struct exchange *x, const char *title, const char *text, unsigned retry_after)
+static void refuse(struct exchange *x, enum refusal why, const char *title, const char *text, unsigned retry_after)
 {
 	struct page page = {.status = 503,
 			    .title = title,
 			    .text = text,
 			    .retry_after = retry_after,
 			    .headers = "X-Spaced-Hold: waiting\r\n"};
+	x->refused = why;
 	exchange_page(x, &page);
 }
 
@@ -64,8 +67,10 @@ static void expired(struct exchange *x)
 	bool page = x->hold_page;
 
 	hold_cancel(x);
+	x->refused = REFUSED_HELD_LONG;
 	if (!page) {
-		refuse(x, "This Space has not started in time", "It is still on its way. Try again in a moment.", 5);
+		refuse(x, REFUSED_HELD_LONG, "This Space has not started in time",
+		       "It is still on its way. Try again in a moment.", 5);
 		return;
 	}
 	struct page waiting = {.status = 503,
@@ -85,7 +90,8 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 
 	if (w->draining || h->n >= w->limits.hold_requests || h->bytes + bytes > w->limits.hold_bytes) {
 		ask(w, h);
-		refuse(x, "Too many requests wait for this Space to start", "Try again in a few seconds.", 5);
+		refuse(x, REFUSED_HELD, "Too many requests wait for this Space to start", "Try again in a few seconds.",
+		       5);
 		return;
 	}
 	x->hold = h;
@@ -95,6 +101,8 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 	if (!w->hold_due || x->hold_until < w->hold_due)
 		w->hold_due = x->hold_until;
 	DL_APPEND(h->first, x);
+	x->space->count.n[COUNT_HELD]++;
+	x->space->count.now[GAUGE_HELD]++;
 	h->n++;
 	h->bytes += bytes;
 	ask(w, h);
@@ -108,6 +116,7 @@ void hold_cancel(struct exchange *x)
 		return;
 	x->hold = NULL;
 	DL_DELETE(h->first, x);
+	x->space->count.now[GAUGE_HELD]--;
 	h->n--;
 	h->bytes -= x->hold_bytes;
 }
@@ -117,6 +126,12 @@ static void name_site(struct exchange *x, const char *site)
 {
 	x->head.len -= 2; /* the empty line */
 	buf_addf(&x->head, "X-Spaced-Site: %s\r\n\r\n", site);
+}
+
+static void gone(struct exchange *x)
+{
+	x->refused = REFUSED_HOST;
+	exchange_error(x, 404, "There is nothing at this address", "This Space is not here any more.");
 }
 
 static void release_from(struct worker *w, struct hold *h)
@@ -144,7 +159,7 @@ static void release_from(struct worker *w, struct hold *h)
 		if (t)
 			exchange_dispatch(x);
 		else
-			exchange_error(x, 404, "There is nothing at this address", "This Space is not here any more.");
+			gone(x);
 	}
 	if (h->first)
 		ask(w, h);
@@ -174,7 +189,7 @@ void hold_end(struct worker *w)
 	while (h->first) {
 		struct exchange *x = h->first;
 		hold_cancel(x);
-		refuse(x, "The server is being restarted", "Try again in a few seconds.", 2);
+		refuse(x, REFUSED_HELD_LONG, "The server is being restarted", "Try again in a few seconds.", 2);
 	}
 }
 

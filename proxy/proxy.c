@@ -109,6 +109,7 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	limits_init(w, &config->limits);
 	splice_init(w);
 	feed_init(&w->routes);
+	activity_init(w);
 	gate_init(w);
 	io_random_hex(w->id_prefix, 8);
 	signal(SIGPIPE, SIG_IGN);
@@ -157,6 +158,7 @@ int proxy_main(const struct proxy_config *config)
 		return 1;
 	}
 	uv_run(&w.loop, UV_RUN_DEFAULT);
+	w.activity_at = 0;
 	activity_report(&w);
 	if (w.nclients)
 		log_warn("%zu connections cut off at the end", w.nclients);

@@ -69,8 +69,7 @@ static size_t tunnel_up(struct exchange *x, char *p, size_t n)
 
 	if (x->u->conn.pending)
 		return 0;
-	if (x->space)
-		x->space->bytes_in += n;
+	count_in(x, n);
 	if (x->c->conn.timed.kind == DL_STALL)
 		deadline_set(&x->c->conn, DL_STALL);
 	ssize_t more = conn_write(&x->u->conn, &b, 1);
@@ -78,8 +77,8 @@ static size_t tunnel_up(struct exchange *x, char *p, size_t n)
 		more = pass_on(&x->c->conn, &x->u->conn, n, NULL);
 	if (more < 0)
 		client_cut(x->c, false);
-	else if (x->space)
-		x->space->bytes_in += (uint64_t)more;
+	else
+		count_in(x, (uint64_t)more);
 	return n;
 }
 
@@ -99,6 +98,7 @@ static bool too_slow(struct exchange *x, size_t n)
 /* After the head went to the app a bad body ends both connections: nobody must take its rest for a request. */
 static void bad_body(struct exchange *x, int status, const char *why)
 {
+	x->refused = status == 408 ? REFUSED_SLOW : REFUSED_MALFORMED;
 	if (x->res_head)
 		client_cut(x->c, false);
 	else
@@ -145,8 +145,7 @@ size_t relay_request(struct exchange *x, char *p, size_t n)
 	x->head_sent = true;
 	x->expect_continue = false; /* it did not wait */
 	size_t total = batch_body(&b, x->req_body == HTTP1_CHUNKED, spans, nspans, x->req_done);
-	if (x->space)
-		x->space->bytes_in += total;
+	count_in(x, total);
 	deadline_set(&x->c->conn, x->req_done && !x->res_head ? DL_RESPONSE : DL_STALL);
 	ssize_t more = b.n ? conn_write(&u->conn, b.bufs, b.n) : 0;
 	if (more == 0 && x->req_body == HTTP1_LENGTH)
@@ -156,8 +155,7 @@ size_t relay_request(struct exchange *x, char *p, size_t n)
 		return (size_t)used;
 	}
 	x->body_bytes += (uint64_t)more;
-	if (x->space)
-		x->space->bytes_in += (uint64_t)more;
+	count_in(x, (uint64_t)more);
 	return (size_t)used;
 }
 
@@ -167,10 +165,12 @@ static void begin_response(struct exchange *x, struct http1_response *r)
 	struct worker *w = x->c->conn.w;
 
 	x->res_head = true;
+	x->status = r->status;
 	x->res_body = r->body;
 	x->res_left = r->length;
 	x->reusable = r->keep_alive && !r->upgrade;
 	x->tunnel = r->upgrade;
+	x->space->count.now[GAUGE_WEBSOCKETS] += r->upgrade;
 	x->event_stream = r->event_stream;
 	if (r->body == HTTP1_CHUNKED) {
 		x->res_chunked = xmalloc(sizeof *x->res_chunked);
@@ -191,8 +191,6 @@ static void begin_response(struct exchange *x, struct http1_response *r)
 	if (x->target->space_id[0])
 		credentials_guard(r);
 	http1_write_response(r, &how, &w->out);
-	if (x->space)
-		x->space->errors += r->status >= 500;
 	if (x->tunnel || x->event_stream) {
 		buf_release(&x->head);
 		uv_tcp_keepalive(&x->c->conn.tcp, 1, 60);
@@ -252,8 +250,7 @@ static void send_body(struct exchange *x, char *p, size_t n, bool with_head)
 	if (with_head)
 		batch_add(&b, w->out.data, w->out.len);
 	size_t total = batch_body(&b, x->out_body == HTTP1_CHUNKED && !x->tunnel, spans, nspans, last);
-	if (x->space)
-		x->space->bytes_out += total + (with_head ? w->out.len : 0);
+	count_out(x, total + (with_head ? w->out.len : 0));
 	if (b.n && conn_write(&c->conn, b.bufs, b.n) < 0) {
 		client_failed(c);
 		return;
@@ -272,8 +269,7 @@ static void send_body(struct exchange *x, char *p, size_t n, bool with_head)
 		client_failed(c);
 		return;
 	}
-	if (x->space)
-		x->space->bytes_out += (uint64_t)more;
+	count_out(x, (uint64_t)more);
 	if (c->conn.pending)
 		conn_read_stop(&u->conn);
 	if (c->conn.timed.kind == DL_STALL || !(x->event_stream || x->tunnel))

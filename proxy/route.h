@@ -67,8 +67,8 @@ enum proxy_verb {
 	PROXY_VERDICT,	 /* {u8 gate_verdict, u32 seconds to wait}: the answer to the PROXY_ASK of the same frame id */
 	PROXY_READY = 100, /* event: {u64 version} after COMMIT */
 	PROXY_IDLE,	   /* event: {str instance, u32 generation}: drained, nothing in flight any more */
-	PROXY_ACTIVITY, /* event, at most once a second: {u32 n, n times: str space, u64 requests, u64 bytes in, u64 bytes out,
-			     u32 open connections incl. WebSockets, u32 5xx} since the last one */
+	PROXY_ACTIVITY, /* event, at most once a second: {u32 n, n times: str space ("": what is of none), counters}: the growth
+			     since the last one (counters.h), and what is there now */
 	PROXY_WAKE, /* event: {str space}: somebody waits for it; once for each ROUTE_HOLD, and again to a new control */
 	PROXY_QUIETED,	 /* event: {u32 serial, u32 n}: so many requests, WebSockets and streams are in flight to it */
 	PROXY_STALE,	 /* event: {u64 version}: the deltas do not go on from what is here: send a snapshot */

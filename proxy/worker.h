@@ -16,6 +16,7 @@
 
 #include "base/buf.h"
 #include "base/channel.h"
+#include "proxy/counters.h"
 #include "proxy/errpage.h"
 #include "proxy/hold_rule.h"
 #include "proxy/http1.h"
@@ -85,12 +86,16 @@ struct exchange {
 	struct exchange *prev, *next; /* in pool->waiting or hold->first */
 	struct target *target;
 	struct pool *pool;
-	struct space *space;
-	struct buf head; /* to the app; kept until the first byte of the response */
+	struct space *space; /* w->nobody when its target is of none */
+	struct buf head;     /* to the app; kept until the first byte of the response */
 	enum http1_method method;
 	enum http1_body req_body, res_body, out_body;
 	uint64_t req_left, res_left;
 	uint64_t body_since, body_bytes, blocked_since; /* minimum rate of a request body */
+	uint64_t began;					/* its head had come */
+	uint64_t bytes_in, bytes_out;			/* heads included */
+	uint16_t status;				/* of the final answer; 0: none yet */
+	enum refusal refused;
 	uint8_t minor, interim;
 	enum page_format format;
 	bool waiting, head_sent, expect_continue, websocket, keep_alive;
@@ -121,11 +126,11 @@ struct pool {
 	bool draining;
 };
 
-struct space { /* counters since the last PROXY_ACTIVITY; open: now */
+struct space {
 	UT_hash_handle hh;
-	uint64_t requests, bytes_in, bytes_out;
-	uint32_t open, errors, reported_open;
-	char name[];
+	struct counters count; /* since the last PROXY_ACTIVITY */
+	uint32_t told[GAUGES]; /* by that one */
+	char name[];	       /* owner/name; "": w->nobody */
 };
 
 struct worker {
@@ -145,7 +150,7 @@ struct worker {
 	struct http1_response res;
 	struct buf out;
 	struct pool *pools;
-	struct space *spaces;
+	struct space *spaces, *nobody;
 	struct peer *peers;
 	struct hold *holds;
 	uint64_t hold_due; /* the next one is over then */
@@ -253,7 +258,18 @@ void parent_channel_attach(struct worker *w, int fd);
 void control_say_idle(struct worker *w, const char *instance, uint32_t generation);
 
 /* activity.c */
-struct space *space_of(struct worker *w, const char *name); /* NULL for "" */
+void activity_init(struct worker *w);
+static inline void count_in(struct exchange *x, uint64_t n)
+{
+	x->bytes_in += n;
+	x->space->count.n[COUNT_BYTES_IN] += n;
+}
+static inline void count_out(struct exchange *x, uint64_t n)
+{
+	x->bytes_out += n;
+	x->space->count.n[COUNT_BYTES_OUT] += n;
+}
+struct space *space_of(struct worker *w, const char *name); /* w->nobody for "" */
 void activity_report(struct worker *w);
 void activity_forget(struct worker *w); /* a new control: everything is said again */
 

@@ -17,7 +17,8 @@ struct entry {
 };
 
 struct peer {
-	uint64_t bit; /* one of 64, unique among the peers of now */
+	uint64_t bit;	 /* one of 64, unique among the peers of now */
+	uint64_t number; /* never used again */
 	struct router *router;
 	struct channel *channel;
 	struct peer *next;
@@ -39,7 +40,7 @@ struct router {
 	struct peer *peers;
 	struct drain *drains;
 	bool ready;
-	uint64_t version;
+	uint64_t version, numbers;
 	struct ticket_keys keys; /* none yet: nkeys 0 */
 };
 
@@ -79,6 +80,15 @@ void router_free(struct router *r)
 	free(r);
 }
 
+size_t router_proxies(const struct router *r)
+{
+	size_t n = 0;
+
+	for (const struct peer *p = r->peers; p; p = p->next)
+		n++;
+	return n;
+}
+
 static void idle_from(struct router *r, uint64_t bit, const char *instance, uint32_t generation)
 {
 	for (struct drain **at = &r->drains; *at; at = &(*at)->next) {
@@ -95,17 +105,18 @@ static void idle_from(struct router *r, uint64_t bit, const char *instance, uint
 	}
 }
 
-static bool on_activity(struct router *r, struct reader *rd)
+static bool on_activity(const struct peer *p, struct reader *rd)
 {
+	const struct router *r = p->router;
 	uint32_t n = get_u32(rd);
 
 	for (uint32_t i = 0; i < n && !rd->bad; i++) {
+		struct counters growth;
 		char space[200];
 		get_str(rd, space, sizeof space);
-		uint64_t requests = get_u64(rd), in = get_u64(rd), out = get_u64(rd);
-		uint32_t open = get_u32(rd), errors = get_u32(rd);
+		counters_get(rd, &growth);
 		if (!rd->bad)
-			r->cb.activity(r->cb.ctx, space, requests, in, out, open, errors);
+			r->cb.activity(r->cb.ctx, p->number, space, &growth);
 	}
 	return get_ok(rd);
 }
@@ -163,6 +174,7 @@ static void drop_peer(struct peer *p)
 			break;
 		}
 	uint64_t bit = p->bit;
+	r->cb.proxy_gone(r->cb.ctx, p->number);
 	channel_close(p->channel);
 	free(p);
 	/* what it had in flight died with it: nobody waits for its confirmation */
@@ -199,7 +211,7 @@ static void on_frame(void *ctx, struct frame *f)
 		break;
 	}
 	case PROXY_ACTIVITY:
-		ok = on_activity(p->router, &rd);
+		ok = on_activity(p, &rd);
 		break;
 	case PROXY_ASK:
 		ok = on_ask(p, f->id, &rd);
@@ -261,6 +273,7 @@ void router_attach(struct router *r, int sock)
 	for (struct peer *q = r->peers; q; q = q->next)
 		used |= q->bit;
 	p->bit = ~used & -~used; /* the lowest free one; config allows far fewer than 64 proxies */
+	p->number = ++r->numbers;
 	p->router = r;
 	p->next = r->peers;
 	r->peers = p;

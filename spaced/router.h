@@ -5,14 +5,16 @@
 
 #include <uv.h>
 
+#include "proxy/counters.h"
 #include "proxy/gate.h"
 #include "proxy/route.h"
 #include "proxy/ticket.h"
 
 struct router;
 struct router_callbacks {
-	void (*activity)(void *ctx, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
-			 uint32_t open, uint32_t errors);
+	/* What the proxy `peer` has counted since it last did; space "": what is of none. */
+	void (*activity)(void *ctx, uint64_t peer, const char *space, const struct counters *growth);
+	void (*proxy_gone)(void *ctx, uint64_t peer);
 	void (*idle)(void *ctx, const char *instance, uint32_t generation); /* every proxy has drained it */
 	/* A proxy asks whether a token's user may enter a private Space. `wait`: seconds, of VERDICT_SLOW. */
 	enum gate_verdict (*may_enter)(void *ctx, const char *space_id, const char *token, const char *client,
@@ -22,6 +24,7 @@ struct router_callbacks {
 };
 struct router *router_new(uv_loop_t *loop, const char *domain, const struct router_callbacks *cb);
 void router_free(struct router *r);
+size_t router_proxies(const struct router *r); /* how many there are now */
 /* A proxy's channel (taken over), at start and whenever the parent has restarted one. Sends the snapshot. */
 void router_attach(struct router *r, int sock);
 /* The spawner was restarted: every proxy gets a fresh channel to it. */

@@ -11,8 +11,7 @@
 #include "base/log.h"
 #include "spaced/api/api_int.h"
 
-struct api *api_new(uv_loop_t *loop, const struct config *config, struct store *store, struct spaces *spaces,
-		    struct spawner *spawner, struct access_keys *keys)
+struct api *api_new(uv_loop_t *loop, const struct config *config, const struct api_parts *parts)
 {
 	struct api *a = xcalloc(1, sizeof(*a));
 
@@ -22,10 +21,12 @@ struct api *api_new(uv_loop_t *loop, const struct config *config, struct store *
 	}
 	a->loop = loop;
 	a->config = config;
-	a->store = store;
-	a->spaces = spaces;
-	a->spawner = spawner;
-	a->keys = keys;
+	a->store = parts->store;
+	a->spaces = parts->spaces;
+	a->spawner = parts->spawner;
+	a->router = parts->router;
+	a->keys = parts->keys;
+	a->metrics = parts->metrics;
 	a->repos = xasprintf("%s/%s", config->state, STATE_REPOS);
 	a->started = io_wall_ms();
 	limiter_init(&a->limiter);
@@ -189,6 +190,7 @@ static void on_close(struct http_req *r, void *ctx)
 	logs_stream_free(c->stream);
 	exec_call_gone(c->exec);
 	usage_call_gone(c->usage);
+	metrics_scrape_free(c->scrape);
 	user_release(&c->me);
 	space_release(&c->space);
 	for (size_t i = 0; i < API_VARS; i++)

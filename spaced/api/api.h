@@ -8,8 +8,16 @@
 #include "spaced/space/space.h"
 
 struct api;
-struct api *api_new(uv_loop_t *loop, const struct config *config, struct store *store, struct spaces *spaces,
-		    struct spawner *spawner, struct access_keys *keys);
+/* What it speaks for; all outlive it. */
+struct api_parts {
+	struct store *store;
+	struct spaces *spaces;
+	struct spawner *spawner;
+	struct router *router;
+	struct access_keys *keys;
+	struct metrics *metrics;
+};
+struct api *api_new(uv_loop_t *loop, const struct config *config, const struct api_parts *parts);
 void api_free(struct api *a);
 /* Answers any request that git_server_handle did not take. */
 void api_handle(struct api *a, struct http_req *r);

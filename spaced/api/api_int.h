@@ -19,12 +19,15 @@ struct api {
 	struct store *store;
 	struct spaces *spaces;
 	struct spawner *spawner;
+	struct router *router;
 	struct access_keys *keys;
+	struct metrics *metrics;
 	char *repos; /* absolute path of STATE/repos */
 	uint64_t started;
 	struct limiter limiter;
 	struct stream *streams; /* open log followers */
 	unsigned nstreams;
+	unsigned nscrapes;	    /* of /metrics, under way */
 	struct exec_session *execs; /* commands inside apps */
 };
 
@@ -61,6 +64,7 @@ struct call {
 	json_t *body;
 	struct stream *stream;	  /* of a log follower */
 	struct usage_wait *usage; /* figures that are waited for */
+	struct scrape *scrape;	  /* of /metrics */
 	struct exec_session *exec;
 };
 
@@ -139,6 +143,9 @@ void build_any_cancel(struct call *c);
 void builds_all_get(struct call *c);
 void releases_get(struct call *c);
 void events_get(struct call *c);
+
+void metrics_get(struct call *c);
+void metrics_scrape_free(struct scrape *s); /* with its request; NULL is fine */
 
 void logs_get(struct call *c);
 void logs_close_all(struct api *a);

@@ -8,6 +8,7 @@ const struct route_row route_rows[] = {
     {"GET", "/", ACCESS_OPEN, page_first, false},
     {"GET", "/assets/:file", ACCESS_OPEN, page_asset, false},
     {"GET", "/healthz", ACCESS_OPEN, health_get, false},
+    {"GET", "/metrics", ACCESS_ADMIN, metrics_get, false},
     {"GET", "/sign-in", ACCESS_OPEN, sign_in_get, false},
     {"POST", "/sign-in", ACCESS_OPEN, sign_in_post, false},
     {"POST", "/sign-out", ACCESS_OPEN, sign_out_post, false},

@@ -16,6 +16,7 @@
 #include "base/trim.h"
 #include "sandbox/base.h"
 #include "spaced/api/api.h"
+#include "spaced/metrics.h"
 #include "spaced/role/role.h"
 
 struct control {
@@ -25,6 +26,7 @@ struct control {
 	struct spawner *spawner;
 	struct router *router;
 	struct access_keys *keys;
+	struct metrics *metrics;
 	struct spaces *spaces;
 	struct git_server *git;
 	struct api *api;
@@ -88,12 +90,20 @@ static void lost(void *ctx)
 		spaces_spawner_lost(c->spaces);
 }
 
-static void activity(void *ctx, const char *space, uint64_t requests, uint64_t in, uint64_t out, uint32_t open,
-		     uint32_t errors)
+static void activity(void *ctx, uint64_t peer, const char *space, const struct counters *growth)
+{
+	struct control *c = ctx;
+	const struct counters *sum = metrics_add(c->metrics, peer, space, growth);
+
+	if (*space)
+		spaces_activity(c->spaces, space, growth->n[COUNT_REQUESTS], sum->now[GAUGE_OPEN]);
+}
+
+static void proxy_gone(void *ctx, uint64_t peer)
 {
 	struct control *c = ctx;
 
-	spaces_activity(c->spaces, space, requests, in, out, open, errors);
+	metrics_peer_gone(c->metrics, peer);
 }
 
 static void idle(void *ctx, const char *instance, uint32_t generation)
@@ -205,8 +215,12 @@ static int confine(const struct config *config, struct err *err)
 
 static int open_all(struct control *c, struct err *err)
 {
-	const struct router_callbacks rcb = {
-	    .activity = activity, .idle = idle, .may_enter = may_enter, .spawner_socket = spawner_socket, .ctx = c};
+	const struct router_callbacks rcb = {.activity = activity,
+					     .proxy_gone = proxy_gone,
+					     .idle = idle,
+					     .may_enter = may_enter,
+					     .spawner_socket = spawner_socket,
+					     .ctx = c};
 	const struct git_callbacks gcb = {.authorise = authorise, .pushed = pushed, .ctx = c};
 	static const struct http_handler handler = {.on_request = on_request};
 	cleanup_free char *db = xasprintf("%s/%s/spaced.db", c->config->state, STATE_CONTROL);
@@ -216,13 +230,20 @@ static int open_all(struct control *c, struct err *err)
 		return -1;
 	c->spawner = spawner_new(&c->loop, -1, exited, exec_ended, lost, c);
 	spawner_on_limit(c->spawner, limited);
+	c->metrics = metrics_new();
 	c->router = router_new(&c->loop, c->config->domain, &rcb);
 	c->spaces = spaces_new(&c->loop, c->config, c->store, c->spawner, c->router);
 	c->git = git_server_new(&c->loop, c->config, &gcb);
 	c->keys = access_keys_new(&c->loop, c->config, c->router, err);
 	if (!c->keys)
 		return -1;
-	c->api = api_new(&c->loop, c->config, c->store, c->spaces, c->spawner, c->keys);
+	const struct api_parts parts = {.store = c->store,
+					.spaces = c->spaces,
+					.spawner = c->spawner,
+					.router = c->router,
+					.keys = c->keys,
+					.metrics = c->metrics};
+	c->api = api_new(&c->loop, c->config, &parts);
 	c->http = http_server_new(&c->loop, &handler, c);
 	struct route apex = {.kind = ROUTE_UNIX};
 	snprintf(apex.host, sizeof apex.host, "%s", c->config->domain);
@@ -245,6 +266,7 @@ static void close_all(struct control *c)
 	spaces_free(c->spaces);
 	c->spaces = NULL;
 	router_free(c->router);
+	metrics_free(c->metrics);
 	spawner_free(c->spawner);
 	channel_close(c->parent);
 	for (int i = 0; i < 100 && uv_run(&c->loop, UV_RUN_NOWAIT); i++)

@@ -52,6 +52,9 @@ struct instance {
 	struct health *health;
 	uint64_t requests;
 	uint32_t open;
+	/* as of the last minute, once `measured` */
+	bool measured;
+	uint64_t memory, cpu_usec;
 };
 
 /* A Space that something happens to; made when first needed, kept until the Space is deleted. */

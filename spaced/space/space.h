@@ -28,8 +28,8 @@ void spaces_limited(struct spaces *s, const char *name, enum limit_kind kind, co
 void spaces_spawner_lost(struct spaces *s);
 void spaces_exec_ended(struct spaces *s, const char *instance, uint32_t exec, uint32_t status, const char *why);
 void spaces_idle(struct spaces *s, const char *instance, uint32_t generation);
-void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
-		     uint32_t open, uint32_t errors);
+/* So many requests more, and so many open now. */
+void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint32_t open);
 /* Orderly end of control. With stop_apps all instances are stopped first; `done` is called when it may exit. */
 void spaces_shutdown(struct spaces *s, bool stop_apps, void (*done)(void *ctx), void *ctx);
 
@@ -66,6 +66,9 @@ bool spaces_log_live(struct spaces *s, const char *space_id, bool build, const c
 unsigned spaces_queue_position(struct spaces *s, const char *build_id);
 /* Asks what is running for its bytes: the store knows them a moment later. It does so by itself every minute. */
 void spaces_count_traffic(struct spaces *s, const char *space_id);
+/* What serves, with memory (bytes) and CPU time (of its cgroup) as it was told at that minute. */
+void spaces_each_usage(struct spaces *s, void (*cb)(void *ctx, const char *space, uint64_t memory, uint64_t cpu_usec),
+		       void *ctx);
 /* Live figures of the running instance; false when none runs. */
 struct space_live {
 	char instance[81];

@@ -84,14 +84,10 @@ void spaces_spawner_lost(struct spaces *s)
 	exec_lost(s);
 }
 
-void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint64_t bytes_in, uint64_t bytes_out,
-		     uint32_t open, uint32_t errors)
+void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint32_t open)
 {
 	struct unit *u;
 
-	(void)bytes_in;
-	(void)bytes_out;
-	(void)errors;
 	HASH_FIND(hh_name, s->units_by_name, space, strlen(space), u);
 	if (u && u->serving) {
 		u->serving->requests += requests;

@@ -1,5 +1,5 @@
 /* Bytes of apps from and to the Internet, kept across restarts: noted when an instance ends (its exit record has them), and
- * every minute, for what nobody can ask any more (the machine stops). */
+ * every minute, for what nobody can ask any more (the machine stops). With them come memory and CPU time, for /metrics. */
 #include <string.h>
 
 #include "base/log.h"
@@ -25,9 +25,17 @@ void traffic_note(struct spaces *s, const char *instance, uint64_t received, uin
 
 static void on_stats(void *ctx, const char *name, const struct place_stats *stats, const struct err *err)
 {
+	struct instance *in = space_instance(ctx, name);
+
 	(void)err; /* it has just ended: then its exit says it */
-	if (stats)
-		traffic_note(ctx, name, stats->received, stats->sent);
+	if (!stats)
+		return;
+	traffic_note(ctx, name, stats->received, stats->sent);
+	if (!in)
+		return;
+	in->measured = true;
+	in->memory = stats->memory;
+	in->cpu_usec = stats->cpu_usec;
 }
 
 static void ask(struct spaces *s, const struct instance *in)
@@ -49,6 +57,18 @@ void spaces_count_traffic(struct spaces *s, const char *space_id)
 
 	if (u)
 		ask_all(u);
+}
+
+void spaces_each_usage(struct spaces *s, void (*cb)(void *ctx, const char *space, uint64_t memory, uint64_t cpu_usec),
+		       void *ctx)
+{
+	struct unit *u, *tmp;
+
+	HASH_ITER(hh, s->units, u, tmp)
+	{
+		if (u->serving && u->serving->measured)
+			cb(ctx, u->name, u->serving->memory, u->serving->cpu_usec);
+	}
 }
 
 static void on_timer(uv_timer_t *t)

@@ -7,7 +7,7 @@
 #include "spaced/names.h"
 #include "spaced/store/store_int.h"
 
-static const char *const stage_names[] = {
+static const char *const stage_names[SPACE_STAGES] = {
     [STAGE_NO_APP_FILE] = "NO_APP_FILE",
     [STAGE_CONFIG_ERROR] = "CONFIG_ERROR",
     [STAGE_BUILDING] = "BUILDING",
@@ -21,7 +21,6 @@ static const char *const stage_names[] = {
     [STAGE_PAUSED] = "PAUSED",
     [STAGE_DELETING] = "DELETING",
 };
-#define STAGES (sizeof(stage_names) / sizeof(stage_names[0]))
 
 const char *space_stage_name(enum space_stage stage)
 {
@@ -32,7 +31,7 @@ static enum space_stage stage_of(sqlite3_stmt *st, int col)
 {
 	const char *v = (const char *)sqlite3_column_text(st, col);
 
-	for (size_t i = 0; v && i < STAGES; i++)
+	for (size_t i = 0; v && i < SPACE_STAGES; i++)
 		if (!strcmp(v, stage_names[i]))
 			return (enum space_stage)i;
 	return STAGE_STOPPED; /* written by hand or by nobody: the harmless one */
@@ -213,6 +212,47 @@ int store_space_list(struct store *s, const struct space_filter *f, struct space
 		read_space(st, &list[(*n)++]);
 	}
 	*out = list;
+	return rc;
+}
+
+int store_space_names(struct store *s, char ***out, size_t *n, struct err *err)
+{
+	char **list = NULL;
+	size_t cap = 0;
+	int rc = -1;
+
+	*n = 0;
+	cleanup_stmt sqlite3_stmt *st = store_query(
+	    s, err,
+	    "SELECT u.name || '/' || s.name AS full FROM spaces s JOIN users u ON u.id = s.owner_id ORDER BY full", "");
+	while (st && (rc = store_step(s, st, err)) > 0) {
+		if (*n == cap) {
+			cap = cap ? cap * 2 : 64;
+			list = xreallocarray(list, cap, sizeof *list);
+		}
+		list[(*n)++] = store_text(st, 0);
+	}
+	*out = list;
+	if (rc < 0)
+		store_names_free(list, *n);
+	return rc;
+}
+
+void store_names_free(char **names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(names[i]);
+	free(names);
+}
+
+int store_stage_counts(struct store *s, uint64_t spaces[SPACE_STAGES], struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = store_query(s, err, "SELECT stage, count(*) FROM spaces GROUP BY stage", "");
+	int rc = -1;
+
+	memset(spaces, 0, SPACE_STAGES * sizeof *spaces);
+	while (st && (rc = store_step(s, st, err)) > 0)
+		spaces[stage_of(st, 0)] += store_u64(st, 1);
 	return rc;
 }
 

@@ -75,6 +75,7 @@ enum space_stage {
 	STAGE_STOPPED,
 	STAGE_PAUSED,
 	STAGE_DELETING,
+	SPACE_STAGES /* how many */
 };
 const char *space_stage_name(enum space_stage stage);
 
@@ -113,6 +114,9 @@ struct space_filter {
 	const char *search;    /* NULL: all; part of "owner/name", ASCII case folded */
 };
 int store_space_list(struct store *s, const struct space_filter *f, struct space **out, size_t *n, struct err *err);
+/* All "owner/name", sorted by their bytes; given back with store_names_free. */
+int store_space_names(struct store *s, char ***out, size_t *n, struct err *err);
+void store_names_free(char **names, size_t n);
 int store_space_set_stage(struct store *s, const char *id, enum space_stage stage, const char *message,
 			  struct err *err);
 int store_space_set_card(struct store *s, const char *id, const char *sdk, const char *card_json, struct err *err);
@@ -200,5 +204,6 @@ struct store_counts {
 	uint64_t users, spaces, running, builds_queued, builds_running;
 };
 int store_counts(struct store *s, struct store_counts *out, struct err *err);
+int store_stage_counts(struct store *s, uint64_t spaces[SPACE_STAGES], struct err *err);
 
 #endif

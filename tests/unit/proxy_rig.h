@@ -20,6 +20,7 @@
 
 #include "base/frame.h"
 #include "base/log.h"
+#include "proxy/counters.h"
 #include "proxy/proxy.h"
 #include "proxy/route.h"
 #include "sandbox/spawner.h"
