@@ -5,6 +5,8 @@
 
 #include "proxy/worker.h"
 
+#define IDLE_LAST_MS 1000 /* at the end of a worker: time to say another request on a connection that was kept alive */
+
 /* Closes once all is written. With unread input a close would be a reset that can destroy the response on its way, so
  * then only the sending side ends, and input is read and dropped for a moment (RFC 9112 9.6). */
 static void goodbye_now(struct client *c)
@@ -232,17 +234,31 @@ void client_cut(struct client *c, bool reset)
 	drop(c, reset);
 }
 
+/* A request that has just come in, and will be read in this turn of the loop. */
+static bool speaks(struct client *c)
+{
+	char byte;
+	int fd;
+
+	return uv_fileno(&c->conn.handle, &fd) == 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 void client_timeout(struct client *c, enum deadline kind)
 {
 	struct exchange *x = c->x;
 
-	if (kind == DL_HEAD && c->conn.in.len > 2) {
+	if (kind == DL_IDLE && speaks(c)) {
+		deadline_set(&c->conn, DL_HEAD);
+	} else if (kind == DL_HEAD && c->conn.in.len > 2) {
 		refuse(c, 408, REFUSED_SLOW, "The head of the request did not arrive in time.");
 	} else if (!x || x->res_head) {
 		drop(c, x && x->out_body == HTTP1_UNTIL_CLOSE);
 	} else if (x->ask) {
 		x->refused = REFUSED_ACCESS;
 		exchange_error(x, 503, "Whether you may enter cannot be checked now", "Try again in a few seconds.");
+	} else if (x->waiting && !c->conn.w->spawner) {
+		exchange_error(x, 503, "This app cannot be reached for a moment",
+			       "A part of the server is being restarted. Try again in a few seconds.");
 	} else if (kind == DL_CONNECT) {
 		exchange_error(x, 504, "The app did not accept the connection in time",
 			       "It may be overloaded or stuck. Try again in a moment.");
@@ -257,7 +273,7 @@ void client_timeout(struct client *c, enum deadline kind)
 void client_next(struct client *c, bool keep, bool linger)
 {
 	c->x = NULL;
-	if (!keep || c->conn.eof || c->conn.w->draining) {
+	if (!keep || c->conn.eof) {
 		goodbye(c, linger);
 		return;
 	}
@@ -265,12 +281,25 @@ void client_next(struct client *c, bool keep, bool linger)
 	client_resume(c);
 }
 
-void client_close_idle(struct worker *w)
+/* All of a kind, in their order, to the end of the idle ones. */
+static void hurry(struct worker *w, enum deadline kind)
 {
-	struct timed *list = &w->deadlines[DL_IDLE];
+	struct timed *list = &w->deadlines[kind], *last = list->prev, *next;
 
-	while (list->next != list)
-		drop((struct client *)((char *)list->next - offsetof(struct conn, timed)), false);
+	for (struct timed *t = list->next; t != list; t = next) {
+		struct conn *c = (struct conn *)((char *)t - offsetof(struct conn, timed));
+		next = t == last ? list : t->next;
+		if (c->in.len == 0)
+			deadline_set(c, DL_IDLE);
+	}
+}
+
+void client_hurry_idle(struct worker *w)
+{
+	if (w->deadline_ms[DL_IDLE] > IDLE_LAST_MS)
+		w->deadline_ms[DL_IDLE] = IDLE_LAST_MS;
+	hurry(w, DL_IDLE);
+	hurry(w, DL_HEAD);
 }
 
 static void remember_address(struct client *c, const struct sockaddr_storage *sa)
@@ -286,25 +315,27 @@ static void remember_address(struct client *c, const struct sockaddr_storage *sa
 	c->addr_len = (uint8_t)strlen(c->addr);
 }
 
-void client_accept(uv_stream_t *server, int status)
+static struct client *client_new(struct listener *l)
 {
-	struct listener *l = (struct listener *)server;
-	struct worker *w = l->w;
+	struct client *c = xcalloc(1, sizeof *c);
+
+	c->conn.w = l->w;
+	c->conn.is_client = true;
+	c->port = l->port;
+	uv_tcp_init(&l->w->loop, &c->conn.tcp);
+	c->conn.tcp.data = c; /* only clients have it: gate_cut */
+	l->w->nclients++;
+	l->w->nobody->count.n[COUNT_CONNECTIONS]++;
+	return c;
+}
+
+static void admit(struct client *c)
+{
+	struct worker *w = c->conn.w;
 	struct sockaddr_storage sa;
 	int len = sizeof sa;
 
-	if (status < 0)
-		return;
-	struct client *c = xcalloc(1, sizeof *c);
-	c->conn.w = w;
-	c->conn.is_client = true;
-	c->port = l->port;
-	uv_tcp_init(&w->loop, &c->conn.tcp);
-	c->conn.tcp.data = c; /* only clients have it: gate_cut */
-	w->nclients++;
-	w->nobody->count.n[COUNT_CONNECTIONS]++;
-	if (uv_accept(server, &c->conn.stream) < 0 ||
-	    uv_tcp_getpeername(&c->conn.tcp, (struct sockaddr *)&sa, &len) < 0) {
+	if (uv_tcp_getpeername(&c->conn.tcp, (struct sockaddr *)&sa, &len) < 0) {
 		drop(c, false);
 		return;
 	}
@@ -319,4 +350,27 @@ void client_accept(uv_stream_t *server, int status)
 	}
 	deadline_set(&c->conn, DL_HEAD);
 	conn_read_start(&c->conn);
+}
+
+void client_accept(uv_stream_t *server, int status)
+{
+	if (status < 0)
+		return;
+	struct client *c = client_new((struct listener *)server);
+	if (uv_accept(server, &c->conn.stream) < 0)
+		drop(c, false);
+	else
+		admit(c);
+}
+
+void client_take(struct listener *l, int fd)
+{
+	struct client *c = client_new(l);
+
+	if (uv_tcp_open(&c->conn.tcp, fd) < 0) {
+		close(fd);
+		drop(c, false);
+	} else {
+		admit(c);
+	}
 }

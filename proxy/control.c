@@ -197,8 +197,13 @@ static void on_parent_frame(void *ctx, struct frame *f)
 {
 	struct worker *w = ctx;
 
+	struct reader rd = reader_of(f->payload, f->len);
+	uint32_t ms = f->type == PROXY_RETIRE ? get_u32(&rd) : 0;
+
 	if (f->type == PROXY_NEW_CONTROL && f->nfds == 1)
 		control_channel_attach(w, frame_take_fd(f, 0));
+	else if (f->type == PROXY_RETIRE && get_ok(&rd))
+		worker_drain(w, false, ms);
 	else if (f->type != PROXY_SPAWNER || !take_spawner(w, f))
 		log_error("frame %u from the parent is malformed", f->type);
 }
@@ -209,7 +214,13 @@ static void on_parent_end(void *ctx, int err)
 
 	channel_close(w->parent);
 	w->parent = NULL;
-	worker_drain(w);
+	worker_drain(w, true, w->limits.drain_ms);
+}
+
+void parent_say_listening(struct worker *w)
+{
+	if (w->parent)
+		channel_send(w->parent, PROXY_READY, 0, NULL, 0, NULL, 0);
 }
 
 void parent_channel_attach(struct worker *w, int fd)

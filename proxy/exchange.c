@@ -131,10 +131,7 @@ static void acquire(struct exchange *x, bool fresh)
 {
 	deadline_set(&x->c->conn, DL_CONNECT);
 	int r = pool_acquire(x->pool, x, fresh);
-	if (r == -ENOTCONN)
-		exchange_error(x, 503, "This app cannot be reached for a moment",
-			       "A part of the server is being restarted. Try again in a few seconds.");
-	else if (r < 0)
+	if (r < 0)
 		exchange_upstream_lost(x, r);
 }
 

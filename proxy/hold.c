@@ -88,7 +88,7 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 	struct hold *h = hold_of(w, x->target);
 	size_t bytes = x->head.len + (x->req_done ? 0 : BLOCK_SIZE);
 
-	if (w->draining || h->n >= w->limits.hold_requests || h->bytes + bytes > w->limits.hold_bytes) {
+	if (w->ending || h->n >= w->limits.hold_requests || h->bytes + bytes > w->limits.hold_bytes) {
 		ask(w, h);
 		refuse(x, REFUSED_HELD, "Too many requests wait for this Space to start", "Try again in a few seconds.",
 		       5);

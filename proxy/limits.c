@@ -32,6 +32,7 @@ void limits_init(struct worker *w, const struct proxy_limits *limits)
 	l->hold_page_ms = or_default(l->hold_page_ms, 1500);
 	l->hold_requests = or_default(l->hold_requests, 256);
 	l->hold_bytes = or_default(l->hold_bytes, 16U << 20);
+	l->drain_ms = or_default(l->drain_ms, 10000);
 	w->req_limits = (struct http1_limits){l->head_bytes, l->fields, l->url_bytes};
 	w->res_limits = (struct http1_limits){65536, HTTP1_FIELDS_MAX, 0};
 	w->deadline_ms[DL_HEAD] = l->head_ms;

@@ -30,13 +30,13 @@ struct pool *pool_of(struct worker *w, const struct target *t)
 	return p;
 }
 
-static int ask_for_sockets(struct worker *w, struct pool *p)
+static void ask_for_sockets(struct worker *w, struct pool *p)
 {
 	size_t have = (size_t)p->nspare + p->opens;
 	size_t want = p->nwaiting + 1;
 
 	if (have >= want)
-		return 0;
+		return;
 	want -= have;
 	if (want < BATCH)
 		want = BATCH;
@@ -44,7 +44,8 @@ static int ask_for_sockets(struct worker *w, struct pool *p)
 		want = FRAME_MAX_FDS;
 	if (want > sizeof p->spare / sizeof *p->spare - (size_t)p->nspare)
 		want = sizeof p->spare / sizeof *p->spare - (size_t)p->nspare;
-	return want ? spawn_open(w, p, (uint32_t)want) : 0;
+	if (want)
+		spawn_open(w, p, (uint32_t)want);
 }
 
 static int acquire_app(struct worker *w, struct pool *p, struct exchange *x)
@@ -57,10 +58,8 @@ static int acquire_app(struct worker *w, struct pool *p, struct exchange *x)
 	x->waiting = true;
 	DL_APPEND(p->waiting, x);
 	p->nwaiting++;
-	int r = ask_for_sockets(w, p);
-	if (r < 0)
-		pool_cancel(x);
-	return r;
+	ask_for_sockets(w, p); /* without a spawner it waits for the next one, until its deadline */
+	return 0;
 }
 
 int pool_acquire(struct pool *p, struct exchange *x, bool fresh)
@@ -105,28 +104,29 @@ void pool_opened(struct pool *p, struct frame *f, size_t asked, int error)
 		}
 	}
 	/* Without a socket they would wait until their deadline: what fails now fails for all. */
-	while (error < 0 && p->waiting) {
+	while (error < 0 && error != -ENOTCONN && p->waiting) {
 		struct exchange *x = p->waiting;
 		pool_cancel(x);
-		if (error == -ENOTCONN)
-			exchange_error(x, 503, "This app cannot be reached for a moment",
-				       "A part of the server is being restarted. Try again in a few seconds.");
-		else
-			exchange_upstream_lost(x, error);
+		exchange_upstream_lost(x, error);
 	}
-	if (p->waiting && p->opens == 0) {
-		struct worker *w = p->waiting->c->conn.w;
-		int r = ask_for_sockets(w, p);
-		if (r < 0)
-			pool_opened(p, NULL, 0, r);
-	}
+	if (p->waiting && p->opens == 0)
+		ask_for_sockets(p->waiting->c->conn.w, p);
+}
+
+void pool_new_spawner(struct worker *w)
+{
+	struct pool *p, *next;
+
+	HASH_ITER(hh, w->pools, p, next)
+	if (p->waiting)
+		ask_for_sockets(w, p);
 }
 
 void pool_put_back(struct upstream *u)
 {
 	struct pool *p = u->pool;
 
-	if (p->draining || p->nidle >= IDLE_MAX || u->conn.w->draining) {
+	if (p->draining || p->nidle >= IDLE_MAX || u->conn.w->ending) {
 		conn_close(&u->conn, false);
 		return;
 	}

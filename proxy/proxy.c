@@ -12,7 +12,6 @@
 #include "proxy/worker.h"
 
 #define TICK_MS 250
-#define DRAIN_MS 10000
 #define BACKLOG 4096
 
 void worker_listen(struct worker *w)
@@ -25,20 +24,7 @@ void worker_listen(struct worker *w)
 		if (r < 0)
 			log_error("listen: %s", uv_strerror(r));
 	}
-}
-
-void worker_drain(struct worker *w)
-{
-	if (w->draining)
-		return;
-	w->draining = true;
-	w->drain_until = uv_now(&w->loop) + DRAIN_MS;
-	for (size_t i = 0; i < w->nlisteners; i++)
-		uv_close((uv_handle_t *)&w->listeners[i].tcp, NULL);
-	client_close_idle(w);
-	hold_end(w);
-	if (w->nclients == 0)
-		uv_stop(&w->loop);
+	parent_say_listening(w);
 }
 
 static void on_tick(uv_timer_t *t)
@@ -49,13 +35,18 @@ static void on_tick(uv_timer_t *t)
 	pool_sweep(w);
 	hold_tick(w);
 	activity_report(w);
-	if (w->draining && (w->nclients == 0 || uv_now(&w->loop) >= w->drain_until))
-		uv_stop(&w->loop);
+	drain_tick(w);
 }
 
+/* The second one, or SIGQUIT: now. */
 static void on_end_signal(uv_signal_t *s, int signum)
 {
-	worker_drain(s->data);
+	struct worker *w = s->data;
+
+	if (signum == SIGQUIT || w->ending)
+		uv_stop(&w->loop);
+	else
+		worker_drain(w, true, w->limits.drain_ms);
 }
 
 static void on_hangup(uv_signal_t *s, int signum)
@@ -102,9 +93,11 @@ static void watch_signal(struct worker *w, uv_signal_t *s, int signum, uv_signal
 static int worker_init(struct worker *w, const struct proxy_config *config)
 {
 	int r = uv_loop_init(&w->loop);
+	sigset_t none;
 
 	if (r < 0)
 		return r;
+	sigemptyset(&none);
 	w->loop.data = w;
 	limits_init(w, &config->limits);
 	splice_init(w);
@@ -115,7 +108,9 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	signal(SIGPIPE, SIG_IGN);
 	watch_signal(w, &w->sigterm, SIGTERM, on_end_signal);
 	watch_signal(w, &w->sigint, SIGINT, on_end_signal);
+	watch_signal(w, &w->sigquit, SIGQUIT, on_end_signal);
 	watch_signal(w, &w->sighup, SIGHUP, on_hangup);
+	sigprocmask(SIG_SETMASK, &none, NULL); /* those that were held until now */
 	uv_timer_init(&w->loop, &w->tick);
 	w->tick.data = w;
 	uv_timer_start(&w->tick, on_tick, TICK_MS, TICK_MS);

@@ -25,6 +25,7 @@ struct proxy_limits {	      /* 0: the default in brackets */
 	uint32_t hold_page_ms;	/* a browser's, until it gets the waiting page [1500] */
 	uint32_t hold_requests; /* per Space [256]: 503 with Retry-After beyond */
 	uint32_t hold_bytes;	/* of heads and of bodies begun, per Space [16 MiB] */
+	uint32_t drain_ms;	/* at SIGTERM, for what is under way [10000] */
 };
 
 struct proxy_config {
@@ -41,9 +42,11 @@ struct proxy_config {
 	uint32_t trusted_proxies; /* reserved, 0 */
 };
 
-/* Runs until `parent` closes, or SIGTERM/SIGINT: then nothing more is accepted, requests in flight have 10 s to end, and
- * it returns the exit status. When `control` closes it goes on with the routes it has and takes a new control channel from
- * the parent. The caller has confined the process already; beyond read/write/epoll/timerfd/signalfd it needs: socket,
+/* Runs until `parent` closes, or SIGTERM/SIGINT: then nothing more is accepted, requests in flight have drain_ms to end
+ * (drain.c), and it returns the exit status; at once when the signal comes a second time, or with SIGQUIT. PROXY_RETIRE of
+ * the parent: the same with another deadline, while another worker serves the socket. When `control` closes it goes on with the routes it has and takes a new control channel from
+ * the parent. Signals that
+ * the caller holds (sigprocmask(2)) until then are taken once they can be. The caller has confined the process already; beyond read/write/epoll/timerfd/signalfd it needs: socket,
  * connect, listen, accept4, shutdown, get/setsockopt, getpeername, getsockname, sendmsg, recvmsg. */
 int proxy_main(const struct proxy_config *config);
 

@@ -54,7 +54,8 @@ enum proxy_verb {
 			    here on. Without a snapshot: so it should be now */
 	PROXY_DRAIN,  /* {str instance, u32 generation}: no new requests to it; requests in flight go on */
 	PROXY_SPAWNER, /* {} fd: SEQPACKET to the spawner, which takes the place of the one before. Until it comes, after the
-			     old one closed, requests that need a new socket inside an app get 503 with Retry-After.
+			     old one closed, requests that need a new socket inside an app wait for it, as long as for a
+			     connection; then 503 with Retry-After.
 			     Accepted from control and from the parent */
 	PROXY_NEW_CONTROL, /* {} fd: SEQPACKET to (the restarted) control. From the parent only. The routes stay as they are
 			      until the new control has sent RESET .. COMMIT */
@@ -65,8 +66,12 @@ enum proxy_verb {
 	PROXY_KEYS = 30, /* {ticket_keys}: tickets are made and checked with these from here on; remembered answers to
 			    PROXY_ASK are forgotten */
 	PROXY_VERDICT,	 /* {u8 gate_verdict, u32 seconds to wait}: the answer to the PROXY_ASK of the same frame id */
-	PROXY_READY = 100, /* event: {u64 version} after COMMIT */
-	PROXY_IDLE,	   /* event: {str instance, u32 generation}: drained, nothing in flight any more */
+	PROXY_RETIRE =
+	    60, /* {u32 ms}: another worker serves the socket; accept nothing more, end after the last client or
+			      after so long. From the parent only */
+	PROXY_READY =
+	    100,    /* event: {u64 version} after COMMIT; to the parent without a payload: it accepts from here on */
+	PROXY_IDLE, /* event: {str instance, u32 generation}: drained, nothing in flight any more */
 	PROXY_ACTIVITY, /* event, at most once a second: {u32 n, n times: str space ("": what is of none), counters}: the growth
 			     since the last one (counters.h), and what is there now */
 	PROXY_WAKE, /* event: {str space}: somebody waits for it; once for each ROUTE_HOLD, and again to a new control */

@@ -55,14 +55,15 @@ void spawn_attach(struct worker *w, int fd)
 	if (w->spawner)
 		on_end(w, 0);
 	w->spawner = channel_open(&w->loop, fd, on_frame, on_end, w);
+	pool_new_spawner(w);
 }
 
-int spawn_open(struct worker *w, struct pool *p, uint32_t n)
+void spawn_open(struct worker *w, struct pool *p, uint32_t n)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 
 	if (!w->spawner)
-		return -ENOTCONN;
+		return;
 	put_str(&b, p->instance);
 	put_u32(&b, n);
 	uint32_t id = ++w->open_ids ? w->open_ids : ++w->open_ids;
@@ -73,5 +74,4 @@ int spawn_open(struct worker *w, struct pool *p, uint32_t n)
 	call->pool = p;
 	p->opens += n;
 	HASH_ADD(hh, w->open_calls, id, sizeof call->id, call);
-	return 0;
 }

@@ -140,7 +140,8 @@ struct worker {
 	struct route_feed routes;
 	struct listener *listeners;
 	size_t nlisteners, nclients, nexchanges;
-	bool listening, draining;
+	bool listening;
+	bool draining, ending; /* ending: nobody takes over from this worker */
 	uint64_t drain_until, activity_at;
 	struct block *block, *free_blocks;
 	size_t nfree_blocks;
@@ -157,7 +158,7 @@ struct worker {
 	struct timed deadlines[DL_KINDS];
 	uint32_t deadline_ms[DL_KINDS];
 	uv_timer_t tick;
-	uv_signal_t sigterm, sigint, sighup;
+	uv_signal_t sigterm, sigint, sigquit, sighup;
 	struct channel *control, *parent, *spawner;
 	struct open_call *open_calls;
 	uint32_t open_ids;
@@ -196,6 +197,7 @@ void conn_close(struct conn *c, bool reset);
 
 /* client.c */
 void client_accept(uv_stream_t *server, int status);
+void client_take(struct listener *l, int fd);		 /* a connection that was accepted from it; taken over */
 void client_input(struct client *c, char *p, ssize_t n); /* n < 0: end or error */
 void client_resume(struct client *c);			 /* something that blocked its input has changed */
 void client_drained(struct client *c);			 /* all pending bytes are with the kernel */
@@ -203,7 +205,7 @@ void client_failed(struct client *c);			 /* its connection broke */
 void client_cut(struct client *c, bool reset);		 /* ends it in the middle of a response */
 void client_timeout(struct client *c, enum deadline kind);
 void client_next(struct client *c, bool keep, bool linger); /* its exchange is over */
-void client_close_idle(struct worker *w);
+void client_hurry_idle(struct worker *w); /* from here on whoever has said nothing for a moment is closed */
 
 /* exchange.c */
 void exchange_start(struct client *c);	    /* w->req was parsed and accepted */
@@ -246,15 +248,18 @@ void pool_sweep(struct worker *w);
 void pool_cut(struct worker *w, const char *instance, uint32_t generation);
 /* Closes idle connections; the number of exchanges that are under way. */
 uint32_t pool_quiet(struct worker *w, const char *instance, uint32_t generation);
+/* The answer to spawn_open(); -ENOTCONN: the spawner is gone, who waits for a socket goes on to wait. */
 void pool_opened(struct pool *p, struct frame *f, size_t asked, int error);
+void pool_new_spawner(struct worker *w);
 
 /* spawn.c */
 void spawn_attach(struct worker *w, int fd);
-int spawn_open(struct worker *w, struct pool *p, uint32_t n); /* -ENOTCONN: no spawner now */
+void spawn_open(struct worker *w, struct pool *p, uint32_t n); /* no-op without a spawner */
 
 /* control.c */
 void control_channel_attach(struct worker *w, int fd);
 void parent_channel_attach(struct worker *w, int fd);
+void parent_say_listening(struct worker *w);
 void control_say_idle(struct worker *w, const char *instance, uint32_t generation);
 
 /* activity.c */
@@ -298,6 +303,11 @@ int routes_file_load(struct worker *w, const char *path);
 
 /* proxy.c */
 void worker_listen(struct worker *w);
-void worker_drain(struct worker *w);
+
+/* drain.c */
+/* Accepts nothing more and ends when the last client has gone, or after `ms`. `ending`: what is held or idle goes soon; else
+ * another worker has taken over, and this one serves who it has. Called again it only shortens. */
+void worker_drain(struct worker *w, bool ending, uint32_t ms);
+void drain_tick(struct worker *w);
 
 #endif

@@ -23,7 +23,7 @@ static const char help[] =
     "  --listen ADDR:PORT   where to listen, e.g. 127.0.0.1:8080 or [::]:80\n"
     "  --routes FILE        one route per line: HOST ADDR:PORT, or HOST unix:PATH; *.HOST matches all names below;\n"
     "                       # begins a comment. Read again on SIGHUP; a file with a mistake changes nothing.\n"
-    "  --workers N          processes, each with its own listening socket (default 1)\n"
+    "  --workers N          processes, each with its own listening socket, which outlives it (default 1)\n"
     "  --limit NAME=VALUE   one of:\n"
     "                         head_bytes 32768, fields 100, url_bytes 8192   sizes of a request head\n"
     "                         head_ms 10000       time for a request head\n"
@@ -34,9 +34,10 @@ static const char help[] =
     "                         connections 16384   clients per worker\n"
     "                         per_client 1024     connections per address; loopback only when set\n"
     "                         per_space 2048      requests in flight per route\n"
+    "                         drain_ms 10000      at SIGTERM, for requests, WebSockets and streams under way\n"
     "  --help               this text\n"
     "\n"
-    "SIGTERM or SIGINT: accept nothing more, finish what is under way (10 s), exit.\n";
+    "SIGTERM or SIGINT: accept nothing more, finish what is under way, exit; a second one, or SIGQUIT: exit now.\n";
 
 static const struct {
 	const char *name;
@@ -47,7 +48,7 @@ static const struct {
 #name, offsetof(struct proxy_limits, name)                                                             \
 	}
     L(head_bytes),  L(fields),	 L(url_bytes),	 L(head_ms),	L(idle_ms),   L(connect_ms),
-    L(response_ms), L(stall_ms), L(connections), L(per_client), L(per_space),
+    L(response_ms), L(stall_ms), L(connections), L(per_client), L(per_space), L(drain_ms),
 #undef L
 };
 
@@ -105,15 +106,10 @@ static int open_listener(const char *text)
 	return fd;
 }
 
-static int run_worker(struct proxy_config *config, const char *listen_at)
+static int run_worker(struct proxy_config *config, int fd)
 {
 	struct err err = ERR_INIT;
-	int fd = open_listener(listen_at);
 
-	if (fd < 0) {
-		log_error("listen on %s: %s", listen_at, strerror(errno));
-		return 1;
-	}
 	if (confine_syscalls(PROMISE_FILES | PROMISE_INET | PROMISE_UNIX, &err) < 0) {
 		log_error("%s", err.msg);
 		return 1;
@@ -127,10 +123,13 @@ static int run_worker(struct proxy_config *config, const char *listen_at)
 
 static volatile sig_atomic_t ended;
 static pid_t workers[WORKERS_MAX];
+static int listeners[WORKERS_MAX]; /* each worker's, kept for the next one when it crashes: its queue is not lost */
 static int nworkers;
 
 static void pass_on(int signum)
 {
+	for (int i = 0; signum != SIGHUP && !ended && i < nworkers; i++)
+		close(listeners[i]); /* first: what a worker does not take from its queue is refused */
 	if (signum != SIGHUP)
 		ended = 1;
 	for (int i = 0; i < nworkers; i++)
@@ -138,32 +137,51 @@ static void pass_on(int signum)
 			kill(workers[i], signum);
 }
 
-static pid_t start_worker(struct proxy_config *config, const char *listen_at)
+static const int passed_on[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
+
+/* Nobody is killed by one of them before it can end in order. */
+static void hold_signals(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
+		sigaddset(&set, passed_on[i]);
+	sigprocmask(how, &set, NULL);
+}
+
+/* Signals are held here. The worker takes them when it has its own handlers (proxy_main). */
+static pid_t start_worker(struct proxy_config *config, int n)
 {
 	pid_t parent = getpid();
-	pid_t pid = fork();
+	pid_t pid = ended ? -1 : fork();
 
 	if (pid != 0)
 		return pid;
-	signal(SIGTERM, SIG_DFL);
-	signal(SIGINT, SIG_DFL);
-	signal(SIGHUP, SIG_DFL);
+	for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
+		signal(passed_on[i], SIG_DFL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	_exit(getppid() == parent ? run_worker(config, listen_at) : 1);
+	for (int i = 0; i < nworkers; i++)
+		if (i != n)
+			close(listeners[i]);
+	_exit(getppid() == parent ? run_worker(config, listeners[n]) : 1);
 }
 
 /* Starts the workers and another one for each that crashes; one that cannot start ends the program. */
-static int run_workers(struct proxy_config *config, const char *listen_at, int n)
+static int run_workers(struct proxy_config *config, int n)
 {
 	struct sigaction sa = {.sa_handler = pass_on};
 	int status, result = 0;
 	pid_t pid;
 
-	sigaction(SIGTERM, &sa, NULL);
-	sigaction(SIGINT, &sa, NULL);
-	sigaction(SIGHUP, &sa, NULL);
-	for (nworkers = 0; nworkers < n; nworkers++)
-		workers[nworkers] = start_worker(config, listen_at);
+	nworkers = n;
+	for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++) {
+		sigaddset(&sa.sa_mask, passed_on[i]);
+		sigaction(passed_on[i], &sa, NULL);
+	}
+	for (int i = 0; i < n; i++)
+		workers[i] = start_worker(config, i);
+	hold_signals(SIG_UNBLOCK);
 	while ((pid = waitpid(-1, &status, 0)) > 0 || errno == EINTR) {
 		for (int i = 0; pid > 0 && i < n; i++) {
 			if (workers[i] != pid)
@@ -171,7 +189,9 @@ static int run_workers(struct proxy_config *config, const char *listen_at, int n
 			workers[i] = -1;
 			if (!ended && WIFSIGNALED(status)) {
 				log_error("worker %d died by signal %d", (int)pid, WTERMSIG(status));
-				workers[i] = start_worker(config, listen_at);
+				hold_signals(SIG_BLOCK);
+				workers[i] = start_worker(config, i);
+				hold_signals(SIG_UNBLOCK);
 			} else if (!ended && WEXITSTATUS(status)) {
 				result = WEXITSTATUS(status);
 				pass_on(SIGTERM);
@@ -214,5 +234,11 @@ int main(int argc, char **argv)
 		fputs(help, stderr);
 		return 2;
 	}
-	return n == 1 ? run_worker(&config, listen_at) : run_workers(&config, listen_at, n);
+	hold_signals(SIG_BLOCK);
+	for (int i = 0; i < n; i++)
+		if ((listeners[i] = open_listener(listen_at)) < 0) {
+			log_error("listen on %s: %s", listen_at, strerror(errno));
+			return 1;
+		}
+	return n == 1 ? run_worker(&config, listeners[0]) : run_workers(&config, n);
 }

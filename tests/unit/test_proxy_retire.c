@@ -1,0 +1,91 @@
+/* A proxy process that ends, or makes way for another one: whom it still serves (proxy/drain.c). */
+#include "tests/unit/proxy_rig.h"
+
+/* Another worker serves the socket now: this one answers all that it has, however late it speaks, and takes nobody new. */
+static void retires(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_buf struct buf ms = BUF_INIT;
+	struct frame frame;
+	int status;
+
+	reset(f->control);
+	route_page(f->control, "p.test", 200, false);
+	route_app(f->control, "a.test", 1, f->app_port);
+	commit(f->control);
+	hear(f->parent, PROXY_READY, &frame);
+	frame_release(&frame);
+	int client = dial(f->port), idle = dial(f->port), silent = dial(f->port);
+	ask(idle, "p.test");
+	read_until(idle, "</html>", &b);
+	assert_null(strstr(b.data, "Connection: close"));
+	ask(client, "a.test");
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	assert_int_equal(kill(f->pid, SIGSTOP), 0);
+	int queued = dial(f->port);
+	ask(queued, "p.test");
+	put_u32(&ms, PATIENCE_MS);
+	say(f->parent, PROXY_RETIRE, &ms, -1);
+	kill(f->pid, SIGCONT);
+	read_until(queued, "</html>", &b);
+	assert_non_null(strstr(b.data, "Connection: close"));
+	struct pollfd p = {.fd = idle, .events = POLLIN};
+	assert_int_equal(poll(&p, 1, 1500), 0); /* kept for longer than at an end */
+	app_answers(app, "last");
+	read_until(client, "last", &b);
+	assert_non_null(strstr(b.data, "Connection: close"));
+	ask(silent, "p.test");
+	read_until(silent, "Connection: close", &b);
+	assert_int_equal(waitpid(f->pid, &status, WNOHANG), 0);
+	ask(idle, "p.test");
+	read_until(idle, "Connection: close", &b);
+	assert_int_equal(waitpid(f->pid, &status, 0), f->pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	close(app);
+	close(client);
+	close(idle);
+	close(silent);
+	close(queued);
+}
+
+/* A request that comes on a connection that was kept alive while the worker ends is answered, not cut off. */
+static void speaks_while_it_ends(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int idle = dial(f->port);
+	int status;
+
+	reset(f->control);
+	route_page(f->control, "p.test", 200, false);
+	commit(f->control);
+	ask(idle, "p.test");
+	read_until(idle, "</html>", &b);
+	assert_int_equal(kill(f->pid, SIGTERM), 0);
+	int probe; /* it has seen the signal when it listens no more */
+	while ((probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0) {
+		struct sockaddr_in sa = {
+		    .sin_family = AF_INET, .sin_port = htons(f->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		int r = connect(probe, (struct sockaddr *)&sa, sizeof sa);
+		close(probe);
+		if (r < 0)
+			break;
+	}
+	ask(idle, "p.test");
+	read_until(idle, "Connection: close", &b);
+	assert_int_equal(waitpid(f->pid, &status, 0), f->pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	close(idle);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(retires),
+	    TEST(speaks_while_it_ends),
+	};
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
