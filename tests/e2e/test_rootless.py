@@ -62,7 +62,7 @@ def become(tun=None, group=None, twice=None):
     source, target = (tun, "/dev/net/tun") if tun else (twice, twice)
     own = ["unshare", "--mount", "sh", "-c", f'mount --bind "$0" {target} && exec "$@"', str(source)] if source else []
     if group:
-        own = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(group / "cgroup.procs"), *own]
+        own = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(group / "spaced-daemon/cgroup.procs"), *own]
     return [*own, "setpriv", "--reuid", str(UID), "--regid", str(GID), "--clear-groups", "--",
             "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent"]
 
@@ -449,15 +449,19 @@ def test_processes_are_bounded(repo):
 
 @pytest.fixture
 def delegated():
-    """A group of cgroup v2 that belongs to the user, as a systemd service with Delegate=yes has it."""
+    """A group of cgroup v2 that belongs to the user, as a systemd service with Delegate=yes and DelegateSubgroup= has it:
+    what is started there begins in the subgroup, for a group that gives controllers to others has no processes itself."""
     tops = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[2] == "cgroup2"]
     if not tops:
         pytest.skip("no cgroup v2 is mounted here")
     group = Path(tops[0]) / USER
     group.mkdir()
+    leaf = group / "spaced-daemon"
+    leaf.mkdir()
     try:
-        for path in (group, group / "cgroup.procs", group / "cgroup.subtree_control", group / "cgroup.threads"):
-            os.chown(path, UID, GID)
+        for folder in (group, leaf):
+            for path in (folder, folder / "cgroup.procs", folder / "cgroup.subtree_control", folder / "cgroup.threads"):
+                os.chown(path, UID, GID)
         yield group
     finally:
         wait_for("the group to be empty", lambda: "populated 0" in (group / "cgroup.events").read_text(), 20)

@@ -324,7 +324,7 @@ static void test_terminal(void **unused)
 	struct stat host;
 	assert_true(stat("/dev/pts", &host) < 0 || host.st_dev != st.st_dev);
 	text[0] = '\0';
-	while (!strstr(text, "ready")) {
+	while (!strstr(text, "ready\r\n")) {
 		ssize_t k = read(x.fds[0], text + n, sizeof text - 1 - n);
 		assert_true(k > 0);
 		n += (size_t)k;

@@ -322,7 +322,9 @@ static int nft_lines(const char *family, const char *table, const char *what)
 		execlp("nft", "nft", "list", "table", family, table, (char *)NULL);
 		_exit(127);
 	}
-	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
 	return lines_with(out, what);
 }
 

@@ -113,7 +113,8 @@ def write_while_exec(battery):
     daemon = attacker(battery)
     program = battery.build / "spaced"
     before = sha256(program)
-    script = ("import os, sys\nseen = set()\nfor _ in range(3000):\n for p in os.listdir('/proc'):\n"
+    script = ("import os\nseen, rounds = set(), 0\nwhile rounds < 3000 or not os.path.exists('/app/enough'):\n rounds += 1\n"
+              " for p in os.listdir('/proc'):\n"
               "  if p.isdigit() and int(p) != os.getpid():\n"
               "   try: seen.add(os.readlink('/proc/self/fd/%d' % os.open(f'/proc/{p}/exe', os.O_WRONLY)))\n"
               "   except OSError as e: seen.add(e.errno)\nprint(*seen)\n")
@@ -127,13 +128,14 @@ def write_while_exec(battery):
 
 
 def while_asked(battery, daemon, *words):
-    """The answer of the app to something long, and how many commands were run inside it meanwhile."""
+    """The answer of the app to something long, and how many commands were run inside it meanwhile. From the third on there
+    is /app/enough, for an app that has to wait for them: on an emulated processor each takes seconds."""
     result = []
     thread = threading.Thread(target=lambda: result.append(ask(daemon, *words)))
     thread.start()
     commands = 0
     while thread.is_alive():
-        done = run(battery, daemon, "true")
+        done = run(battery, daemon, *(("true",) if commands < 2 else ("touch", "/app/enough")))
         if done.returncode:
             raise Broken(f"exec: {done.stderr}")
         commands += 1
