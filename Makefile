@@ -63,7 +63,7 @@ help:
 	@echo 'make run         install what is missing, build, start, deploy the example   [PORT=7000 STATE=var]'
 	@echo 'make test        all tests'
 	@echo 'make unit e2e    one kind of them            make sanitize   tests under ASan + UBSan'
-	@echo 'make battery     99 ways out, each tried; escaped must be 0'
+	@echo 'make battery     99 ways out, each tried on six kinds of host; escaped must be 0'
 	@echo 'make soak        10000 starts and stops, 1000 at once [CYCLES= PARALLEL=]: nothing is left behind'
 	@echo 'make vm          sandbox, battery and a daemon on the kernel of Debian, cgroup v2 alone, in a VM'
 	@echo 'make lint        format, clang-tidy, shellcheck, front end    make format'

@@ -42,7 +42,6 @@ static int pass_framing(struct http1_chunked *c, const char *end)
 static int on_body(llhttp_t *parser, const char *at, size_t n)
 {
 	struct http1_chunked *c = parser->data;
-	struct str *s = c->nspans ? &c->spans[c->nspans - 1] : NULL;
 
 	if (pass_framing(c, at) < 0)
 		return -1;
@@ -54,6 +53,7 @@ static int on_body(llhttp_t *parser, const char *at, size_t n)
 		return 0;
 	}
 	/* Many small chunks: the rest of them is moved together, in the buffer they lie in. */
+	struct str *s = &c->spans[HTTP1_SPANS - 1];
 	memmove((char *)(uintptr_t)(s->p + s->n), at, n);
 	s->n += n;
 	return 0;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/file.h>
@@ -20,6 +21,8 @@
 #include "base/log.h"
 #include "sandbox/base.h"
 #include "sandbox/ids.h"
+
+#define PORT_MS 2000 /* to get the port */
 
 /* Where the roles may see the state folder; the first that is there. */
 static const char *const meeting_points[] = {"/run/spaced", "/mnt", "/media", "/srv"};
@@ -148,6 +151,17 @@ int state_listen_unix(const char *dir, const char *name, mode_t mode, uid_t uid,
 	return steal_fd(&fd);
 }
 
+/* The roles of a daemon that was killed live a moment longer than it, and have its port. */
+static int bind_soon(int fd, const struct addrinfo *to)
+{
+	uint64_t until = io_now_ms() + PORT_MS;
+	int r;
+
+	while ((r = bind(fd, to->ai_addr, to->ai_addrlen)) < 0 && errno == EADDRINUSE && io_now_ms() < until)
+		poll(NULL, 0, 20);
+	return r;
+}
+
 int state_listen_tcp(const char *where, struct err *err)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
@@ -172,7 +186,7 @@ int state_listen_tcp(const char *where, struct err *err)
 		if (list->ai_family == AF_INET6)
 			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
 	}
-	r = fd < 0 ? -1 : bind(fd, list->ai_addr, list->ai_addrlen);
+	r = fd < 0 ? -1 : bind_soon(fd, list);
 	int e = errno;
 	freeaddrinfo(list);
 	if (r < 0 && e == EADDRINUSE)

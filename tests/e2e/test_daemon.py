@@ -129,6 +129,16 @@ def test_config_file(tmp_path, start_spaced):
     assert bad.returncode != 0 and "memmory" in bad.stderr and "spaced.conf" in bad.stderr
 
 
+def test_port_of_one_that_was_killed(start_spaced):
+    """Its roles have the port a moment longer than it lives: the next one waits for it."""
+    with socket.socket() as role:
+        role.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        role.bind(("127.0.0.1", 0))
+        role.listen()
+        threading.Timer(0.7, role.close).start()
+        assert start_spaced(port=role.getsockname()[1]).healthy()
+
+
 def test_errors_say_what_to_do(tmp_path, spaced):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

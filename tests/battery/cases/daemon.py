@@ -155,7 +155,6 @@ def secrets(tenants, case):
 
 def deaths(battery, case):
     """A daemon of its own: fifty times one role, or all, dies while a Space is pushed, started, paused."""
-    os.environ["SPACED_BUILD"] = str(battery.build)
     from harness import Repo, Spaced, wait_for
     from test_leftovers import host
     before = host()

@@ -32,11 +32,12 @@ class Battery:
         self.walls = os.environ.get("BATTERY_WALLS", str(self.tools / "walls"))
         self.probe = f"{work}/probe"
         shutil.copy(self.tools / "probe", self.probe)
-        self.env = {**os.environ, **config.env}
+        self.stack = contextlib.ExitStack()
+        self.stack.enter_context(environment({**config.env, "SPACED_BUILD": str(self.build)}))
+        self.env = dict(os.environ)
         self.spaces = set()  # that have been pushed to the daemon
         self.daemon_used = False  # by the case that runs
         self.host = Host(work, programs)
-        self.stack = contextlib.ExitStack()
         self.stack.callback(self.host.close)
         self._daemon = self._tenants = None
         try:
@@ -198,7 +199,6 @@ class Battery:
         """A running spaced (tests/e2e/harness.py), started when the first case wants one; it ends with the run."""
         self.daemon_used = True
         if self._daemon is None:
-            os.environ["SPACED_BUILD"] = str(self.build)
             from harness import Spaced
             daemon = Spaced()
             self.stack.callback(daemon.close)
@@ -208,20 +208,25 @@ class Battery:
     def tenants(self):
         """The attacker and the victim as Spaces of a daemon of their own, with small limits (rig/tenants.py)."""
         if self._tenants is None:
-            os.environ["SPACED_BUILD"] = str(self.build)
             from harness import Repo, Spaced
             daemon = Spaced(**LIMITS)
             self.stack.callback(daemon.close)
-            before = dict(os.environ)
-            os.environ.update(POISON)
-            try:
+            with environment(POISON):
                 daemon.start()
-            finally:
-                for name in POISON:
-                    os.environ.pop(name)
-                os.environ.update(before)
             self._tenants = Tenants(self, daemon, Repo)
         return self._tenants
+
+
+@contextlib.contextmanager
+def environment(more):
+    """Of ours and of all that we start, for a while."""
+    before = dict(os.environ)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def hush():
