@@ -45,10 +45,10 @@ struct instance {
 	bool stop_sent;
 	bool up; /* the spawner has started it */
 	bool exited;
-	bool storage;	   /* has the Space's persistent volume */
-	uint64_t started;  /* wall ms */
-	uint64_t began;	   /* monotonic ms */
-	uint64_t deadline; /* of draining */
+	char data[SANDBOX_NAME_MAX + 1]; /* the persistent volume that it has, or "" */
+	uint64_t started;		 /* wall ms */
+	uint64_t began;			 /* monotonic ms */
+	uint64_t deadline;		 /* of draining */
 	struct health *health;
 	uint64_t requests;
 	uint32_t open;
@@ -124,10 +124,12 @@ void life_shutdown_check(struct spaces *s);
 void life_restart_alone(struct unit *u, const char *message);
 
 /* storage.c */
-char *storage_volume(const char *space_id); /* "data-{id}", malloc'd */
-bool storage_in_use(const struct unit *u);
-/* An instance that had it is gone: so is the volume, when it is not wanted any more. */
-void storage_let_go(struct unit *u);
+/* The persistent volume of a Space: a name that no other has had, nor will have: what is deleted stays deleted. */
+void storage_volume(const struct space *sp, char out[SANDBOX_NAME_MAX + 1]);
+/* What an instance has, as far as it can be told, that an earlier control has started; "" when nothing. */
+void storage_adopted(const struct space *sp, char out[SANDBOX_NAME_MAX + 1]);
+/* An instance is gone that may have had one: so is the volume, when it is not wanted any more. */
+void storage_let_go(const struct instance *in);
 /* A volume that gc has found: does a Space want it? What is not understood is wanted. */
 bool storage_wanted(struct spaces *s, const char *volume);
 

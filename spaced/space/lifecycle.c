@@ -124,14 +124,11 @@ void life_gone(struct instance *in)
 	struct unit *u = in->unit;
 	struct spaces *s = u->s;
 	cleanup_free char *top = xasprintf("top-%s-%u", u->id, in->generation);
-	bool storage = in->storage;
-
 	unlink_instance(in);
 	place_forget(s->place, in->name);
 	place_volume_remove(s->place, top, NULL, NULL);
+	storage_let_go(in);
 	space_instance_free(in);
-	if (storage)
-		storage_let_go(u);
 	if (u->deleting)
 		life_delete_next(u);
 	life_shutdown_check(s);

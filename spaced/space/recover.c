@@ -66,7 +66,7 @@ static bool adopt(struct spaces *s, const struct space *sp, const struct running
 		in->generation = r->generation;
 		in->state = INST_SERVING;
 		in->up = true;
-		in->storage = sp->storage > 0;
+		storage_adopted(sp, in->data);
 		in->port = plan.port;
 		in->headers = xstrdup(plan.headers ? plan.headers : "");
 		in->started = r->started;

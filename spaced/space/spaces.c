@@ -437,16 +437,21 @@ static void delete_now(struct unit *u)
 	struct spaces *s = u->s;
 	struct removal *r = xcalloc(1, sizeof *r);
 	cleanup_free char *host = xasprintf("%s.%s", u->label, s->config->domain);
+	char data[SANDBOX_NAME_MAX + 1] = "";
+	struct space sp = {0};
 	struct err err = ERR_INIT;
 
+	if (store_space_by_id(s->store, u->id, &sp, &err) == 0)
+		storage_volume(&sp, data);
+	space_release(&sp);
 	r->repos = xasprintf("%s/%s", s->config->state, STATE_REPOS);
 	r->repo = xasprintf("%s.git", u->id);
 	r->work.data = r;
 	if (store_space_remove(s->store, u->id, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	router_remove(s->router, host);
-	cleanup_free char *data = storage_volume(u->id);
-	place_volume_remove(s->place, data, NULL, NULL);
+	if (*data)
+		place_volume_remove(s->place, data, NULL, NULL);
 	log_info("%s: deleted", u->name);
 	uv_queue_work(s->loop, &r->work, remove_repo, removed_repo);
 	unit_free(u);

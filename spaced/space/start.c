@@ -323,7 +323,6 @@ static void run(struct unit *u, const struct space *sp, struct instance *in, str
 {
 	const struct config *c = u->s->config;
 	cleanup_free char *top = xasprintf("top-%s-%u", u->id, in->generation);
-	cleanup_free char *data = storage_volume(u->id);
 	char target[] = USAGE_DATA;
 	struct started *st = xcalloc(1, sizeof *st);
 	struct sandbox_spec spec = {
@@ -352,8 +351,8 @@ static void run(struct unit *u, const struct space *sp, struct instance *in, str
 	for (size_t i = 0; i < plan->nlayers; i++)
 		spec.layers[spec.nlayers++] = plan->layers[i];
 	if (sp->storage) {
-		spec.binds[spec.nbinds++] = (struct sandbox_bind){.volume = data, .target = target, .write = true};
-		in->storage = true;
+		storage_volume(sp, in->data);
+		spec.binds[spec.nbinds++] = (struct sandbox_bind){.volume = in->data, .target = target, .write = true};
 	}
 	st->s = u->s;
 	st->timeout_s = startup_timeout(c, plan->timeout_s);

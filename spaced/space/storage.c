@@ -1,5 +1,7 @@
 /* Persistent storage of a Space (space.h): the wish is a column of the store, the volume follows it. It is made and grown
- * before a start at the latest; it is removed when it is not wished for and the last instance that had it is gone. */
+ * before a start at the latest; it is removed when it is not wished for and the last instance that had it is gone. Storage that is
+ * switched on after it was off is another volume, with the next number: what was deleted has no way back, also when its
+ * removal failed, when something still uses it, or when we died in between; gc removes it then. */
 #include <errno.h>
 #include <string.h>
 
@@ -8,48 +10,77 @@
 #include "sandbox/volume.h"
 #include "spaced/space/internal.h"
 
-char *storage_volume(const char *space_id)
+static void volume_name(const char *space_id, uint32_t number, char out[SANDBOX_NAME_MAX + 1])
 {
-	return xasprintf(VOLUME_DATA "%s", space_id);
+	if (number)
+		snprintf(out, SANDBOX_NAME_MAX + 1, VOLUME_DATA "%s-%u", space_id, number);
+	else
+		snprintf(out, SANDBOX_NAME_MAX + 1, VOLUME_DATA "%s", space_id);
 }
 
-bool storage_in_use(const struct unit *u)
+void storage_volume(const struct space *sp, char out[SANDBOX_NAME_MAX + 1])
 {
-	if ((u->serving && u->serving->storage) || (u->starting && u->starting->storage))
+	volume_name(sp->id, sp->volume, out);
+}
+
+/* Started before storage was switched off: by then it had the one before. */
+void storage_adopted(const struct space *sp, char out[SANDBOX_NAME_MAX + 1])
+{
+	out[0] = '\0';
+	if (sp->storage || sp->volume)
+		volume_name(sp->id, sp->volume - !sp->storage, out);
+}
+
+static bool has(const struct instance *in, const char *volume)
+{
+	return in && strcmp(in->data, volume) == 0;
+}
+
+static bool in_use(const struct unit *u, const char *volume)
+{
+	if (has(u->serving, volume) || has(u->starting, volume))
 		return true;
 	for (const struct instance *in = u->old; in; in = in->next)
-		if (in->storage)
+		if (has(in, volume))
 			return true;
 	return false;
 }
 
-/* -1: cannot be told. */
-static int wished(struct spaces *s, const char *space_id)
+void storage_let_go(const struct instance *in)
 {
-	struct space sp = {0};
-	struct err err = ERR_INIT;
-
-	if (store_space_by_id(s->store, space_id, &sp, &err) < 0)
-		return err.code == ENOENT ? 0 : -1;
-	bool yes = sp.storage > 0;
-	space_release(&sp);
-	return yes;
+	if (*in->data && !storage_wanted(in->unit->s, in->data))
+		place_volume_remove(in->unit->s->place, in->data, NULL, NULL);
 }
 
-void storage_let_go(struct unit *u)
+/* data-{id} or data-{id}-{number} */
+static bool id_of(const char *volume, char id[STORE_ID])
 {
-	cleanup_free char *volume = storage_volume(u->id);
+	size_t n = strlen(VOLUME_DATA);
 
-	if (!storage_in_use(u) && wished(u->s, u->id) == 0)
-		place_volume_remove(u->s->place, volume, NULL, NULL);
+	if (strncmp(volume, VOLUME_DATA, n) != 0 || strlen(volume) < n + STORE_ID - 1 ||
+	    !strchr("-", volume[n + STORE_ID - 1]))
+		return false;
+	snprintf(id, STORE_ID, "%s", volume + n);
+	return true;
 }
 
 bool storage_wanted(struct spaces *s, const char *volume)
 {
-	const char *id = volume + strlen(VOLUME_DATA);
-	const struct unit *u = strlen(id) == STORE_ID - 1 ? unit_find(s, id) : NULL;
+	char id[STORE_ID], own[SANDBOX_NAME_MAX + 1];
+	struct space sp = {0};
+	struct err err = ERR_INIT;
 
-	return strlen(id) != STORE_ID - 1 || (u && storage_in_use(u)) || wished(s, id) != 0;
+	if (!id_of(volume, id))
+		return true;
+	const struct unit *u = unit_find(s, id);
+	if (u && in_use(u, volume))
+		return true;
+	if (store_space_by_id(s->store, id, &sp, &err) < 0)
+		return err.code != ENOENT;
+	storage_volume(&sp, own);
+	bool wanted = sp.storage > 0 && strcmp(own, volume) == 0;
+	space_release(&sp);
+	return wanted;
 }
 
 /* ---- changes ---- */
@@ -99,19 +130,7 @@ static void on_grown(void *ctx, const char *name, const struct err *err)
 		failed(c->s, c->id, err);
 }
 
-/* Nothing of an earlier volume is left: what was asked to be deleted does not come back. */
-static void on_empty(void *ctx, const char *name, const struct err *err)
-{
-	cleanup_free struct change *c = ctx;
-	struct unit *u = unit_find(c->s, c->id);
-
-	if (err)
-		failed(c->s, c->id, err);
-	else if (u)
-		restart(u);
-}
-
-static int check(const struct spaces *s, const struct space *sp, const struct unit *u, uint64_t bytes, struct err *err)
+static int check(const struct spaces *s, const struct space *sp, uint64_t bytes, struct err *err)
 {
 	char have[16], want[16];
 
@@ -131,34 +150,29 @@ static int check(const struct spaces *s, const struct space *sp, const struct un
 		return err_text(err, EINVAL,
 				"Storage cannot be made smaller than the %s that it has; switched off it is deleted",
 				have);
-	if (!sp->storage && storage_in_use(u))
-		return err_text(err, EBUSY,
-				"The storage of before is still in use by what is being stopped: try again soon");
 	return 0;
 }
 
 static int change(struct spaces *s, const struct space *sp, uint64_t bytes, struct err *err)
 {
 	struct unit *u = unit_get(s, sp->id, err);
-	cleanup_free char *volume = storage_volume(sp->id);
-	char size[16], text[64];
+	char size[16], text[64], volume[SANDBOX_NAME_MAX + 1];
 	struct err ignored;
 
-	if (!u || check(s, sp, u, bytes, err) < 0)
+	if (!u || check(s, sp, bytes, err) < 0)
 		return -1;
 	if (bytes == sp->storage)
 		return 0;
 	if (store_space_set_storage(s->store, sp->id, bytes, err) < 0)
 		return -1;
+	storage_volume(sp, volume);
 	limits_bytes(bytes, size);
 	snprintf(text, sizeof text, "%s", bytes ? size : "off");
 	store_event_add(s->store, sp->id, NULL, "storage", text, &ignored);
-	if (!bytes && storage_in_use(u))
-		restart(u); /* without it; the volume goes with the last that has it */
-	else if (!bytes)
+	if (!bytes && !in_use(u, volume))
 		place_volume_remove(s->place, volume, NULL, NULL);
-	else if (!sp->storage)
-		place_volume_remove(s->place, volume, on_empty, change_new(s, sp->id));
+	else if (!bytes || !sp->storage) /* without it, and it goes with the last that has it; or with a new one */
+		restart(u);
 	else
 		place_volume_ensure(s->place, volume, bytes, on_grown, change_new(s, sp->id));
 	return 0;

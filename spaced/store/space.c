@@ -74,7 +74,7 @@ bool space_visibility_of(const char *name, enum space_visibility *out)
 #define SPACE_COLUMNS                                                                                                  \
 	"SELECT s.id, s.owner_id, u.name, s.name, s.label, s.visibility, s.stage, s.stage_message, s.default_branch,"  \
 	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving,"                        \
-	" s.egress, s.egress_list, s.storage, s.base"                                                                  \
+	" s.egress, s.egress_list, s.storage, s.base, s.volume"                                                        \
 	" FROM spaces s JOIN users u ON u.id = s.owner_id "
 
 static void read_space(sqlite3_stmt *st, struct space *sp)
@@ -103,6 +103,7 @@ static void read_space(sqlite3_stmt *st, struct space *sp)
 	sp->egress_list = store_text(st, 18);
 	sp->storage = store_u64(st, 19);
 	sp->base = store_text(st, 20);
+	sp->volume = (uint32_t)store_u64(st, 21);
 }
 
 static int one_space(struct store *s, sqlite3_stmt *query, struct space *out, struct err *err)
@@ -285,7 +286,9 @@ int store_space_set_visibility(struct store *s, const char *id, enum space_visib
 
 int store_space_set_storage(struct store *s, const char *id, uint64_t bytes, struct err *err)
 {
-	return store_exec_one(s, err, "Space", "UPDATE spaces SET storage = ? WHERE id = ?", "is", (int64_t)bytes, id);
+	return store_exec_one(s, err, "Space",
+			      "UPDATE spaces SET storage = ?1, volume = volume + (?1 = 0) WHERE id = ?2", "is",
+			      (int64_t)bytes, id);
 }
 
 int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err)

@@ -100,6 +100,7 @@ struct space {
 	uint64_t modified;
 	char *egress;	   /* the operator's word for this Space: "none", "internet", "list"; "": the configuration's */
 	uint64_t storage;  /* bytes of its persistent volume; 0: none */
+	uint32_t volume;   /* which one that is */
 	char *egress_list; /* of "list": entries (sandbox/egress_list.h), a line each */
 };
 void space_release(struct space *sp);

@@ -54,8 +54,8 @@ def daemon():
         made.close()
 
 
-def push(daemon, repo, name):
-    code = server(body="act(self.path)").replace("KEEP = []", CODE)
+def push(daemon, repo, name, more=""):
+    code = server(body="act(self.path)").replace("KEEP = []", CODE + more)
     daemon.push_ok(repo(files={"Procfile": "web: python3 app.py\n", "app.py": code}), "alice", name, "+main:main")
 
 
@@ -151,6 +151,36 @@ def test_storage(daemon, repo):
     assert text(daemon, "keeper", "/read/a") == "No such file or directory"
     daemon.spacectl("space", "delete", "alice/keeper", check=True)
     wait_for("the volume to go with its Space", lambda: not volumes(daemon), 60)
+
+
+def test_what_was_deleted_has_no_way_back(start_spaced, repo):
+    """Control dies when storage was switched off, and the instance that had it still lives when it is switched on again."""
+    daemon = start_spaced()
+    push(daemon, repo, "stubborn", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n")
+    g = generation(daemon, "stubborn")
+    storage(daemon, "stubborn", "32M")
+    wait_generation(daemon, "stubborn", g)
+    assert text(daemon, "stubborn", "/write/a") == "written"
+    old = volumes(daemon)
+    g = generation(daemon, "stubborn")
+    storage(daemon, "stubborn", "off", "-y")
+    daemon.kill_role("control")
+    wait_for("control", daemon.healthy, 30)
+    storage(daemon, "stubborn", "32M")
+    wait_generation(daemon, "stubborn", g)
+
+    def fresh():
+        return text(daemon, "stubborn", "/read/a") == "No such file or directory"
+    wait_for("an instance with the new storage", fresh, 60)
+    assert daemon.get_ok("alice", "stubborn").json()["PERSISTENT_STORAGE_ENABLED"] == "true"
+    assert text(daemon, "stubborn", "/write/b") == "written"
+    wait_for("the old volume to be gone", lambda: len(volumes(daemon)) == 1 and volumes(daemon) != old, 90)
+    assert not any(k.endswith("failed") for k, _ in events(daemon, "stubborn"))
+    g = generation(daemon, "stubborn")
+    daemon.spacectl("space", "restart", "alice/stubborn", check=True)
+    wait_generation(daemon, "stubborn", g)
+    assert text(daemon, "stubborn", "/read/a") == "No such file or directory"
+    assert text(daemon, "stubborn", "/read/b") == "b"
 
 
 def test_restarts_whatever_the_size(daemon, repo):

@@ -507,6 +507,38 @@ static void egress_and_traffic(void **state)
 	user_release(&u);
 }
 
+static struct space again(struct store *s, const char *id)
+{
+	struct space sp;
+
+	OK(store_space_by_id(s, id, &sp, &err));
+	return sp;
+}
+
+/* Each time that it is switched off, the volume that it would have is another one. */
+static void storage_and_volume(void **state)
+{
+	static const struct {
+		uint64_t bytes;
+		uint32_t volume;
+	} steps[] = {{0, 0}, {1 << 26, 0}, {1 << 27, 0}, {0, 1}, {1 << 26, 1}, {0, 2}};
+	struct store *s = *state;
+	struct user u;
+
+	OK(store_user_add(s, "a", false, &u, &err));
+	struct space sp = add_space(s, &u, "x");
+	for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+		if (i > 0)
+			OK(store_space_set_storage(s, sp.id, steps[i].bytes, &err));
+		struct space now = again(s, sp.id);
+		assert_int_equal(now.storage, steps[i].bytes);
+		assert_int_equal(now.volume, steps[i].volume);
+		space_release(&now);
+	}
+	space_release(&sp);
+	user_release(&u);
+}
+
 static void transactions(void **state)
 {
 	struct store *s = *state;
@@ -674,6 +706,7 @@ int main(void)
 	    T(layers),
 	    T(events),
 	    T(egress_and_traffic),
+	    T(storage_and_volume),
 	    T(transactions),
 	    T(migrations),
 	    T(newer_schema_is_refused),
