@@ -323,7 +323,7 @@ static bool answered(unsigned slot)
 static void exited(struct frame *f)
 {
 	struct reader r = reader_of(f->payload, f->len);
-	struct sandbox_exit e;
+	struct sandbox_exit e = {0};
 	char name[SANDBOX_NAME_MAX + 1];
 
 	assert_true(get_str(&r, name, sizeof name) && sandbox_exit_decode(&r, &e) && get_ok(&r));

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -73,17 +74,17 @@ static void files(void)
 
 static void tar(void)
 {
+	const char *const argv[] = {"tar", "-C", small_files(), "-c", ".", NULL};
+	posix_spawn_file_actions_t actions;
 	int out[2], status = -1;
 	char block[65536];
 	pid_t pid;
 
-	if (pipe2(out, O_CLOEXEC) < 0 || (pid = vfork()) < 0)
+	if (pipe2(out, O_CLOEXEC) < 0 || posix_spawn_file_actions_init(&actions) != 0 ||
+	    posix_spawn_file_actions_adddup2(&actions, out[1], 1) != 0 ||
+	    posix_spawn(&pid, "/usr/bin/tar", &actions, NULL, (char *const *)(uintptr_t)argv, environ) != 0)
 		_exit(1);
-	if (pid == 0) {
-		dup2(out[1], 1);
-		execl("/usr/bin/tar", "tar", "-C", small_files(), "-c", ".", NULL);
-		_exit(127);
-	}
+	posix_spawn_file_actions_destroy(&actions);
 	close(out[1]);
 	while (read(out[0], block, sizeof block) > 0)
 		;

@@ -7,6 +7,7 @@ import mmap
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -170,14 +171,27 @@ def test_default_versions_and_removal(on_base, tmp_path):
     assert on_base.spacectl("base", "default", "nothing")[0] == 1
     assert on_base.spacectl("space", "base", "alice/user", "nothing")[0] == 1
 
-    # a newer version: what runs keeps the old one, a restart takes it
+    # made again under its name: a newer version, all at once, when it is whole; what runs keeps the old one, a restart takes it
     old, = image(on_base, "mini")
-    new_id = "mini-29990101000000"
-    subprocess.run(["cp", "--sparse=always", old, old.with_name(f"base-{new_id}.img")], check=True)
-    record = json.loads((on_base.state / f"bases/{old.stem[5:]}.json").read_text())
-    record["id"] = new_id
-    record["tools"]["base"] = record["tools"]["base"].replace(old.stem[5:], new_id)
-    (on_base.state / f"bases/{new_id}.json").write_text(json.dumps(record))
+    before = old.stat()
+    again = making(on_base.state, "mini")
+    try:
+        code, _, err = on_base.spacectl("base", "create", "mini", "--variant", "minimal")
+        assert code == 1 and "another base is being made" in err
+        assert on_base.spacectl("base", "default", "mini")[0] == 1, "nor is another default chosen meanwhile"
+        while again.poll() is None:
+            assert on_base.get_ok("alice", "user").json()["manuals"] in (0, False)
+            shown = on_base.ctl_json("base", "show", "mini")["id"]
+            assert (on_base.state / f"volumes/base-{shown}.img").exists(), "what is listed is there"
+            time.sleep(0.2)
+        assert again.returncode == 0, again.stdout.read()
+    finally:
+        again.kill()
+        again.communicate()
+    kept, new = image(on_base, "mini")
+    assert kept == old and old.stat().st_ino == before.st_ino
+    new_id = new.stem[5:]
+    assert on_base.ctl_json("base", "show", "mini")["id"] == new_id
     on_base.spacectl("space", "base", "alice/user", "mini", check=True)
     assert on_base.show("alice", "user")["spaced"]["standsOn"] == old.stem[5:]
     on_base.spacectl("space", "restart", "alice/user", check=True)
@@ -205,9 +219,9 @@ def loops_of(state):
     return found
 
 
-def making(state):
+def making(state, name="early"):
     """`base create` of a base that is being installed right now."""
-    process = subprocess.Popen([str(BUILD / "spacectl"), "--state", str(state), "base", "create", "early", "--variant", "minimal"],
+    process = subprocess.Popen([str(BUILD / "spacectl"), "--state", str(state), "base", "create", name, "--variant", "minimal"],
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     image_file = state / "volumes/.base-making.img"
 

@@ -183,7 +183,7 @@ static int op_stop(struct sandbox *box, struct err *err, struct report *r)
 	mark(MARK_OFF);
 	/* A second try has to do what the first could not. */
 	struct err again = ERR_INIT;
-	if (rc < 0 && box->cgroup.v2_dir >= 0 && cgroup_host()->kill(&box->cgroup, 5000, &again) < 0)
+	if (rc < 0 && cgroup_host()->kill(&box->cgroup, 5000, &again) < 0)
 		rc = -2;
 	if (rc < 0 && cgroup_host()->remove(&box->cgroup, &again) < 0)
 		rc = -2;

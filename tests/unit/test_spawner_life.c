@@ -146,7 +146,7 @@ static void test_listeners_beside_many_connections(void **unused)
 	enum { CONNECTIONS = 400 };
 	cleanup_buf struct buf b = BUF_INIT;
 	struct err err;
-	int ready[2];
+	int ready[2] = {-1, -1};
 	char byte;
 
 	need_root();

@@ -20,6 +20,7 @@ MEMORY, PIDS, DISK, CPUS, LOG = 384 << 20, 128, 64 << 20, 0.5, 2 << 20
 POISON = {"GIT_DIR": "/tmp/poison", "GIT_SSH_COMMAND": "poison", "BASH_ENV": "/tmp/poison", "PYTHONPATH": "/tmp/poison",
           "POISON_SECRET": "canary"}
 ANSWER_S = 15  # a bound on hanging: how quick it is, is printed
+PATIENCE = 5  # so much longer it may take on a busy machine
 
 ATTACKER = r'''
 import http.server, json, os, signal, subprocess, sys, threading, time
@@ -252,7 +253,7 @@ def check(held, what):
 
 
 def watched(limit, roles_stay=True):
-    """A case beside a victim: `fn(tenants, case)` with the wall clock that it may take."""
+    """A case beside a victim: `fn(tenants, case)` with the wall clock that it may take where nobody else has work."""
     def decorate(fn):
         @functools.wraps(fn)
         def run(battery, case):
@@ -268,8 +269,8 @@ def watched(limit, roles_stay=True):
             if roles_stay:
                 now = tenants.daemon.pids()
                 check(now == tenants.roles, f"roles of the daemon died: {tenants.roles} -> {now}")
-            if took > limit:
-                raise Broken(f"took {took:.0f} s, {limit} s were given")
+            if took > limit * PATIENCE:
+                raise Broken(f"took {took:.0f} s, {limit * PATIENCE} s were given")
             tenants.up()
             return f"{text}; {watch.text()}"
         return run
