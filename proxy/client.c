@@ -259,6 +259,8 @@ void client_timeout(struct client *c, enum deadline kind)
 	} else if (x->waiting && !c->conn.w->spawner) {
 		exchange_error(x, 503, "This app cannot be reached for a moment",
 			       "A part of the server is being restarted. Try again in a few seconds.");
+	} else if (kind == DL_CONNECT && x->pool && exchange_elsewhere(x)) {
+		return;
 	} else if (kind == DL_CONNECT) {
 		exchange_error(x, 504, "The app did not accept the connection in time",
 			       "It may be overloaded or stuck. Try again in a moment.");

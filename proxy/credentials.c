@@ -6,7 +6,6 @@
 #include "proxy/http1_impl.h"
 
 #define SIGN "__sign"
-#define HOST_PREFIX "__Host-"
 
 static bool named(const struct http1_field *f, const char *name, size_t n)
 {
@@ -24,51 +23,40 @@ static struct str pair_name(struct str pair, struct str *value)
 	return http1_trim((struct str){pair.p, n});
 }
 
-static bool is_ours(struct str name, const char *ours, bool *prefixed)
-{
-	size_t n = sizeof HOST_PREFIX - 1;
-
-	*prefixed = name.n > n && strncasecmp(name.p, HOST_PREFIX, n) == 0;
-	if (*prefixed)
-		name = (struct str){name.p + n, name.n - n};
-	return str_ieq(name, ours);
-}
-
 static bool sets_ours(struct str set_cookie)
 {
-	const char *end = memchr(set_cookie.p, ';', set_cookie.n);
-	struct str value, pair = {set_cookie.p, end ? (size_t)(end - set_cookie.p) : set_cookie.n};
-	struct str name = pair_name(pair, &value);
+	struct cookie c;
 	bool prefixed;
 
-	return is_ours(name, COOKIE_ACCESS, &prefixed) || is_ours(name, COOKIE_SESSION, &prefixed);
+	return cookie_next(&set_cookie, &c) &&
+	       (cookie_is(&c, COOKIE_ACCESS, &prefixed) || cookie_is(&c, COOKIE_SESSION, &prefixed) ||
+		cookie_is(&c, COOKIE_INSTANCE, &prefixed));
 }
 
 /* The field without our cookies; .n 0 when nothing is left. */
 static struct str take_cookies(struct str v, bool secure, struct buf *scratch, struct credentials *c)
 {
 	size_t from = scratch->len;
-	bool found = false;
+	bool found = false, prefixed;
 	struct str rest = v;
+	struct cookie one;
 
-	while (rest.n) {
-		const char *end = memchr(rest.p, ';', rest.n);
-		struct str pair = {rest.p, end ? (size_t)(end - rest.p) : rest.n}, value;
-		rest.n -= pair.n + (end != NULL);
-		rest.p += pair.n + (end != NULL);
-		pair = http1_trim(pair);
-		bool prefixed;
-		if (is_ours(pair_name(pair, &value), COOKIE_ACCESS, &prefixed)) {
+	while (cookie_next(&rest, &one)) {
+		if (cookie_is(&one, COOKIE_ACCESS, &prefixed)) {
 			found = true;
 			if (prefixed == secure && c->ncookies < CREDENTIALS_COOKIES)
-				c->cookies[c->ncookies++] = value;
+				c->cookies[c->ncookies++] = one.value;
 			continue;
 		}
-		if (!pair.n)
+		if (cookie_is(&one, COOKIE_INSTANCE, &prefixed)) {
+			found = true;
+			continue;
+		}
+		if (!one.pair.n)
 			continue;
 		if (scratch->len > from)
 			buf_adds(scratch, "; ");
-		http1_add(scratch, pair);
+		http1_add(scratch, one.pair);
 	}
 	return found ? (struct str){scratch->data + from, scratch->len - from} : v;
 }

@@ -1,7 +1,7 @@
 /* What a request brings to open a private Space, found and taken out of it: an app sees none of it. Pure; fuzzed.
  *
  * - our cookie: any number of Cookie fields and of cookies by our name; all are looked at (at most CREDENTIALS_COOKIES) and all are
- *   taken out. It counts only for requests of the Space's own pages: every other Space is of the same site for a browser, so
+ *   taken out, and those that keep a visitor to an instance (sticky.h) as well. It counts only for requests of the Space's own pages: every other Space is of the same site for a browser, so
  *   SameSite alone would let a neighbour's page act, or open a WebSocket, as the visitor.
  * - `__sign=TICKET` in the query, taken out
  * - `x-hf-authorization: Bearer TOKEN`, always taken out
@@ -11,11 +11,9 @@
 #ifndef PROXY_CREDENTIALS_H
 #define PROXY_CREDENTIALS_H
 
+#include "proxy/cookies.h"
 #include "proxy/http1.h"
 
-/* On https with the prefix __Host-: then no other host can set it (RFC 6265bis 4.1.3.2). */
-#define COOKIE_ACCESS "spaced-access"
-#define COOKIE_SESSION "spaced-session"
 #define CREDENTIALS_COOKIES 4
 
 struct credentials {

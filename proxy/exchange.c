@@ -155,6 +155,8 @@ void exchange_start(struct client *c)
 		return;
 	}
 	x->target = target_ref(t);
+	if (t->sticky)
+		sticky_find(r, t, gate_secure(w), x->sticky);
 	enum gate_state gate = t->space_id[0] ? gate_enter(x, r) : GATE_OPEN;
 	if (gate == GATE_CLOSED)
 		return;
@@ -196,6 +198,22 @@ void exchange_admitted(struct exchange *x)
 		exchange_dispatch(x);
 }
 
+/* Of the endpoint that is to answer it; false: there is none. */
+static bool enter_pool(struct exchange *x)
+{
+	int i = balance_pick(x);
+
+	if (i < 0)
+		return false;
+	struct pool *p = pool_of(x->c->conn.w, x->target, (unsigned)i);
+	if (p->draining)
+		return false;
+	x->endpoint = (uint8_t)i;
+	x->pool = p;
+	p->busy++;
+	return true;
+}
+
 void exchange_dispatch(struct exchange *x)
 {
 	const struct target *t = x->target;
@@ -204,14 +222,10 @@ void exchange_dispatch(struct exchange *x)
 		route_page(x, t);
 		return;
 	}
-	struct pool *p = pool_of(x->c->conn.w, t);
-	if (p->draining) {
+	if (enter_pool(x))
+		acquire(x, false);
+	else
 		exchange_error(x, 503, "This app is being replaced", "Try again in a few seconds.");
-		return;
-	}
-	x->pool = p;
-	p->busy++;
-	acquire(x, false);
 }
 
 void exchange_ready(struct exchange *x)
@@ -296,6 +310,25 @@ static bool may_retry(const struct exchange *x, const struct upstream *u)
 	       x->req_body == HTTP1_NO_BODY && !x->c->conn.closing;
 }
 
+/* Nothing of the request was sent, so that any other endpoint may have it, whatever its method. */
+bool exchange_elsewhere(struct exchange *x)
+{
+	struct pool *p = x->pool;
+
+	if (x->target->nendpoints < 2 || x->head_sent || x->c->conn.closing)
+		return false;
+	if (x->waiting)
+		pool_cancel(x);
+	leave_upstream(x);
+	pool_failed(x->c->conn.w, p);
+	x->tried |= (uint16_t)(1U << x->endpoint);
+	if (!enter_pool(x))
+		return false;
+	pool_leave(p);
+	acquire(x, false);
+	return true;
+}
+
 static void no_upstream_page(struct exchange *x, int error, bool connected)
 {
 	char text[300];
@@ -327,6 +360,8 @@ void exchange_upstream_lost(struct exchange *x, int error)
 		x->retried = true;
 		x->head_sent = false;
 		acquire(x, true);
+	} else if (!connected && exchange_elsewhere(x)) {
+		return;
 	} else if (!x->res_head) {
 		no_upstream_page(x, error, connected);
 	} else {

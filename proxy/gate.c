@@ -349,6 +349,11 @@ void gate_control_lost(struct worker *w)
 	}
 }
 
+bool gate_secure(const struct worker *w)
+{
+	return w->gate->keys.secure;
+}
+
 bool gate_keys(struct worker *w, struct reader *rd)
 {
 	struct gate *g = w->gate;

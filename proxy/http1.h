@@ -96,6 +96,7 @@ struct http1_reply {
 	const char *headers;   /* "" or "Name: value\r\n"... that replace the app's */
 	struct str request_id; /* added when the app sent none */
 	const char *date;      /* the same */
+	struct str cookie;     /* empty, or a Set-Cookie line beside the app's own */
 };
 void http1_write_response(const struct http1_response *r, const struct http1_reply *how, struct buf *out);
 

@@ -198,6 +198,7 @@ void http1_write_response(const struct http1_response *r, const struct http1_rep
 		buf_add(out, "\r\n", 2);
 	}
 	buf_adds(out, how->headers);
+	http1_add(out, how->cookie);
 	if (how->body == HTTP1_CHUNKED)
 		buf_adds(out, "Transfer-Encoding: chunked\r\n");
 	else if (r->has_length)

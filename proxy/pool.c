@@ -8,26 +8,50 @@
 
 #define IDLE_MAX 512
 #define BATCH 4
+#define FAILED_MS 2000 /* an endpoint that takes no connection is avoided for so long */
 
-struct pool *pool_of(struct worker *w, const struct target *t)
+#define KEY_MAX 160
+
+static size_t key_of(const struct target *t, unsigned i, char key[KEY_MAX])
 {
-	char key[256];
+	const struct target_endpoint *e = &t->endpoints[i];
+	int n = t->kind == ROUTE_APP ? snprintf(key, KEY_MAX, "%s\n%u\n%u", e->name, e->generation, t->port)
+				     : snprintf(key, KEY_MAX, "%d\n%s", t->kind, e->name);
+
+	return (size_t)n;
+}
+
+struct pool *pool_find(struct worker *w, const struct target *t, unsigned i)
+{
+	char key[KEY_MAX];
+	size_t n = key_of(t, i, key);
 	struct pool *p;
 
-	int n = t->kind == ROUTE_APP ? snprintf(key, sizeof key, "%s\n%u\n%u", t->instance, t->generation, t->port)
-				     : snprintf(key, sizeof key, "%d\n%s", t->kind, t->address);
-	HASH_FIND(hh, w->pools, key, (size_t)n, p);
+	HASH_FIND(hh, w->pools, key, n, p);
+	return p;
+}
+
+struct pool *pool_of(struct worker *w, const struct target *t, unsigned i)
+{
+	struct pool *p = pool_find(w, t, i);
+	char key[KEY_MAX];
+
 	if (p)
 		return p;
+	size_t n = key_of(t, i, key);
 	p = xcalloc(1, sizeof *p);
-	p->key = xstrndup(key, (size_t)n);
+	p->key = xstrndup(key, n);
 	p->kind = t->kind;
-	p->generation = t->generation;
+	p->generation = t->endpoints[i].generation;
 	p->port = t->port;
-	memcpy(p->instance, t->instance, strnlen(t->instance, sizeof p->instance - 1));
-	memcpy(p->address, t->address, strnlen(t->address, sizeof p->address - 1));
-	HASH_ADD_KEYPTR(hh, w->pools, p->key, (size_t)n, p);
+	memcpy(p->name, t->endpoints[i].name, strnlen(t->endpoints[i].name, sizeof p->name - 1));
+	HASH_ADD_KEYPTR(hh, w->pools, p->key, n, p);
 	return p;
+}
+
+void pool_failed(struct worker *w, struct pool *p)
+{
+	p->failed_until = uv_now(&w->loop) + FAILED_MS;
 }
 
 static void ask_for_sockets(struct worker *w, struct pool *p)
@@ -161,7 +185,7 @@ void pool_leave(struct pool *p)
 
 static bool is_instance(const struct pool *p, const char *instance, uint32_t generation)
 {
-	return p->kind == ROUTE_APP && p->generation == generation && strcmp(p->instance, instance) == 0;
+	return p->kind == ROUTE_APP && p->generation == generation && strcmp(p->name, instance) == 0;
 }
 
 void pool_drain(struct worker *w, const char *instance, uint32_t generation)
@@ -231,11 +255,11 @@ void pool_sweep(struct worker *w)
 		if (p->nidle == 0 && p->busy == 0)
 			while (p->nspare)
 				close(p->spare[--p->nspare]);
-		if (p->busy || p->nidle || p->opens)
+		if (p->busy || p->nidle || p->opens || uv_now(&w->loop) < p->failed_until)
 			continue;
 		HASH_DEL(w->pools, p);
 		if (p->draining)
-			control_say_idle(w, p->instance, p->generation);
+			control_say_idle(w, p->name, p->generation);
 		free(p->key);
 		free(p);
 	}

@@ -105,6 +105,7 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	activity_init(w);
 	gate_init(w);
 	io_random_hex(w->id_prefix, 8);
+	w->dice = strtoull(w->id_prefix, NULL, 16) | 1;
 	signal(SIGPIPE, SIG_IGN);
 	watch_signal(w, &w->sigterm, SIGTERM, on_end_signal);
 	watch_signal(w, &w->sigint, SIGINT, on_end_signal);
@@ -123,6 +124,7 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	if (config->control >= 0)
 		control_channel_attach(w, config->control);
 	w->routes_file = config->routes_file;
+	memcpy(w->sticky, config->sticky, sizeof w->sticky);
 	if (w->routes_file) {
 		if ((r = routes_file_load(w, w->routes_file)) < 0)
 			return r;

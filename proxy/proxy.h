@@ -38,6 +38,7 @@ struct proxy_config {
 	int parent;		 /* SEQPACKET from the parent (PROXY_NEW_CONTROL, PROXY_SPAWNER of route.h), or -1 */
 	int spawner;		 /* SEQPACKET to the spawner (SPAWN_OPEN), or -1 */
 	const char *routes_file; /* stand-alone: read now and again on SIGHUP */
+	char sticky[33];	 /* stand-alone: key of the cookies of sticky routes, the same for all workers */
 	struct proxy_limits limits;
 	uint32_t trusted_proxies; /* reserved, 0 */
 };

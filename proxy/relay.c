@@ -182,12 +182,17 @@ static void begin_response(struct exchange *x, struct http1_response *r)
 	/* An answer before the request is whole: neither connection can be used again. */
 	if (!x->req_done || x->out_body == HTTP1_UNTIL_CLOSE || x->tunnel || w->draining || x->c->conn.eof)
 		x->keep_alive = false;
+	cleanup_buf struct buf cookie = BUF_INIT;
+	const char *mine = x->target->endpoints[x->endpoint].cookie;
+	if (mine[0] && x->target->nendpoints > 1 && strcmp(mine, x->sticky) != 0)
+		sticky_set_cookie(mine, gate_secure(w), &cookie);
 	struct http1_reply how = {.client_minor = x->minor,
 				  .keep_alive = x->keep_alive,
 				  .body = x->out_body,
 				  .headers = x->target->headers,
 				  .request_id = STRZ(x->request_id),
-				  .date = worker_date(w)};
+				  .date = worker_date(w),
+				  .cookie = {cookie.data, cookie.len}};
 	if (x->target->space_id[0])
 		credentials_guard(r);
 	http1_write_response(r, &how, &w->out);

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 
+#include "proxy/sticky.h"
 #include "proxy/ticket.h"
 
 #define TITLE_MAX 1024
@@ -22,10 +23,13 @@ void route_encode(const struct route *r, struct buf *b)
 {
 	put_str(b, r->host);
 	put_u8(b, (uint8_t)r->kind);
-	put_str(b, r->instance);
-	put_u32(b, r->generation);
+	put_u8(b, (uint8_t)r->nendpoints);
+	for (unsigned i = 0; i < r->nendpoints; i++) {
+		put_str(b, r->endpoints[i].name);
+		put_u32(b, r->endpoints[i].generation);
+	}
 	put_u32(b, r->port);
-	put_str(b, r->address);
+	put_str(b, r->sticky);
 	put_str(b, r->site);
 	put_str(b, r->space);
 	put_u32(b, r->page_status);
@@ -70,15 +74,40 @@ static bool table_host_ok(const char *host)
 	       strcmp(folded, name) == 0;
 }
 
+static void get_endpoints(struct reader *rd, struct route *r)
+{
+	r->nendpoints = get_u8(rd);
+	if (r->nendpoints > ROUTE_ENDPOINTS_MAX) {
+		rd->bad = true;
+		r->nendpoints = 0;
+	}
+	for (unsigned i = 0; i < r->nendpoints; i++) {
+		get_str(rd, r->endpoints[i].name, sizeof r->endpoints[i].name);
+		r->endpoints[i].generation = get_u32(rd);
+	}
+}
+
+/* Pages and holds have none, all else has at least one. */
+static bool endpoints_ok(const struct route *r)
+{
+	size_t max = r->kind == ROUTE_APP ? 80 : sizeof r->endpoints->name - 1;
+
+	for (unsigned i = 0; i < r->nendpoints; i++) {
+		size_t n = strlen(r->endpoints[i].name);
+		if (n == 0 || n > max)
+			return false;
+	}
+	return (r->nendpoints > 0) == (r->kind == ROUTE_APP || r->kind == ROUTE_UNIX || r->kind == ROUTE_TCP);
+}
+
 int route_decode(struct reader *rd, struct route *r)
 {
 	memset(r, 0, sizeof *r);
 	get_str(rd, r->host, sizeof r->host);
 	r->kind = get_u8(rd);
-	get_str(rd, r->instance, sizeof r->instance);
-	r->generation = get_u32(rd);
+	get_endpoints(rd, r);
 	uint32_t port = get_u32(rd);
-	get_str(rd, r->address, sizeof r->address);
+	get_str(rd, r->sticky, sizeof r->sticky);
 	get_str(rd, r->site, sizeof r->site);
 	get_str(rd, r->space, sizeof r->space);
 	uint32_t status = get_u32(rd);
@@ -92,11 +121,10 @@ int route_decode(struct reader *rd, struct route *r)
 	r->page_status = (uint16_t)status;
 
 	bool ok = !rd->bad && r->kind >= ROUTE_APP && r->kind <= ROUTE_HOLD && port <= 65535 &&
-		  table_host_ok(r->host) && header_lines_ok(r->headers);
+		  table_host_ok(r->host) && header_lines_ok(r->headers) && endpoints_ok(r) &&
+		  (!r->sticky[0] || strlen(r->sticky) == sizeof r->sticky - 1);
 	if (ok && r->kind == ROUTE_APP)
-		ok = r->instance[0] && port;
-	if (ok && (r->kind == ROUTE_UNIX || r->kind == ROUTE_TCP))
-		ok = r->address[0] != '\0';
+		ok = port != 0;
 	if (ok && r->kind == ROUTE_PAGE)
 		ok = status >= 200 && status <= 599;
 	if (ok && (r->space_id[0] || r->gated))
@@ -207,36 +235,55 @@ void target_unref(struct target *t)
 		free(t);
 }
 
-/* One allocation: the struct, then its strings. */
+static char *put_text(char *at, const char *text)
+{
+	size_t n = strlen(text) + 1;
+
+	memcpy(at, text, n);
+	return at + n;
+}
+
+/* One allocation: the struct, its endpoints, then the strings. */
 static struct target *target_new(const struct route *r)
 {
-	const char *from[] = {r->host,	     r->instance,  r->address, r->site,	   r->space,
-			      r->page_title, r->page_text, r->headers, r->space_id};
+	const char *from[] = {r->host, r->site, r->space, r->page_title, r->page_text, r->headers, r->space_id};
 	size_t len[sizeof from / sizeof *from];
-	size_t total = 1;
+	size_t total = 1, endpoints = r->nendpoints * sizeof(struct target_endpoint);
 
 	for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
 		len[i] = from[i] ? strlen(from[i]) : 0;
 		total += len[i] ? len[i] + 1 : 0;
 	}
-	struct target *t = xmalloc(sizeof *t + total);
+	for (unsigned i = 0; i < r->nendpoints; i++)
+		total += strlen(r->endpoints[i].name) + 1 + (r->sticky[0] ? STICKY_VALUE : 0);
+	struct target *t = xmalloc(sizeof *t + endpoints + total);
+	struct target_endpoint *e = (struct target_endpoint *)(t + 1);
+	char *nothing = (char *)e + endpoints, *at = nothing + 1; /* what all absent strings point at */
+	*nothing = '\0';
 	*t = (struct target){.kind = r->kind,
-			     .generation = r->generation,
 			     .refs = 1,
 			     .port = r->port,
 			     .page_status = r->page_status,
+			     .nendpoints = (uint8_t)r->nendpoints,
 			     .page_refresh = r->page_refresh,
-			     .gated = r->gated};
-	const char **to[] = {&t->host,	     &t->instance,  &t->address, &t->site,    &t->space,
-			     &t->page_title, &t->page_text, &t->headers, &t->space_id};
-	char *at = (char *)(t + 1);
-	*at++ = '\0'; /* what all absent strings point at */
+			     .gated = r->gated,
+			     .sticky = r->sticky[0] != '\0',
+			     .endpoints = e};
+	const char **to[] = {&t->host, &t->site, &t->space, &t->page_title, &t->page_text, &t->headers, &t->space_id};
 	for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
-		*to[i] = len[i] ? at : (char *)(t + 1);
-		if (!len[i])
+		*to[i] = len[i] ? at : nothing;
+		if (len[i])
+			at = put_text(at, from[i]);
+	}
+	for (unsigned i = 0; i < r->nendpoints; i++) {
+		const struct endpoint *named = &r->endpoints[i];
+		e[i] = (struct target_endpoint){.name = at, .cookie = nothing, .generation = named->generation};
+		at = put_text(at, named->name);
+		if (!t->sticky)
 			continue;
-		memcpy(at, from[i], len[i] + 1);
-		at += len[i] + 1;
+		sticky_value(r->sticky, named->name, named->generation, at);
+		e[i].cookie = at;
+		at += STICKY_VALUE;
 	}
 	return t;
 }

@@ -12,24 +12,31 @@
 #include "base/frame.h"
 
 #define ROUTE_HOST_MAX 253
+#define ROUTE_ENDPOINTS_MAX 16
 
 enum route_kind {
-	ROUTE_APP = 1, /* TCP `port` on 127.0.0.1 inside the network namespace of sandbox `instance` */
-	ROUTE_UNIX,    /* the unix stream socket `address` (control, static) */
-	ROUTE_TCP,     /* plain "ADDR:PORT" in `address` (the stand-alone program) */
+	ROUTE_APP = 1, /* TCP `port` on 127.0.0.1 inside the network namespaces of sandboxes */
+	ROUTE_UNIX,    /* unix stream sockets (control, static) */
+	ROUTE_TCP,     /* plain addresses (the stand-alone program) */
 	ROUTE_PAGE,    /* no upstream: answer with `page` */
 	ROUTE_HOLD, /* none yet: requests wait for another route, and PROXY_WAKE is sent; `page` is for those that wait long */
+};
+
+/* One of the places that a route's requests may go to. */
+struct endpoint {
+	char name[108];	     /* a sandbox (at most 80 characters), a path, "ADDR:PORT" */
+	uint32_t generation; /* another number: another set of pooled connections */
 };
 
 struct route {
 	char host[ROUTE_HOST_MAX + 1]; /* lower case, no port, no trailing dot */
 	enum route_kind kind;
-	char instance[81];
-	uint32_t generation; /* another number: another set of pooled connections */
+	struct endpoint endpoints[ROUTE_ENDPOINTS_MAX]; /* requests are balanced over them (balance.c) */
+	unsigned nendpoints;				/* 0 of ROUTE_PAGE and ROUTE_HOLD */
 	uint16_t port;
-	char address[108];
-	char site[81];	      /* sent as X-Spaced-Site to the static role; never accepted from a client */
-	char space[200];      /* owner/name, for logs, error pages and counters */
+	char sticky[33]; /* key of the cookie that keeps a visitor to an endpoint, 32 characters; "": there is none */
+	char site[81];	 /* sent as X-Spaced-Site to the static role; never accepted from a client */
+	char space[200]; /* owner/name, for logs, error pages and counters */
 	uint16_t page_status; /* 404, 503, ... */
 	bool page_refresh;    /* the page reloads itself, and Retry-After is sent */
 	char *page_title;     /* plain text; the proxy escapes it */
@@ -80,17 +87,24 @@ enum proxy_verb {
 	PROXY_ASK = 130, /* {str space id, str token, str client}: may the token's user enter the private Space? */
 };
 
+struct target_endpoint {
+	const char *name;
+	const char *cookie; /* its value, "" when not sticky (sticky.h) */
+	uint32_t generation;
+};
+
 /* The table itself: it keeps each route as one small counted object, so that a request in flight outlives an update. */
 struct target {
 	UT_hash_handle hh; /* in the table, by `host` */
 	enum route_kind kind;
-	uint32_t generation;
 	uint32_t refs;
 	uint16_t port;
 	uint16_t page_status;
-	bool page_refresh, gated;
-	/* "" where absent; owned by the target */
-	const char *host, *instance, *address, *site, *space, *page_title, *page_text, *headers, *space_id;
+	uint8_t nendpoints;
+	bool page_refresh, gated, sticky;
+	const struct target_endpoint *endpoints;
+	/* "" where absent; owned by the target, as the endpoints are */
+	const char *host, *site, *space, *page_title, *page_text, *headers, *space_id;
 };
 struct target *target_ref(const struct target *t);
 void target_unref(struct target *t);

@@ -64,7 +64,7 @@ void spawn_open(struct worker *w, struct pool *p, uint32_t n)
 
 	if (!w->spawner)
 		return;
-	put_str(&b, p->instance);
+	put_str(&b, p->name);
 	put_u32(&b, n);
 	uint32_t id = ++w->open_ids ? w->open_ids : ++w->open_ids;
 	channel_send(w->spawner, SPAWN_OPEN, id, b.data, b.len, NULL, 0);

@@ -61,7 +61,7 @@ static int parse_address(const char *text, struct sockaddr_storage *sa)
 static int connect_tcp(struct upstream *u, struct pool *p, int fd)
 {
 	struct sockaddr_storage sa;
-	int r = fd >= 0 ? uv_ip4_addr("127.0.0.1", p->port, (struct sockaddr_in *)&sa) : parse_address(p->address, &sa);
+	int r = fd >= 0 ? uv_ip4_addr("127.0.0.1", p->port, (struct sockaddr_in *)&sa) : parse_address(p->name, &sa);
 
 	uv_tcp_init(&u->conn.w->loop, &u->conn.tcp);
 	if (fd >= 0 && r == 0)
@@ -85,7 +85,7 @@ int upstream_connect(struct pool *p, struct exchange *x, int fd)
 
 	if (p->kind == ROUTE_UNIX) {
 		uv_pipe_init(&w->loop, &u->conn.pipe, 0);
-		uv_pipe_connect(&u->connect, &u->conn.pipe, p->address, on_connect);
+		uv_pipe_connect(&u->connect, &u->conn.pipe, p->name, on_connect);
 	} else {
 		r = connect_tcp(u, p, fd);
 	}

@@ -23,6 +23,7 @@
 #include "proxy/proxy.h"
 #include "proxy/route.h"
 #include "proxy/route_feed.h"
+#include "proxy/sticky.h"
 
 #define BLOCK_SIZE 65536
 
@@ -86,6 +87,8 @@ struct exchange {
 	struct exchange *prev, *next; /* in pool->waiting or hold->first */
 	struct target *target;
 	struct pool *pool;
+	uint16_t tried;	     /* bits of the endpoints that took no connection */
+	uint8_t endpoint;    /* whose the pool is */
 	struct space *space; /* w->nobody when its target is of none */
 	struct buf head;     /* to the app; kept until the first byte of the response */
 	enum http1_method method;
@@ -101,6 +104,7 @@ struct exchange {
 	bool waiting, head_sent, expect_continue, websocket, keep_alive;
 	bool req_done, upload_broken, res_head, res_done, reusable, tunnel, event_stream, retried;
 	char request_id[HTTP1_REQUEST_ID_MAX + 1];
+	char sticky[STICKY_VALUE]; /* what it brought, "" */
 	struct http1_chunked *req_chunked, *res_chunked;
 	struct hold *hold;	    /* waits for its app to be there, or NULL */
 	struct hold_rule hold_rule; /* of a ROUTE_HOLD */
@@ -115,7 +119,7 @@ struct pool {
 	UT_hash_handle hh;
 	char *key;
 	enum route_kind kind;
-	char instance[81], address[108];
+	char name[108]; /* of the endpoint */
 	uint32_t generation;
 	uint16_t port;
 	struct upstream *idle;		     /* the last one used first */
@@ -123,6 +127,7 @@ struct pool {
 	size_t nidle, busy, nwaiting, opens; /* busy: exchanges; opens: sockets asked for */
 	int spare[16];
 	int nspare;
+	uint64_t failed_until; /* it took no connection */
 	bool draining;
 };
 
@@ -164,7 +169,9 @@ struct worker {
 	uint32_t open_ids;
 	struct gate *gate;
 	const char *routes_file;
+	char sticky[33];
 	char id_prefix[17];
+	uint64_t dice;
 	uint64_t ids, date_at;
 	char date[40];
 };
@@ -215,6 +222,8 @@ void exchange_ready(struct exchange *x);    /* x->u is connected */
 void exchange_send_head(struct exchange *x);
 void exchange_page(struct exchange *x, const struct page *page); /* answers by itself, ends the exchange */
 void exchange_error(struct exchange *x, int status, const char *title, const char *text);
+/* It has no connection in time. False: nor may it have one elsewhere. */
+bool exchange_elsewhere(struct exchange *x);
 void exchange_upstream_lost(struct exchange *x, int error); /* could not connect, or closed before its time */
 void exchange_abort(struct exchange *x);		    /* the client is gone */
 void exchange_done(struct exchange *x);			    /* the response is complete */
@@ -234,8 +243,13 @@ void upstream_input(struct upstream *u, char *p, ssize_t n);
 void upstream_drained(struct upstream *u);
 void upstream_broken(struct upstream *u); /* a write to it failed */
 
+/* balance.c */
+int balance_pick(const struct exchange *x); /* the endpoint; -1: there is none that was not tried */
+
 /* pool.c */
-struct pool *pool_of(struct worker *w, const struct target *t);
+struct pool *pool_of(struct worker *w, const struct target *t, unsigned endpoint);   /* made when it is not there */
+struct pool *pool_find(struct worker *w, const struct target *t, unsigned endpoint); /* NULL: no connections */
+void pool_failed(struct worker *w, struct pool *p);
 /* Gives the exchange an idle connection or starts to make one; `fresh`: not an idle one. 0 or negative errno. */
 int pool_acquire(struct pool *p, struct exchange *x, bool fresh);
 void pool_cancel(struct exchange *x); /* it waits no more for a socket */
@@ -292,6 +306,7 @@ void gate_init(struct worker *w);
  * follows; CLOSED: answered, the exchange is over. */
 enum gate_state gate_enter(struct exchange *x, struct http1_request *r);
 void gate_forget(struct exchange *x);				     /* it is over */
+bool gate_secure(const struct worker *w);			     /* people come by https */
 bool gate_keys(struct worker *w, struct reader *rd);		     /* PROXY_KEYS */
 bool gate_verdict(struct worker *w, uint32_t id, struct reader *rd); /* PROXY_VERDICT */
 void gate_control_lost(struct worker *w);			     /* nobody answers any more */

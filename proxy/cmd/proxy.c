@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/confine.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "proxy/proxy.h"
 
@@ -23,6 +24,9 @@ static const char help[] =
     "  --listen ADDR:PORT   where to listen, e.g. 127.0.0.1:8080 or [::]:80\n"
     "  --routes FILE        one route per line: HOST ADDR:PORT, or HOST unix:PATH; *.HOST matches all names below;\n"
     "                       # begins a comment. Read again on SIGHUP; a file with a mistake changes nothing.\n"
+    "                       Of several upstreams on a line (at most 16) a request goes to the one with the fewest in\n"
+    "                       flight, and to another when that takes no connection; `sticky` at the end of the line\n"
+    "                       keeps a visitor to one by a cookie, spaced-instance.\n"
     "  --workers N          processes, each with its own listening socket, which outlives it (default 1)\n"
     "  --limit NAME=VALUE   one of:\n"
     "                         head_bytes 32768, fields 100, url_bytes 8192   sizes of a request head\n"
@@ -213,6 +217,7 @@ int main(int argc, char **argv)
 	int n = 1, c;
 
 	log_init("proxy", LOG_LEVEL_INFO);
+	io_random_hex(config.sticky, 16);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'l') {
 			listen_at = optarg;

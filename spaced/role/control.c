@@ -245,9 +245,9 @@ static int open_all(struct control *c, struct err *err)
 					.metrics = c->metrics};
 	c->api = api_new(&c->loop, c->config, &parts);
 	c->http = http_server_new(&c->loop, &handler, c);
-	struct route apex = {.kind = ROUTE_UNIX};
+	struct route apex = {.kind = ROUTE_UNIX, .nendpoints = 1};
 	snprintf(apex.host, sizeof apex.host, "%s", c->config->domain);
-	snprintf(apex.address, sizeof apex.address, "/http.sock");
+	snprintf(apex.endpoints[0].name, sizeof apex.endpoints[0].name, "/http.sock");
 	router_set(c->router, &apex);
 	if (http_server_listen(c->http, ROLE_FD_FIRST, false) < 0 ||
 	    http_server_listen(c->http, ROLE_FD_SECOND, true) < 0)

@@ -71,7 +71,8 @@ static bool to_site(struct spaces *s, const struct space *sp, struct route *r)
 	bool found = run_plan_parse(rel.recipe, &plan, &err) == 0 && plan.site;
 	if (found) {
 		r->kind = ROUTE_UNIX;
-		snprintf(r->address, sizeof r->address, "/static.sock");
+		r->nendpoints = 1;
+		snprintf(r->endpoints[0].name, sizeof r->endpoints[0].name, "/static.sock");
 		snprintf(r->site, sizeof r->site, "%s", plan.site);
 		r->headers = xstrdup(plan.headers ? plan.headers : "");
 	}
@@ -83,8 +84,9 @@ static bool to_site(struct spaces *s, const struct space *sp, struct route *r)
 static void to_app(const struct instance *in, struct route *r)
 {
 	r->kind = ROUTE_APP;
-	snprintf(r->instance, sizeof r->instance, "%s", in->name);
-	r->generation = in->generation;
+	r->nendpoints = 1;
+	snprintf(r->endpoints[0].name, sizeof r->endpoints[0].name, "%s", in->name);
+	r->endpoints[0].generation = in->generation;
 	r->port = in->port;
 	r->headers = xstrdup(in->headers);
 }

@@ -34,7 +34,8 @@ static void decode(const void *p, size_t n)
 	route_encode(&r, &b);
 	struct reader rd2 = reader_of(b.data, b.len);
 	check(route_decode(&rd2, &again) == 0 && get_ok(&rd2));
-	check(strcmp(r.host, again.host) == 0 && r.kind == again.kind && r.port == again.port);
+	check(strcmp(r.host, again.host) == 0 && r.kind == again.kind && r.port == again.port &&
+	      r.nendpoints == again.nendpoints);
 	struct route_table *t = route_table_new();
 	route_table_set(t, &again);
 	char host[ROUTE_HOST_MAX + 3];

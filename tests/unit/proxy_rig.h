@@ -183,10 +183,10 @@ static inline void send_route(int control, const struct route *r)
 
 static inline void route_app(int control, const char *host, uint32_t generation, uint16_t port)
 {
-	struct route r = {.kind = ROUTE_APP, .generation = generation, .port = port};
+	struct route r = {.kind = ROUTE_APP, .nendpoints = 1, .endpoints[0].generation = generation, .port = port};
 
 	snprintf(r.host, sizeof r.host, "%s", host);
-	snprintf(r.instance, sizeof r.instance, "app-1-%u", generation);
+	snprintf(r.endpoints[0].name, sizeof r.endpoints[0].name, "app-1-%u", generation);
 	snprintf(r.space, sizeof r.space, "alice/one");
 	send_route(control, &r);
 }

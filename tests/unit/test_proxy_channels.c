@@ -359,9 +359,10 @@ static void updates_under_traffic(void **state)
 	size_t before = private_kib(f->pid);
 	reset(f->control);
 	for (uint32_t i = 0; i < ROUTES; i++) {
-		struct route r = {.kind = ROUTE_APP, .generation = i, .port = f->app_port};
+		struct route r = {
+		    .kind = ROUTE_APP, .nendpoints = 1, .endpoints[0].generation = i, .port = f->app_port};
 		snprintf(r.host, sizeof r.host, "alice-space-%u.test", i);
-		snprintf(r.instance, sizeof r.instance, "app-%024u-%u", i, i);
+		snprintf(r.endpoints[0].name, sizeof r.endpoints[0].name, "app-%024u-%u", i, i);
 		snprintf(r.space, sizeof r.space, "alice/space-%u", i);
 		snprintf(r.space_id, sizeof r.space_id, "%024u", i);
 		r.headers = (char[]){"content-security-policy: frame-ancestors 'self' https://test\r\n"};

@@ -94,10 +94,10 @@ static void canonical_lengths(void **state)
 
 static struct route sample(const char *host, const char *instance)
 {
-	struct route r = {.kind = ROUTE_APP, .generation = 7, .port = 7860};
+	struct route r = {.kind = ROUTE_APP, .nendpoints = 1, .endpoints[0].generation = 7, .port = 7860};
 
 	snprintf(r.host, sizeof r.host, "%s", host);
-	snprintf(r.instance, sizeof r.instance, "%s", instance);
+	snprintf(r.endpoints[0].name, sizeof r.endpoints[0].name, "%s", instance);
 	snprintf(r.space, sizeof r.space, "alice/x");
 	return r;
 }
@@ -105,7 +105,7 @@ static struct route sample(const char *host, const char *instance)
 static const char *find(struct route_table *t, const char *host)
 {
 	const struct target *found = route_lookup(t, STRZ(host));
-	return found ? found->instance : "none";
+	return found ? found->endpoints[0].name : "none";
 }
 
 static void table(void **state)
@@ -134,7 +134,7 @@ static void table(void **state)
 	r = sample("a.test", "two");
 	route_table_set(t, &r);
 	assert_string_equal(find(t, "a.test"), "two");
-	assert_string_equal(held->instance, "one");
+	assert_string_equal(held->endpoints[0].name, "one");
 	assert_string_equal(held->page_text, "");
 	target_unref(held);
 
@@ -200,8 +200,8 @@ static void wire(void **state)
 	assert_int_equal(route_decode(&rd, &out), 0);
 	assert_true(get_ok(&rd));
 	assert_string_equal(out.host, in.host);
-	assert_string_equal(out.instance, in.instance);
-	assert_int_equal(out.generation, 7);
+	assert_string_equal(out.endpoints[0].name, in.endpoints[0].name);
+	assert_int_equal(out.endpoints[0].generation, 7);
 	assert_int_equal(out.port, 7860);
 	assert_true(out.page_refresh);
 	assert_string_equal(out.page_text, in.page_text);
@@ -212,6 +212,40 @@ static void wire(void **state)
 		assert_int_equal(route_decode(&rd, &out), -EBADMSG);
 	}
 	route_release(&in);
+}
+
+/* The most that there can be of all, and what the table makes of it. */
+static void endpoints(void **state)
+{
+	struct route in = sample("a.test", "app-0"), out;
+	struct route_table *t = route_table_new();
+	cleanup_buf struct buf b = BUF_INIT;
+
+	in.nendpoints = ROUTE_ENDPOINTS_MAX;
+	for (unsigned i = 0; i < ROUTE_ENDPOINTS_MAX; i++) {
+		snprintf(in.endpoints[i].name, sizeof in.endpoints[i].name, "app-%u", i);
+		in.endpoints[i].generation = 100 + i;
+	}
+	snprintf(in.sticky, sizeof in.sticky, "0123456789abcdef0123456789abcdef");
+	route_encode(&in, &b);
+	struct reader rd = reader_of(b.data, b.len);
+	assert_int_equal(route_decode(&rd, &out), 0);
+	route_table_set(t, &out);
+	const struct target *found = route_lookup(t, STR("a.test"));
+	assert_true(found->sticky);
+	assert_int_equal(found->nendpoints, ROUTE_ENDPOINTS_MAX);
+	for (unsigned i = 0; i < ROUTE_ENDPOINTS_MAX; i++) {
+		assert_string_equal(found->endpoints[i].name, in.endpoints[i].name);
+		assert_int_equal(found->endpoints[i].generation, 100 + i);
+		assert_int_equal(strlen(found->endpoints[i].cookie), 32);
+		for (unsigned k = 0; k < i; k++)
+			assert_string_not_equal(found->endpoints[i].cookie, found->endpoints[k].cookie);
+	}
+	out.sticky[0] = '\0';
+	route_table_set(t, &out);
+	assert_string_equal(route_lookup(t, STR("a.test"))->endpoints[3].cookie, "");
+	route_table_free(t);
+	route_release(&out);
 }
 
 static int decode_with(struct route *r)
@@ -254,10 +288,33 @@ static void wire_refuses(void **state)
 	r = sample("a.test", "one");
 	r.kind = 9;
 	assert_int_equal(decode_with(&r), -EBADMSG);
+	/* As many endpoints as the kind needs: one at least, or none. */
+	r.kind = ROUTE_PAGE;
+	r.page_status = 404;
+	assert_int_equal(decode_with(&r), -EBADMSG);
+	r.nendpoints = 0;
+	assert_int_equal(decode_with(&r), 0);
+	r.page_status = 0;
+	assert_int_equal(decode_with(&r), -EBADMSG);
 	r.kind = ROUTE_UNIX;
 	assert_int_equal(decode_with(&r), -EBADMSG);
-	r.kind = ROUTE_PAGE;
+	r = sample("a.test", "one");
+	r.nendpoints = 2; /* the second without a name */
 	assert_int_equal(decode_with(&r), -EBADMSG);
+	memset(r.endpoints[1].name, 'x', 81); /* longer than a sandbox's may be */
+	assert_int_equal(decode_with(&r), -EBADMSG);
+	r.kind = ROUTE_TCP;
+	assert_int_equal(decode_with(&r), 0);
+	snprintf(r.sticky, sizeof r.sticky, "too short");
+	assert_int_equal(decode_with(&r), -EBADMSG);
+	cleanup_buf struct buf b = BUF_INIT;
+	r = sample("a.test", "one");
+	route_encode(&r, &b);
+	size_t at = 4 + strlen("a.test") + 1;
+	assert_int_equal((unsigned char)b.data[at], 1);
+	b.data[at] = ROUTE_ENDPOINTS_MAX + 1;
+	struct reader rd = reader_of(b.data, b.len);
+	assert_int_equal(route_decode(&rd, &r), -EBADMSG);
 	r = sample("*.a.test", "one");
 	assert_int_equal(decode_with(&r), 0);
 }
@@ -268,6 +325,7 @@ int main(void)
 	    cmocka_unit_test(canonical), cmocka_unit_test(canonical_lengths),
 	    cmocka_unit_test(table),	 cmocka_unit_test(many),
 	    cmocka_unit_test(wire),	 cmocka_unit_test(wire_refuses),
+	    cmocka_unit_test(endpoints),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

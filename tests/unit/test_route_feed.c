@@ -10,7 +10,8 @@
 
 static enum feed_result set(struct route_feed *f, uint64_t version, const char *host, uint32_t generation)
 {
-	struct route r = {.kind = ROUTE_APP, .generation = generation, .port = 1, .instance = "one"};
+	struct route r = {
+	    .kind = ROUTE_APP, .port = 1, .nendpoints = 1, .endpoints[0] = {.name = "one", .generation = generation}};
 
 	snprintf(r.host, sizeof r.host, "%s", host);
 	return feed_set(f, version, &r);
@@ -21,7 +22,7 @@ static uint32_t served(const struct route_feed *f, const char *host)
 {
 	const struct target *t = route_lookup(f->served, STRZ(host));
 
-	return t ? t->generation : 0;
+	return t ? t->endpoints[0].generation : 0;
 }
 
 /* a and b at version 5. */
