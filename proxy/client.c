@@ -59,6 +59,7 @@ static void refuse(struct client *c, int status, enum refusal why, const char *t
 	w->nobody->count.n[COUNT_REFUSED + why]++;
 	buf_clear(&w->out);
 	page_write(&page, &to, &w->out);
+	access_log_refusal(c, status, why, text, w->out.len);
 	uv_buf_t b = uv_buf_init(w->out.data, (unsigned)w->out.len);
 	if (conn_write(&c->conn, &b, 1) < 0)
 		drop(c, false);
@@ -85,7 +86,7 @@ static size_t take_head(struct client *c, char *p, size_t n, size_t seen)
 		refuse(c, status, REFUSED_MALFORMED, w->req.why);
 		return n;
 	}
-	exchange_start(c);
+	exchange_start(c, used);
 	return used;
 }
 
@@ -341,11 +342,11 @@ static void admit(struct client *c)
 		drop(c, false);
 		return;
 	}
+	remember_address(c, &sa);
 	if (w->nclients > w->limits.connections) {
 		refuse(c, 503, REFUSED_CONNECTIONS, "Too many connections.");
 		return;
 	}
-	remember_address(c, &sa);
 	if (!peer_enter(c, (struct sockaddr *)&sa)) {
 		refuse(c, 429, REFUSED_CLIENT_CONNECTIONS, "Too many connections from this address.");
 		return;

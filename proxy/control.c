@@ -167,6 +167,10 @@ static void on_control_frame(void *ctx, struct frame *f)
 	case PROXY_VERDICT:
 		ok = gate_verdict(w, f->id, &rd);
 		break;
+	case PROXY_LOGGED:
+		ok = get_ok(&rd);
+		access_log_sent(w);
+		break;
 	default:
 		break;
 	}
@@ -180,6 +184,7 @@ void control_channel_attach(struct worker *w, int fd)
 	w->control = channel_open(&w->loop, fd, on_control_frame, on_control_end, w);
 	activity_forget(w);
 	hold_new_control(w);
+	access_log_new_control(w);
 }
 
 void control_say_idle(struct worker *w, const char *instance, uint32_t generation)

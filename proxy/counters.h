@@ -39,6 +39,7 @@ enum counter {
 	COUNT_WAKES,
 	COUNT_REFUSED,				      /* by reason */
 	COUNT_CONNECTIONS = COUNT_REFUSED + REFUSALS, /* accepted; of no Space, as what follows */
+	COUNT_LOG_DROPPED,			      /* lines of the access log */
 	COUNTERS
 };
 _Static_assert(COUNTERS < 64, "a frame has a bit for each");

@@ -11,9 +11,10 @@ static struct exchange *exchange_new(struct worker *w, struct client *c)
 
 	if (x) {
 		w->free_exchanges = x->next;
-		struct buf head = x->head;
+		struct buf head = x->head, seen = x->seen;
 		memset(x, 0, sizeof *x);
 		x->head = head;
+		x->seen = seen;
 	} else {
 		x = xcalloc(1, sizeof *x);
 	}
@@ -52,6 +53,7 @@ static void exchange_free(struct exchange *x)
 	if (x->pool)
 		pool_leave(x->pool);
 	count_end(x);
+	access_log_exchange(x);
 	target_unref(x->target);
 	free(x->req_chunked);
 	free(x->res_chunked);
@@ -60,6 +62,7 @@ static void exchange_free(struct exchange *x)
 	if (x->head.cap > FREE_HEAD_MAX)
 		buf_release(&x->head);
 	buf_clear(&x->head);
+	buf_clear(&x->seen);
 	x->next = w->free_exchanges;
 	w->free_exchanges = x;
 }
@@ -135,7 +138,7 @@ static void acquire(struct exchange *x, bool fresh)
 		exchange_upstream_lost(x, r);
 }
 
-void exchange_start(struct client *c)
+void exchange_start(struct client *c, size_t head)
 {
 	struct worker *w = c->conn.w;
 	struct http1_request *r = &w->req;
@@ -143,11 +146,13 @@ void exchange_start(struct client *c)
 	const struct target *t = route_lookup(w->routes.served, STRZ(r->host));
 
 	take_request(x, r);
+	access_log_note(x, r);
 	deadline_clear(&c->conn);
 	if (t)
 		x->space = space_of(w, t->space);
 	x->space->count.n[COUNT_REQUESTS]++;
 	x->space->count.now[GAUGE_OPEN]++;
+	count_in(x, head);
 	if (!t) {
 		x->refused = REFUSED_HOST;
 		exchange_error(x, 404, "There is nothing at this address",
@@ -168,7 +173,6 @@ void exchange_start(struct client *c)
 					  .site = t->site};
 		buf_reserve(&x->head, 1023);
 		http1_write_request(r, &f, &x->head);
-		count_in(x, x->head.len);
 	}
 	if (t->kind == ROUTE_HOLD)
 		x->hold_rule = hold_rule_of(r, &w->limits);
@@ -243,6 +247,7 @@ void exchange_send_head(struct exchange *x)
 	uv_buf_t head = uv_buf_init(x->head.data, (unsigned)x->head.len);
 
 	x->head_sent = true;
+	x->sent_at = uv_now(&x->c->conn.w->loop);
 	/* RFC 9110 10.1.1: answered here, now that somebody is there to take the body. */
 	if (x->expect_continue && !x->req_done) {
 		uv_buf_t go = uv_buf_init((char[]){"HTTP/1.1 100 Continue\r\n\r\n"}, 25);

@@ -45,8 +45,10 @@ static void ask(struct worker *w, struct hold *h)
 	put_str(&b, h->space);
 	channel_send(w->control, PROXY_WAKE, 0, b.data, b.len, NULL, 0);
 	h->asked = true;
-	if (h->first)
-		h->first->space->count.n[COUNT_WAKES]++;
+	if (!h->first)
+		return;
+	h->first->woke = true;
+	h->first->space->count.n[COUNT_WAKES]++;
 }
 
 /* X-Spaced-Hold tells the waiting page's script that the app has not answered yet. */
@@ -101,6 +103,8 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 	if (!w->hold_due || x->hold_until < w->hold_due)
 		w->hold_due = x->hold_until;
 	DL_APPEND(h->first, x);
+	x->was_held = true;
+	x->held_at = uv_now(&w->loop);
 	x->space->count.n[COUNT_HELD]++;
 	x->space->count.now[GAUGE_HELD]++;
 	h->n++;
@@ -117,6 +121,7 @@ void hold_cancel(struct exchange *x)
 	x->hold = NULL;
 	DL_DELETE(h->first, x);
 	x->space->count.now[GAUGE_HELD]--;
+	x->held_ms += uv_now(&x->c->conn.w->loop) - x->held_at;
 	h->n--;
 	h->bytes -= x->hold_bytes;
 }

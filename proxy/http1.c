@@ -176,6 +176,8 @@ static int sort_fields(struct http1_request *r, size_t n, struct judgement *j)
 			once(&j->version, &j->versions, f.value);
 		else if (id == FIELD_ACCEPT && !r->accept.p)
 			r->accept = f.value;
+		else if (id == FIELD_USER_AGENT && !r->user_agent.p)
+			r->user_agent = f.value;
 		else if (id == FIELD_REQUEST_ID && f.value.n <= HTTP1_REQUEST_ID_MAX && http1_is_token(f.value))
 			r->request_id = f.value;
 		else if (id == FIELD_CONNECTION && (status = read_connection(r, j, f.value)))
@@ -293,7 +295,7 @@ int http1_parse_request(const char *p, size_t n, const struct http1_limits *limi
 
 	r->why = NULL;
 	r->nfields = 0;
-	r->accept = r->request_id = (struct str){NULL, 0};
+	r->accept = r->user_agent = r->request_id = (struct str){NULL, 0};
 	r->keep_alive = false;
 	if (n >= 2 && p[0] == '\r' && p[1] == '\n')
 		p += 2, n -= 2; /* RFC 9112 2.2: one empty line before a request */

@@ -44,6 +44,7 @@ struct http1_request {
 	bool expect_continue;
 	bool websocket;				     /* a correct WebSocket handshake */
 	struct str accept;			     /* all that matters of it: the first Accept field */
+	struct str user_agent;			     /* the first one */
 	struct str request_id;			     /* the client's own when it is harmless, else empty */
 	struct http1_field fields[HTTP1_FIELDS_MAX]; /* those that are passed on */
 	size_t nfields;

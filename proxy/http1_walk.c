@@ -23,6 +23,7 @@ static const struct {
     K("x-real-ip", FIELD_FORWARDING),
     K("connection", FIELD_CONNECTION),
     K("keep-alive", FIELD_HOP),
+    K("user-agent", FIELD_USER_AGENT),
     K("content-type", FIELD_CONTENT_TYPE),
     K("x-request-id", FIELD_REQUEST_ID),
     K("content-length", FIELD_CONTENT_LENGTH),

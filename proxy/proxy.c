@@ -35,6 +35,7 @@ static void on_tick(uv_timer_t *t)
 	pool_sweep(w);
 	hold_tick(w);
 	activity_report(w);
+	access_log_tick(w);
 	drain_tick(w);
 }
 
@@ -55,6 +56,7 @@ static void on_hangup(uv_signal_t *s, int signum)
 
 	if (w->routes_file)
 		routes_file_load(w, w->routes_file);
+	access_log_reopen(w);
 }
 
 static int open_listeners(struct worker *w, const struct proxy_config *config)
@@ -103,6 +105,8 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	splice_init(w);
 	feed_init(&w->routes);
 	activity_init(w);
+	if ((r = access_log_init(w, config->log_sample, config->access_log)) < 0)
+		return r;
 	gate_init(w);
 	io_random_hex(w->id_prefix, 8);
 	w->dice = strtoull(w->id_prefix, NULL, 16) | 1;
@@ -157,6 +161,7 @@ int proxy_main(const struct proxy_config *config)
 	uv_run(&w.loop, UV_RUN_DEFAULT);
 	w.activity_at = 0;
 	activity_report(&w);
+	access_log_end(&w);
 	if (w.nclients)
 		log_warn("%zu connections cut off at the end", w.nclients);
 	return 0;

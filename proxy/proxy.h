@@ -39,6 +39,10 @@ struct proxy_config {
 	int spawner;		 /* SEQPACKET to the spawner (SPAWN_OPEN), or -1 */
 	const char *routes_file; /* stand-alone: read now and again on SIGHUP */
 	char sticky[33];	 /* stand-alone: key of the cookies of sticky routes, the same for all workers */
+	/* Access log: 0: none; N: each error and refusal, and one in N of the other answers. It goes to control, or into the
+	 * file `access_log` (stand-alone; opened anew on SIGHUP). */
+	uint32_t log_sample;
+	const char *access_log;
 	struct proxy_limits limits;
 	uint32_t trusted_proxies; /* reserved, 0 */
 };

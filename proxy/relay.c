@@ -140,8 +140,10 @@ size_t relay_request(struct exchange *x, char *p, size_t n)
 		bad_body(x, 408, "The body of the request comes too slowly.");
 		return n;
 	}
-	if (!x->head_sent)
+	if (!x->head_sent) {
 		batch_add(&b, x->head.data, x->head.len);
+		x->sent_at = uv_now(&x->c->conn.w->loop);
+	}
 	x->head_sent = true;
 	x->expect_continue = false; /* it did not wait */
 	size_t total = batch_body(&b, x->req_body == HTTP1_CHUNKED, spans, nspans, x->req_done);
@@ -166,6 +168,7 @@ static void begin_response(struct exchange *x, struct http1_response *r)
 
 	x->res_head = true;
 	x->status = r->status;
+	x->answered_at = uv_now(&w->loop);
 	x->res_body = r->body;
 	x->res_left = r->length;
 	x->reusable = r->keep_alive && !r->upgrade;

@@ -73,6 +73,7 @@ enum proxy_verb {
 	PROXY_KEYS = 30, /* {ticket_keys}: tickets are made and checked with these from here on; remembered answers to
 			    PROXY_ASK are forgotten */
 	PROXY_VERDICT,	 /* {u8 gate_verdict, u32 seconds to wait}: the answer to the PROXY_ASK of the same frame id */
+	PROXY_LOGGED = 40, /* {}: the last PROXY_LOG was written, or cannot be */
 	PROXY_RETIRE =
 	    60, /* {u32 ms}: another worker serves the socket; accept nothing more, end after the last client or
 			      after so long. From the parent only */
@@ -85,6 +86,8 @@ enum proxy_verb {
 	PROXY_QUIETED,	 /* event: {u32 serial, u32 n}: so many requests, WebSockets and streams are in flight to it */
 	PROXY_STALE,	 /* event: {u64 version}: the deltas do not go on from what is here: send a snapshot */
 	PROXY_ASK = 130, /* {str space id, str token, str client}: may the token's user enter the private Space? */
+	PROXY_LOG =
+	    140, /* event: {u32 n, bytes}: n lines of the access log (access_line.h); the next such after PROXY_LOGGED */
 };
 
 struct target_endpoint {

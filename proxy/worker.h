@@ -99,6 +99,11 @@ struct exchange {
 	uint64_t bytes_in, bytes_out;			/* heads included */
 	uint16_t status;				/* of the final answer; 0: none yet */
 	enum refusal refused;
+	struct buf seen;	       /* for the access log: host, path, User-Agent */
+	uint16_t seen_host, seen_path; /* how long these are */
+	uint64_t sent_at, answered_at; /* its head to the app, and that of the answer; 0: not */
+	uint64_t held_at, held_ms;
+	bool was_held, woke;
 	uint8_t minor, interim;
 	enum page_format format;
 	bool waiting, head_sent, expect_continue, websocket, keep_alive;
@@ -157,6 +162,7 @@ struct worker {
 	struct buf out;
 	struct pool *pools;
 	struct space *spaces, *nobody;
+	struct access_log *log; /* NULL: none is kept */
 	struct peer *peers;
 	struct hold *holds;
 	uint64_t hold_due; /* the next one is over then */
@@ -215,10 +221,10 @@ void client_next(struct client *c, bool keep, bool linger); /* its exchange is o
 void client_hurry_idle(struct worker *w); /* from here on whoever has said nothing for a moment is closed */
 
 /* exchange.c */
-void exchange_start(struct client *c);	    /* w->req was parsed and accepted */
-void exchange_dispatch(struct exchange *x); /* to where x->target says; its head is written */
-void exchange_admitted(struct exchange *x); /* the gate is open, x->head written */
-void exchange_ready(struct exchange *x);    /* x->u is connected */
+void exchange_start(struct client *c, size_t head); /* w->req, of so many bytes, was parsed and accepted */
+void exchange_dispatch(struct exchange *x);	    /* to where x->target says; its head is written */
+void exchange_admitted(struct exchange *x);	    /* the gate is open, x->head written */
+void exchange_ready(struct exchange *x);	    /* x->u is connected */
 void exchange_send_head(struct exchange *x);
 void exchange_page(struct exchange *x, const struct page *page); /* answers by itself, ends the exchange */
 void exchange_error(struct exchange *x, int status, const char *title, const char *text);
@@ -291,6 +297,17 @@ static inline void count_out(struct exchange *x, uint64_t n)
 struct space *space_of(struct worker *w, const char *name); /* w->nobody for "" */
 void activity_report(struct worker *w);
 void activity_forget(struct worker *w); /* a new control: everything is said again */
+
+/* access_log.c */
+int access_log_init(struct worker *w, uint32_t sample, const char *path); /* sample 0: no log; path NULL: to control */
+void access_log_note(struct exchange *x, const struct http1_request *r);  /* what the line will need of its head */
+void access_log_exchange(struct exchange *x);				  /* it is over */
+void access_log_refusal(struct client *c, int status, enum refusal why, const char *detail, size_t bytes_out);
+void access_log_tick(struct worker *w);
+void access_log_sent(struct worker *w); /* a batch has arrived: PROXY_LOGGED */
+void access_log_new_control(struct worker *w);
+void access_log_reopen(struct worker *w);
+void access_log_end(struct worker *w);
 
 /* hold.c */
 void hold_request(struct exchange *x, struct hold_rule rule); /* x->target is a ROUTE_HOLD; may answer at once */

@@ -38,6 +38,8 @@ static const struct option_row rows[] = {
     OPT("proxies", COUNT, proxies, "0", "proxy processes; 0: one per CPU, at most 4"),
     OPT("user", TEXT, user, "spaced", "account of the control role; -proxy and -static are appended for the others"),
     OPT("log-level", TEXT, log_level, "info", "debug, info, warn or error"),
+    OPT("access-log-size", SIZE, access_log_bytes, "256M", "access log, both files together; 0: none is kept"),
+    OPT("access-log-sample", COUNT, access_log_sample, "1", "of answers below 400 only one in so many is in it"),
     OPT("memory", SIZE, memory, "2G", "memory of a running app, swap included"),
     OPT("cpus", CPUS, cpu_milli, "2", "CPUs of a running app"),
     OPT("pids", COUNT, pids, "1024", "processes and threads of a running app"),
@@ -349,6 +351,10 @@ static int finish(struct config *c, struct err *err)
 		level++;
 	if (!levels[level])
 		return err_set(err, 0, "log-level = `%s`: expected debug, info, warn or error", c->log_level);
+	if (c->access_log_sample == 0 || c->access_log_sample > 1000000)
+		return err_set(err, 0, "access-log-sample = %u: expected 1 to 1000000", c->access_log_sample);
+	if (c->access_log_bytes && c->access_log_bytes < 1U << 20)
+		return err_set(err, 0, "access-log-size: expected 0 or at least 1M");
 	if (c->builds == 0 || c->builds > 64)
 		return err_set(err, 0, "builds = %u: expected 1 to 64", c->builds);
 	if ((c->egress == EGRESS_LIST && !*c->egress_list) ||

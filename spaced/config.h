@@ -21,6 +21,8 @@ struct config {
 	uint32_t proxies; /* proxy processes; 0: one per CPU, at most 4 */
 	char *user;	  /* account of control; "-proxy" and "-static" are appended for the other roles */
 	char *log_level;
+	uint64_t access_log_bytes;  /* of both files; 0: none is kept */
+	uint32_t access_log_sample; /* of answers below 400 only one in so many */
 
 	/* a Space's limits (running app) */
 	uint64_t memory;
@@ -82,6 +84,7 @@ int config_parse_cpus(const char *s, uint32_t *milli);
 #define STATE_CONTROL "control" /* 0700 control's user: spaced.db, key */
 #define STATE_REPOS "repos"	/* 0700 control's user: {space id}.git */
 #define STATE_LOGS "logs"	/* 0700 control's user: build-{id}.log, run-{space id}-{generation}.log */
+#define STATE_ACCESS "access"	/* 0700 control's user: access.log, access.log.1 */
 #define STATE_SITES                                                                                                    \
 	"sites"		/* 0750 control's user, group of the static role: {release id}/site.json, {release id}/files/ */
 #define STATE_RUN "run" /* 0711: http.sock, static.sock for the proxies (0660, their group) */

@@ -101,6 +101,11 @@ const struct counters *metrics_add(struct metrics *m, uint64_t peer, const char 
 	return &e->sum;
 }
 
+void metrics_count(struct metrics *m, const char *space, enum counter which, uint64_t n)
+{
+	entry_of(m, space)->sum.n[which] += n;
+}
+
 void metrics_peer_gone(struct metrics *m, uint64_t peer)
 {
 	static const uint32_t nothing[GAUGES];

@@ -10,6 +10,8 @@ struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m);
 /* What proxy `peer` has counted since it last did. Returns the sums of that Space; valid until metrics change. */
 const struct counters *metrics_add(struct metrics *m, uint64_t peer, const char *space, const struct counters *growth);
+/* What control itself has counted. */
+void metrics_count(struct metrics *m, const char *space, enum counter which, uint64_t n);
 void metrics_peer_gone(struct metrics *m, uint64_t peer);
 
 struct metrics_row {

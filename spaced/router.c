@@ -121,6 +121,24 @@ static bool on_activity(const struct peer *p, struct reader *rd)
 	return get_ok(rd);
 }
 
+static bool on_log(const struct peer *p, struct reader *rd)
+{
+	uint32_t lines = get_u32(rd);
+	struct str bytes = get_bytes(rd);
+
+	if (!get_ok(rd))
+		return false;
+	p->router->cb.log(p->router->cb.ctx, p->number, bytes, lines);
+	return true;
+}
+
+void router_logged(struct router *r, uint64_t peer)
+{
+	for (const struct peer *p = r->peers; p; p = p->next)
+		if (p->number == peer)
+			channel_send(p->channel, PROXY_LOGGED, 0, NULL, 0, NULL, 0);
+}
+
 static bool on_ask(struct peer *p, uint32_t id, struct reader *rd)
 {
 	struct router *r = p->router;
@@ -212,6 +230,9 @@ static void on_frame(void *ctx, struct frame *f)
 	}
 	case PROXY_ACTIVITY:
 		ok = on_activity(p, &rd);
+		break;
+	case PROXY_LOG:
+		ok = on_log(p, &rd);
 		break;
 	case PROXY_ASK:
 		ok = on_ask(p, f->id, &rd);

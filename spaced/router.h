@@ -15,6 +15,8 @@ struct router_callbacks {
 	/* What the proxy `peer` has counted since it last did; space "": what is of none. */
 	void (*activity)(void *ctx, uint64_t peer, const char *space, const struct counters *growth);
 	void (*proxy_gone)(void *ctx, uint64_t peer);
+	/* So many lines of the access log; the proxy's next ones come after router_logged(). */
+	void (*log)(void *ctx, uint64_t peer, struct str bytes, uint32_t lines);
 	void (*idle)(void *ctx, const char *instance, uint32_t generation); /* every proxy has drained it */
 	/* A proxy asks whether a token's user may enter a private Space. `wait`: seconds, of VERDICT_SLOW. */
 	enum gate_verdict (*may_enter)(void *ctx, const char *space_id, const char *token, const char *client,
@@ -24,7 +26,8 @@ struct router_callbacks {
 };
 struct router *router_new(uv_loop_t *loop, const char *domain, const struct router_callbacks *cb);
 void router_free(struct router *r);
-size_t router_proxies(const struct router *r); /* how many there are now */
+void router_logged(struct router *r, uint64_t peer); /* it may be gone */
+size_t router_proxies(const struct router *r);	     /* how many there are now */
 /* A proxy's channel (taken over), at start and whenever the parent has restarted one. Sends the snapshot. */
 void router_attach(struct router *r, int sock);
 /* The spawner was restarted: every proxy gets a fresh channel to it. */

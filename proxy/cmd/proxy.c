@@ -17,7 +17,7 @@
 #define WORKERS_MAX 256
 
 static const char help[] =
-    "usage: proxy --listen ADDR:PORT --routes FILE [--workers N] [--limit NAME=VALUE]...\n"
+    "usage: proxy --listen ADDR:PORT --routes FILE [--workers N] [--access-log FILE] [--limit NAME=VALUE]...\n"
     "\n"
     "A reverse proxy for HTTP/1.1 and WebSockets, strict about what it lets through.\n"
     "\n"
@@ -28,6 +28,8 @@ static const char help[] =
     "                       flight, and to another when that takes no connection; `sticky` at the end of the line\n"
     "                       keeps a visitor to one by a cookie, spaced-instance.\n"
     "  --workers N          processes, each with its own listening socket, which outlives it (default 1)\n"
+    "  --access-log FILE    a line of JSON for each request is appended; SIGHUP opens it anew\n"
+    "  --log-sample N       of answers below 400 only one in N, which says so (default 1)\n"
     "  --limit NAME=VALUE   one of:\n"
     "                         head_bytes 32768, fields 100, url_bytes 8192   sizes of a request head\n"
     "                         head_ms 10000       time for a request head\n"
@@ -208,13 +210,18 @@ static int run_workers(struct proxy_config *config, int n)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"listen", required_argument, NULL, 'l'},  {"routes", required_argument, NULL, 'r'},
-	    {"workers", required_argument, NULL, 'w'}, {"limit", required_argument, NULL, 'm'},
-	    {"help", no_argument, NULL, 'h'},	       {NULL, 0, NULL, 0},
+	    {"listen", required_argument, NULL, 'l'},
+	    {"routes", required_argument, NULL, 'r'},
+	    {"workers", required_argument, NULL, 'w'},
+	    {"limit", required_argument, NULL, 'm'},
+	    {"access-log", required_argument, NULL, 'a'},
+	    {"log-sample", required_argument, NULL, 's'},
+	    {"help", no_argument, NULL, 'h'},
+	    {NULL, 0, NULL, 0},
 	};
 	struct proxy_config config = {.control = -1, .parent = -1, .spawner = -1};
 	const char *listen_at = NULL;
-	int n = 1, c;
+	int n = 1, sample = 1, c;
 
 	log_init("proxy", LOG_LEVEL_INFO);
 	io_random_hex(config.sticky, 16);
@@ -225,6 +232,10 @@ int main(int argc, char **argv)
 			config.routes_file = optarg;
 		} else if (c == 'w') {
 			n = (int)strtol(optarg, NULL, 10);
+		} else if (c == 'a') {
+			config.access_log = optarg;
+		} else if (c == 's') {
+			sample = (int)strtol(optarg, NULL, 10);
 		} else if (c == 'h') {
 			fputs(help, stdout);
 			return 0;
@@ -235,10 +246,11 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
-	if (!listen_at || !config.routes_file || n < 1 || n > WORKERS_MAX || optind != argc) {
+	if (!listen_at || !config.routes_file || sample < 1 || n < 1 || n > WORKERS_MAX || optind != argc) {
 		fputs(help, stderr);
 		return 2;
 	}
+	config.log_sample = config.access_log ? (uint32_t)sample : 0;
 	hold_signals(SIG_BLOCK);
 	for (int i = 0; i < n; i++)
 		if ((listeners[i] = open_listener(listen_at)) < 0) {

@@ -191,6 +191,7 @@ static void on_close(struct http_req *r, void *ctx)
 	exec_call_gone(c->exec);
 	usage_call_gone(c->usage);
 	metrics_scrape_free(c->scrape);
+	access_reader_free(c->reader);
 	user_release(&c->me);
 	space_release(&c->space);
 	for (size_t i = 0; i < API_VARS; i++)

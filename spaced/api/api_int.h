@@ -28,6 +28,7 @@ struct api {
 	struct stream *streams; /* open log followers */
 	unsigned nstreams;
 	unsigned nscrapes;	    /* of /metrics, under way */
+	unsigned nreaders;	    /* of the access log */
 	struct exec_session *execs; /* commands inside apps */
 };
 
@@ -65,6 +66,7 @@ struct call {
 	struct stream *stream;	  /* of a log follower */
 	struct usage_wait *usage; /* figures that are waited for */
 	struct scrape *scrape;	  /* of /metrics */
+	struct access_reader *reader;
 	struct exec_session *exec;
 };
 
@@ -146,6 +148,10 @@ void events_get(struct call *c);
 
 void metrics_get(struct call *c);
 void metrics_scrape_free(struct scrape *s); /* with its request; NULL is fine */
+
+void access_log_get(struct call *c);
+void space_access_log_get(struct call *c);
+void access_reader_free(struct access_reader *s); /* the same */
 
 void logs_get(struct call *c);
 void logs_close_all(struct api *a);

@@ -187,6 +187,8 @@ static void put_connections(struct buf *out, const struct metrics_row *rows, siz
 	put_one(out, "spaced_connections_open", "gauge", NULL, "Connections of clients.", c->now[GAUGE_CONNECTIONS]);
 	put_one(out, "spaced_connections", "counter", NULL, "Connections of clients that were accepted.",
 		c->n[COUNT_CONNECTIONS]);
+	put_one(out, "spaced_access_log_dropped", "counter", NULL,
+		"Lines of the access log for which there was no room.", c->n[COUNT_LOG_DROPPED]);
 }
 
 static void add_usage(void *ctx, const char *space, uint64_t memory, uint64_t cpu_usec)

@@ -10,8 +10,8 @@
 #include "base/state_home.h"
 #include "spaced/cli/cli.h"
 
-static const struct verb *const groups[] = {space_verbs, exec_verbs,  build_verbs, base_verbs,
-					    user_verbs,	 token_verbs, host_verbs};
+static const struct verb *const groups[] = {space_verbs, exec_verbs,  build_verbs,  base_verbs,
+					    user_verbs,	 token_verbs, access_verbs, host_verbs};
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
 #define HELP_COLUMN 28
 

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/trim.h"
 #include "sandbox/base.h"
+#include "spaced/access_file.h"
 #include "spaced/api/api.h"
 #include "spaced/metrics.h"
 #include "spaced/role/role.h"
@@ -27,6 +28,7 @@ struct control {
 	struct router *router;
 	struct access_keys *keys;
 	struct metrics *metrics;
+	struct access_file *access; /* NULL: no access log is kept */
 	struct spaces *spaces;
 	struct git_server *git;
 	struct api *api;
@@ -104,6 +106,22 @@ static void proxy_gone(void *ctx, uint64_t peer)
 	struct control *c = ctx;
 
 	metrics_peer_gone(c->metrics, peer);
+}
+
+static void log_lines(void *ctx, uint64_t peer, struct str bytes, uint32_t lines)
+{
+	struct control *c = ctx;
+
+	if (c->access)
+		access_file_write(c->access, peer, bytes, lines);
+}
+
+static void logged(void *ctx, uint64_t peer, uint32_t lost)
+{
+	struct control *c = ctx;
+
+	metrics_count(c->metrics, "", COUNT_LOG_DROPPED, lost);
+	router_logged(c->router, peer);
 }
 
 static void idle(void *ctx, const char *instance, uint32_t generation)
@@ -189,12 +207,14 @@ static int confine(const struct config *config, struct err *err)
 	cleanup_free char *repos = xasprintf("%s/%s", config->state, STATE_REPOS);
 	cleanup_free char *logs = xasprintf("%s/%s", config->state, STATE_LOGS);
 	cleanup_free char *sites = xasprintf("%s/%s", config->state, STATE_SITES);
+	cleanup_free char *access = xasprintf("%s/%s", config->state, STATE_ACCESS);
 	cleanup_free char *bases = xasprintf("%s/%s", config->state, STATE_BASES);
 	const struct confine_path paths[] = {
 	    {.path = control, .write = true},
 	    {.path = repos, .write = true},
 	    {.path = logs, .write = true},
 	    {.path = sites, .write = true},
+	    {.path = access, .write = true},
 	    {.path = bases},
 	    {.path = "/usr", .exec = true},
 	    {.path = "/lib", .exec = true},
@@ -217,6 +237,7 @@ static int open_all(struct control *c, struct err *err)
 {
 	const struct router_callbacks rcb = {.activity = activity,
 					     .proxy_gone = proxy_gone,
+					     .log = log_lines,
 					     .idle = idle,
 					     .may_enter = may_enter,
 					     .spawner_socket = spawner_socket,
@@ -231,6 +252,10 @@ static int open_all(struct control *c, struct err *err)
 	c->spawner = spawner_new(&c->loop, -1, exited, exec_ended, lost, c);
 	spawner_on_limit(c->spawner, limited);
 	c->metrics = metrics_new();
+	cleanup_free char *access = xasprintf("%s/%s", c->config->state, STATE_ACCESS);
+	if (c->config->access_log_bytes &&
+	    !(c->access = access_file_new(&c->loop, access, c->config->access_log_bytes, logged, c, err)))
+		return -1;
 	c->router = router_new(&c->loop, c->config->domain, &rcb);
 	c->spaces = spaces_new(&c->loop, c->config, c->store, c->spawner, c->router);
 	c->git = git_server_new(&c->loop, c->config, &gcb);
@@ -267,6 +292,7 @@ static void close_all(struct control *c)
 	c->spaces = NULL;
 	router_free(c->router);
 	metrics_free(c->metrics);
+	access_file_free(c->access);
 	spawner_free(c->spawner);
 	channel_close(c->parent);
 	for (int i = 0; i < 100 && uv_run(&c->loop, UV_RUN_NOWAIT); i++)

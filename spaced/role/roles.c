@@ -53,6 +53,7 @@ int role_proxy(const struct config *config)
 	    .control = ROLE_FD_SECOND,
 	    .spawner = -1,
 	    .parent = ROLE_FD_PARENT,
+	    .log_sample = config->access_log_bytes ? config->access_log_sample : 0,
 	};
 	trim_resident();
 	return proxy_main(&pc);

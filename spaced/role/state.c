@@ -65,6 +65,7 @@ int state_prepare(const struct config *c, const struct accounts *a, int *lock, s
 	    {STATE_CONTROL, 0700, &a->control, &a->control_gid},
 	    {STATE_REPOS, 0700, &a->control, &a->control_gid},
 	    {STATE_LOGS, 0700, &a->control, &a->control_gid},
+	    {STATE_ACCESS, 0700, &a->control, &a->control_gid},
 	    {STATE_SITES, 0750, &a->control, &a->files_gid},
 	    {STATE_BASES, 0755, &root, &root},
 	    {STATE_RUN, 0711, &root, &root},

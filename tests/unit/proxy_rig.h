@@ -29,6 +29,7 @@
 
 /* Of the proxies that setup() starts. */
 static struct proxy_limits rig_limits;
+static uint32_t rig_log_sample;
 
 struct fixture {
 	pid_t pid;
@@ -74,7 +75,8 @@ static inline int setup(void **state)
 					      .control = control[1],
 					      .parent = parent[1],
 					      .spawner = spawner[1],
-					      .limits = rig_limits};
+					      .limits = rig_limits,
+					      .log_sample = rig_log_sample};
 		_exit(proxy_main(&config));
 	}
 	close(control[1]);
