@@ -117,7 +117,8 @@ static bool quiet(struct worker *w, struct reader *rd)
 	if (!get_ok(rd))
 		return false;
 	put_u32(&b, serial);
-	put_u32(&b, pool_quiet(w, instance, generation));
+	/* The ROUTE_HOLD that came before may be among what is dropped until a snapshot is there. */
+	put_u32(&b, w->routes.stale ? 1 : pool_quiet(w, instance, generation));
 	channel_send(w->control, PROXY_QUIETED, 0, b.data, b.len, NULL, 0);
 	return true;
 }

@@ -174,7 +174,7 @@ void exchange_start(struct client *c, size_t head)
 		buf_reserve(&x->head, 1023);
 		http1_write_request(r, &f, &x->head);
 	}
-	if (t->kind == ROUTE_HOLD)
+	if (t->kind == ROUTE_HOLD || gate == GATE_ASKING)
 		x->hold_rule = hold_rule_of(r, &w->limits);
 	if (gate == GATE_OPEN)
 		exchange_admitted(x);

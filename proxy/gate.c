@@ -286,6 +286,12 @@ static struct ask *take_ask(struct gate *g, uint32_t id)
 	return NULL;
 }
 
+/* One that has fallen asleep or woken up meanwhile is the same to a request. */
+static bool is_app(const struct target *t)
+{
+	return t->kind == ROUTE_APP || t->kind == ROUTE_HOLD;
+}
+
 /* While control was asked, its Space may have got another route. False: to one that this request is not made ready for. */
 static bool follow_route(struct exchange *x)
 {
@@ -294,8 +300,8 @@ static bool follow_route(struct exchange *x)
 
 	if (now == old)
 		return true;
-	if (!now || now->kind != old->kind || strcmp(now->site, old->site) != 0 ||
-	    strcmp(now->space_id, old->space_id) != 0)
+	if (!now || is_app(now) != is_app(old) || (!is_app(now) && now->kind != old->kind) ||
+	    strcmp(now->site, old->site) != 0 || strcmp(now->space_id, old->space_id) != 0)
 		return false;
 	x->target = target_ref(now);
 	target_unref(old);

@@ -12,11 +12,16 @@
 
 #include "proxy/worker.h"
 
+/* An app that is just there may have room for few connections: http.server of Python listens with a backlog of 5, and what
+ * overflows it waits for a retransmission. So they go on a few at a time. */
+#define RELEASE_MAX 4
+#define RELEASE_MS 5
+
 struct hold {
 	UT_hash_handle hh;
 	struct exchange *first;
 	size_t n, bytes;
-	bool asked; /* control knows that somebody waits for the route as it is now */
+	struct target *asked; /* the route for which control knows that those here wait, or NULL */
 	char space[];
 };
 
@@ -36,19 +41,26 @@ static struct hold *hold_of(struct worker *w, const struct target *t)
 }
 
 /* Without control the next one is asked when it has sent its routes. */
-static void ask(struct worker *w, struct hold *h)
+static void ask(struct worker *w, struct hold *h, const struct target *t)
 {
 	cleanup_buf struct buf b = BUF_INIT;
 
-	if (h->asked || !w->control)
+	if (h->asked == t || !w->control)
 		return;
 	put_str(&b, h->space);
 	channel_send(w->control, PROXY_WAKE, 0, b.data, b.len, NULL, 0);
-	h->asked = true;
+	target_unref(h->asked);
+	h->asked = target_ref(t);
 	if (!h->first)
 		return;
 	h->first->woke = true;
 	h->first->space->count.n[COUNT_WAKES]++;
+}
+
+static void forget(struct hold *h)
+{
+	target_unref(h->asked);
+	h->asked = NULL;
 }
 
 /* X-Spaced-Hold tells the waiting page's script that the app has not answered yet. */
@@ -91,7 +103,9 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 	size_t bytes = x->head.len + (x->req_done ? 0 : BLOCK_SIZE);
 
 	if (w->ending || h->n >= w->limits.hold_requests || h->bytes + bytes > w->limits.hold_bytes) {
-		ask(w, h);
+		ask(w, h, x->target);
+		if (!h->first)
+			forget(h);
 		refuse(x, REFUSED_HELD, "Too many requests wait for this Space to start", "Try again in a few seconds.",
 		       5);
 		return;
@@ -109,7 +123,7 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 	x->space->count.now[GAUGE_HELD]++;
 	h->n++;
 	h->bytes += bytes;
-	ask(w, h);
+	ask(w, h, x->target);
 }
 
 void hold_cancel(struct exchange *x)
@@ -124,6 +138,9 @@ void hold_cancel(struct exchange *x)
 	x->held_ms += uv_now(&x->c->conn.w->loop) - x->held_at;
 	h->n--;
 	h->bytes -= x->hold_bytes;
+	/* Who comes to an empty queue asks anew: no wake that control could not follow keeps a Space asleep for ever. */
+	if (!h->first)
+		forget(h);
 }
 
 /* It became a static Space meanwhile: what exchange_start() says at once for one. */
@@ -139,25 +156,27 @@ static void gone(struct exchange *x)
 	exchange_error(x, 404, "There is nothing at this address", "This Space is not here any more.");
 }
 
-static void release_from(struct worker *w, struct hold *h)
+/* False: more are to go on. */
+static bool release_from(struct worker *w, struct hold *h)
 {
 	struct exchange *x, *next;
+	int n = 0;
 
 	/* Sending one may end it, and its client's next request may come in: never another one of this queue. */
 	DL_FOREACH_SAFE(h->first, x, next)
 	{
 		const struct target *t = route_lookup(w->routes.served, STRZ(x->target->host));
-		if (t == x->target)
+		if (t == x->target && t->kind == ROUTE_HOLD)
 			continue;
-		if (t) {
+		if (t && t != x->target) {
 			struct target *old = x->target;
 			x->target = target_ref(t);
 			target_unref(old);
 		}
-		if (t && t->kind == ROUTE_HOLD) {
-			h->asked = false;
+		if (t && t->kind == ROUTE_HOLD)
 			continue;
-		}
+		if (n++ == RELEASE_MAX)
+			return false;
 		hold_cancel(x);
 		if (t && t->site[0])
 			name_site(x, t->site);
@@ -167,15 +186,30 @@ static void release_from(struct worker *w, struct hold *h)
 			gone(x);
 	}
 	if (h->first)
-		ask(w, h);
+		ask(w, h, h->first->target);
+	return true;
+}
+
+static void on_release(uv_timer_t *t)
+{
+	hold_routes_changed(t->data);
 }
 
 void hold_routes_changed(struct worker *w)
 {
 	struct hold *h, *next;
+	bool all = true;
 
 	HASH_ITER(hh, w->holds, h, next)
-	release_from(w, h);
+	all &= release_from(w, h);
+	if (!all && !uv_is_active((uv_handle_t *)&w->hold_release))
+		uv_timer_start(&w->hold_release, on_release, RELEASE_MS, 0);
+}
+
+void hold_init(struct worker *w)
+{
+	uv_timer_init(&w->loop, &w->hold_release);
+	w->hold_release.data = w;
 }
 
 void hold_new_control(struct worker *w)
@@ -183,7 +217,7 @@ void hold_new_control(struct worker *w)
 	struct hold *h, *next;
 
 	HASH_ITER(hh, w->holds, h, next)
-	h->asked = false;
+	forget(h);
 }
 
 void hold_end(struct worker *w)
@@ -218,6 +252,7 @@ void hold_tick(struct worker *w)
 			due = x->hold_until;
 		if (!h->first) {
 			HASH_DEL(w->holds, h);
+			target_unref(h->asked);
 			free(h);
 		}
 	}

@@ -82,7 +82,7 @@ enum proxy_verb {
 	PROXY_IDLE, /* event: {str instance, u32 generation}: drained, nothing in flight any more */
 	PROXY_ACTIVITY, /* event, at most once a second: {u32 n, n times: str space ("": what is of none), counters}: the growth
 			     since the last one (counters.h), and what is there now */
-	PROXY_WAKE, /* event: {str space}: somebody waits for it; once for each ROUTE_HOLD, and again to a new control */
+	PROXY_WAKE, /* event: {str space}: somebody waits for it; once for each ROUTE_HOLD that they wait at, and again to a new control */
 	PROXY_QUIETED,	 /* event: {u32 serial, u32 n}: so many requests, WebSockets and streams are in flight to it */
 	PROXY_STALE,	 /* event: {u64 version}: the deltas do not go on from what is here: send a snapshot */
 	PROXY_ASK = 130, /* {str space id, str token, str client}: may the token's user enter the private Space? */

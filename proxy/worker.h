@@ -112,7 +112,7 @@ struct exchange {
 	char sticky[STICKY_VALUE]; /* what it brought, "" */
 	struct http1_chunked *req_chunked, *res_chunked;
 	struct hold *hold;	    /* waits for its app to be there, or NULL */
-	struct hold_rule hold_rule; /* of a ROUTE_HOLD */
+	struct hold_rule hold_rule; /* of a ROUTE_HOLD, or of what may have become one while control is asked */
 	uint64_t hold_until;
 	size_t hold_bytes;
 	bool hold_page;
@@ -165,6 +165,7 @@ struct worker {
 	struct access_log *log; /* NULL: none is kept */
 	struct peer *peers;
 	struct hold *holds;
+	uv_timer_t hold_release;
 	uint64_t hold_due; /* the next one is over then */
 	struct timed deadlines[DL_KINDS];
 	uint32_t deadline_ms[DL_KINDS];
@@ -310,6 +311,7 @@ void access_log_reopen(struct worker *w);
 void access_log_end(struct worker *w);
 
 /* hold.c */
+void hold_init(struct worker *w);
 void hold_request(struct exchange *x, struct hold_rule rule); /* x->target is a ROUTE_HOLD; may answer at once */
 void hold_cancel(struct exchange *x);			      /* it waits no more; no-op when it does not */
 void hold_routes_changed(struct worker *w);

@@ -63,8 +63,12 @@ struct config {
 	uint32_t checkout_files;
 	/* per user */
 	uint32_t spaces_per_user;
-	uint32_t keep_releases; /* per Space, for roll-back */
-	uint32_t id_base;	/* first host uid of the ranges given to Spaces */
+	/* sleep (space/sleep.h) */
+	uint32_t freeze_after_s, sleep_after_s; /* 0: never */
+	uint64_t memory_reserve;
+	uint32_t hold_timeout_s, hold_requests; /* at the proxies: proxy/proxy.h */
+	uint32_t keep_releases;			/* per Space, for roll-back */
+	uint32_t id_base;			/* first host uid of the ranges given to Spaces */
 };
 
 /* Defaults, then `argv` (which may name --config FILE, read first). --help and --version print and exit 0; a bad option

@@ -32,6 +32,14 @@ struct drain {
 	struct drain *next;
 };
 
+struct quiet {
+	char instance[81];
+	uint32_t serial;
+	uint64_t waiting; /* as of a drain */
+	bool busy;
+	struct quiet *next;
+};
+
 struct router {
 	uv_loop_t *loop;
 	char *domain;
@@ -39,6 +47,7 @@ struct router {
 	struct entry *entries;
 	struct peer *peers;
 	struct drain *drains;
+	struct quiet *quiets;
 	bool ready;
 	uint64_t version, numbers;
 	struct ticket_keys keys; /* none yet: nkeys 0 */
@@ -68,6 +77,11 @@ void router_free(struct router *r)
 		struct drain *d = r->drains;
 		r->drains = d->next;
 		free(d);
+	}
+	while (r->quiets) {
+		struct quiet *q = r->quiets;
+		r->quiets = q->next;
+		free(q);
 	}
 	HASH_ITER(hh, r->entries, e, next)
 	{
@@ -101,6 +115,23 @@ static void idle_from(struct router *r, uint64_t bit, const char *instance, uint
 		*at = d->next;
 		r->cb.idle(r->cb.ctx, instance, generation);
 		free(d);
+		return;
+	}
+}
+
+static void quiet_from(struct router *r, uint64_t bit, uint32_t serial, bool busy)
+{
+	for (struct quiet **at = &r->quiets; *at; at = &(*at)->next) {
+		struct quiet *q = *at;
+		if (q->serial != serial)
+			continue;
+		q->busy |= busy;
+		q->waiting &= ~bit;
+		if (q->waiting)
+			return;
+		*at = q->next;
+		r->cb.quieted(r->cb.ctx, q->instance, serial, q->busy);
+		free(q);
 		return;
 	}
 }
@@ -202,13 +233,19 @@ static void drop_peer(struct peer *p)
 		idle_from(r, bit, d->instance, d->generation);
 		d = next;
 	}
+	struct quiet *q = r->quiets;
+	while (q) {
+		struct quiet *next = q->next;
+		quiet_from(r, bit, q->serial, false);
+		q = next;
+	}
 }
 
 static void on_frame(void *ctx, struct frame *f)
 {
 	struct peer *p = ctx;
 	struct reader rd = reader_of(f->payload, f->len);
-	char instance[81];
+	char instance[81], space[200];
 	bool ok = true;
 
 	switch (f->type) {
@@ -228,6 +265,18 @@ static void on_frame(void *ctx, struct frame *f)
 			idle_from(p->router, p->bit, instance, generation);
 		break;
 	}
+	case PROXY_QUIETED: {
+		uint32_t serial = get_u32(&rd), n = get_u32(&rd);
+		ok = get_ok(&rd);
+		if (ok)
+			quiet_from(p->router, p->bit, serial, n > 0);
+		break;
+	}
+	case PROXY_WAKE:
+		ok = get_str(&rd, space, sizeof space) && get_ok(&rd);
+		if (ok)
+			p->router->cb.wake(p->router->cb.ctx, space);
+		break;
 	case PROXY_ACTIVITY:
 		ok = on_activity(p, &rd);
 		break;
@@ -390,4 +439,28 @@ void router_drain(struct router *r, const char *instance, uint32_t generation)
 void router_cut(struct router *r, const char *instance, uint32_t generation)
 {
 	send_about(r, PROXY_CUT, instance, generation);
+}
+
+void router_quiet(struct router *r, const char *instance, uint32_t generation, uint32_t serial)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	uint64_t all = 0;
+
+	for (struct peer *p = r->peers; p; p = p->next)
+		all |= p->bit;
+	if (all == 0 || !r->ready) {
+		r->cb.quieted(r->cb.ctx, instance, serial, false);
+		return;
+	}
+	struct quiet *q = xcalloc(1, sizeof *q);
+	snprintf(q->instance, sizeof q->instance, "%s", instance);
+	q->serial = serial;
+	q->waiting = all;
+	q->next = r->quiets;
+	r->quiets = q;
+	put_str(&b, instance);
+	put_u32(&b, generation);
+	put_u32(&b, serial);
+	for (struct peer *p = r->peers; p; p = p->next)
+		channel_send(p->channel, PROXY_QUIET, 0, b.data, b.len, NULL, 0);
 }

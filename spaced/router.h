@@ -21,6 +21,8 @@ struct router_callbacks {
 	/* A proxy asks whether a token's user may enter a private Space. `wait`: seconds, of VERDICT_SLOW. */
 	enum gate_verdict (*may_enter)(void *ctx, const char *space_id, const char *token, const char *client,
 				       uint32_t *wait);
+	void (*wake)(void *ctx, const char *space); /* somebody waits for it; may come often */
+	void (*quieted)(void *ctx, const char *instance, uint32_t serial, bool busy);
 	int (*spawner_socket)(void *ctx); /* a fresh channel to the spawner for one proxy, handed over; -1: none now */
 	void *ctx;
 };
@@ -38,6 +40,9 @@ void router_set_keys(struct router *r, const struct ticket_keys *keys);
 void router_ready(struct router *r);
 void router_set(struct router *r, const struct route *route); /* copied */
 void router_remove(struct router *r, const char *host);
+/* After a ROUTE_HOLD took its place: `quieted` comes when every proxy has closed its idle connections to it and said whether
+ * anything is in flight; before this returns when there is none. */
+void router_quiet(struct router *r, const char *instance, uint32_t generation, uint32_t serial);
 /* Tells the proxies to drain; `idle` comes when all have, or at once when there is none. */
 void router_drain(struct router *r, const char *instance, uint32_t generation);
 /* Its time is over: what the proxies have in flight to it ends now. */

@@ -118,6 +118,10 @@ void space_runtime_get(struct call *c);
 void space_host_get(struct call *c);
 void space_restart(struct call *c);
 void space_pause(struct call *c);
+/* sleep.c */
+void space_sleep(struct call *c);
+void space_wake(struct call *c);
+void space_sleep_time(struct call *c);
 void space_egress_set(struct call *c);
 void space_storage_set(struct call *c);
 void space_storage_off(struct call *c);

@@ -88,6 +88,14 @@ static const char *tier_of(uint64_t bytes)
 	return bytes ? tiers[i].name : NULL;
 }
 
+/* Seconds without a visit until it is stopped; null: never. */
+static json_t *sleep_json(const struct space *sp, const struct space_view *v)
+{
+	int64_t s = sp->sleep_s ? sp->sleep_s : (int64_t)v->sleep_after_s;
+
+	return s > 0 && strcmp(sp->sdk, "static") != 0 ? json_integer(s) : json_null();
+}
+
 json_t *json_runtime(const struct space *sp, const struct space_view *v)
 {
 	bool live = serves(sp->stage), still = !strcmp(sp->sdk, "static");
@@ -98,9 +106,9 @@ json_t *json_runtime(const struct space *sp, const struct space_view *v)
 	hardware = json_pack("{s:s?, s:s?}", "current", live && !still ? "cpu-basic" : NULL, "requested",
 			     still ? NULL : "cpu-basic");
 	replicas = json_pack("{s:i, s:i}", "current", live ? 1 : 0, "requested", sp->stage == STAGE_PAUSED ? 0 : 1);
-	j = json_pack("{s:s, s:o, s:s?, s:n, s:o, s:b, s:[]}", "stage", space_stage_name(sp->stage), "hardware",
-		      hardware, "storage", tier_of(sp->storage), "gcTimeout", "replicas", replicas, "devMode", 0,
-		      "volumes");
+	j = json_pack("{s:s, s:o, s:s?, s:o, s:o, s:b, s:[]}", "stage", space_stage_name(sp->stage), "hardware",
+		      hardware, "storage", tier_of(sp->storage), "gcTimeout", sleep_json(sp, v), "replicas", replicas,
+		      "devMode", 0, "volumes");
 	json_object_set_new(j, "domains",
 			    json_pack("[{s:s, s:s}]", "domain", strstr(url, "://") + 3, "stage", "READY"));
 	if (sp->stage_message && *sp->stage_message)

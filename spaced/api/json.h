@@ -17,8 +17,9 @@ json_t *json_text_or_null(const char *s);
 struct space_view {
 	const char *public_url; /* of the apex; scheme and port of an app's URL come from it */
 	const char *domain;
-	const char *sha;     /* tip of the default branch; NULL: unknown */
-	const char *serving; /* commit that serves; NULL: none */
+	const char *sha;	/* tip of the default branch; NULL: unknown */
+	const char *serving;	/* commit that serves; NULL: none */
+	uint32_t sleep_after_s; /* the host's, for a Space without its own; 0: never */
 };
 /* "http://alice-hello.example.org:7000"; malloc'd. */
 char *json_app_url(const struct space_view *v, const char *label);

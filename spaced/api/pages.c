@@ -143,6 +143,7 @@ static const char *const stage_words[] = {
     [STAGE_RUNTIME_ERROR] = "Runtime error",
     [STAGE_STOPPED] = "Stopped",
     [STAGE_PAUSED] = "Paused",
+    [STAGE_SLEEPING] = "Sleeping",
     [STAGE_DELETING] = "Deleting",
 };
 

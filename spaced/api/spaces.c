@@ -42,7 +42,9 @@ static const char *tip(struct api *a, const struct space *sp, const char *branch
 
 static struct space_view view_of(struct call *c)
 {
-	return (struct space_view){.public_url = c->a->config->public_url, .domain = c->a->config->domain};
+	return (struct space_view){.public_url = c->a->config->public_url,
+				   .domain = c->a->config->domain,
+				   .sleep_after_s = c->a->config->sleep_after_s};
 }
 
 json_t *call_runtime_json(struct call *c, const struct space *sp)

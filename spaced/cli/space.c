@@ -185,6 +185,16 @@ static int space_pause(struct cli *c)
 	return change(c, "/pause");
 }
 
+static int space_sleep(struct cli *c)
+{
+	return change(c, "/sleep");
+}
+
+static int space_wake(struct cli *c)
+{
+	return change(c, "/wake");
+}
+
 static int space_storage(struct cli *c)
 {
 	cleanup_free char *path = client_space_path(c->word[0], "/storage");
@@ -363,6 +373,8 @@ const struct verb space_verbs[] = {
     {"space", "logs", SPACE, 1, 1, "build follow tail", "the app's output", space_logs},
     {"space", "restart", SPACE, 1, 1, "factory", "start it again, also when it was paused", space_restart},
     {"space", "pause", SPACE, 1, 1, NULL, "stop it until somebody restarts it", space_pause},
+    {"space", "sleep", SPACE, 1, 1, NULL, "stop it until somebody visits it", space_sleep},
+    {"space", "wake", SPACE, 1, 1, NULL, "as a visit would", space_wake},
     {"space", "storage", SPACE " SIZE|off", 2, 2, "yes",
      "persistent storage at /data: make it, make it larger, or delete it with its data", space_storage},
     {"space", "visibility", SPACE " public|protected|private", 2, 2, NULL,

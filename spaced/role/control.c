@@ -139,6 +139,20 @@ static enum gate_verdict may_enter(void *ctx, const char *space_id, const char *
 	return api_may_enter(c->api, space_id, token, client, wait);
 }
 
+static void wake(void *ctx, const char *space)
+{
+	struct control *c = ctx;
+
+	spaces_visited(c->spaces, space);
+}
+
+static void quieted(void *ctx, const char *instance, uint32_t serial, bool busy)
+{
+	struct control *c = ctx;
+
+	spaces_quieted(c->spaces, instance, serial, busy);
+}
+
 /* A fresh channel between the spawner and one proxy: one end goes to each. */
 static int spawner_socket(void *ctx)
 {
@@ -239,6 +253,8 @@ static int open_all(struct control *c, struct err *err)
 					     .proxy_gone = proxy_gone,
 					     .log = log_lines,
 					     .idle = idle,
+					     .wake = wake,
+					     .quieted = quieted,
 					     .may_enter = may_enter,
 					     .spawner_socket = spawner_socket,
 					     .ctx = c};

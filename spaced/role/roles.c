@@ -54,6 +54,7 @@ int role_proxy(const struct config *config)
 	    .spawner = -1,
 	    .parent = ROLE_FD_PARENT,
 	    .log_sample = config->access_log_bytes ? config->access_log_sample : 0,
+	    .limits = {.hold_ms = config->hold_timeout_s * 1000, .hold_requests = config->hold_requests},
 	};
 	trim_resident();
 	return proxy_main(&pc);

@@ -84,8 +84,11 @@ static int why_not(struct spaces *s, const char *space_id, struct err *err)
 struct exec *spaces_exec(struct spaces *s, const char *space_id, const struct exec_request *q,
 			 const struct exec_callbacks *cb, void *ctx, struct err *err)
 {
-	const struct instance *in = instance_of(unit_find(s, space_id));
+	struct unit *u = unit_find(s, space_id);
 
+	if (u && u->serving)
+		sleep_wake(u, "a command");
+	const struct instance *in = instance_of(u);
 	if (!in) {
 		why_not(s, space_id, err);
 		return NULL;
@@ -123,6 +126,14 @@ void spaces_exec_ended(struct spaces *s, const char *instance, uint32_t number, 
 			return;
 		}
 	}
+}
+
+bool exec_runs(const struct spaces *s, const char *instance)
+{
+	for (const struct exec *e = s->execs; e; e = e->next)
+		if (strcmp(e->instance, instance) == 0)
+			return true;
+	return false;
 }
 
 /* Those that have not started are answered by their calls. */

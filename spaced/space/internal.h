@@ -7,6 +7,7 @@
 #include "spaced/build/build.h"
 #include "spaced/space/health.h"
 #include "spaced/space/place.h"
+#include "spaced/space/sleep.h"
 #include "spaced/space/space.h"
 #include "spaced/space/stage.h"
 
@@ -55,6 +56,13 @@ struct instance {
 	/* as of the last minute, once `measured` */
 	bool measured;
 	uint64_t memory, cpu_usec;
+	enum sleep_state sleep;
+	enum sleep_step sleep_step; /* what follows when the proxies are quiet */
+	uint32_t quiet;		    /* serial of the question to them */
+	uint64_t visited;	    /* monotonic ms: the last activity */
+	uint64_t woken;		    /* monotonic ms */
+	const char *woken_by;
+	bool thaw_sent;
 };
 
 /* A Space that something happens to; made when first needed, kept until the Space is deleted. */
@@ -71,7 +79,8 @@ struct unit {
 	bool start_again;
 	bool start_alone; /* when nothing else of it runs any more */
 	bool deleting;
-	bool missing; /* should run and does not: recover_missing() starts it */
+	int32_t sleep_s; /* its own sleep time (store.h) */
+	bool missing;	 /* should run and does not: recover_missing() starts it */
 	UT_hash_handle hh, hh_name;
 };
 
@@ -95,6 +104,7 @@ struct spaces {
 	struct gc *gc;
 	struct traffic *traffic;
 	struct exec *execs;
+	struct sleeper *sleeper;
 };
 
 /* lifecycle.c */
@@ -107,6 +117,7 @@ void life_build(struct spaces *s, const struct space *sp, const char *commit, co
 		char build_id[STORE_ID], struct err *err);
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again);
 void life_drop_start(struct unit *u, const char *why);
+void life_retire(struct instance *in); /* no new requests; stopped when those in flight are over, or after DRAIN_MS */
 void life_stop(struct instance *in, uint32_t grace_ms); /* takes its own time; frees it in the end */
 void life_start_failed(struct instance *in, const char *message);
 void life_healthy(struct instance *in);
@@ -164,8 +175,20 @@ void traffic_free(struct spaces *s);
 bool instance_name_parse(const char *name, char space_id[STORE_ID], uint32_t *generation);
 void recover_missing(struct spaces *s); /* starts more of what should run */
 
+/* sleep.c */
+void sleep_new(struct spaces *s);
+void sleep_free(struct spaces *s);
+/* Freezes it without asking whether something is in flight: one that is adopted asleep. */
+void sleep_freeze(struct instance *in);
+/* What needs the app, or is about to replace it, comes; the stage is RUNNING, or a start is under way, before this returns.
+ * No-op when it is awake. `why` is a literal. */
+void sleep_wake(struct unit *u, const char *why);
+/* It ended while it was asleep: it stays asleep, without an instance, and `in` is gone. False: it was awake. */
+bool sleep_lost(struct instance *in);
+
 /* exec.c */
-void exec_lost(struct spaces *s); /* with the spawner */
+void exec_lost(struct spaces *s);			      /* with the spawner */
+bool exec_runs(const struct spaces *s, const char *instance); /* a command runs in it, or is on its way */
 void exec_free_all(struct spaces *s);
 
 /* gc.c */

@@ -33,6 +33,7 @@ struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err)
 	snprintf(u->id, sizeof u->id, "%s", sp.id);
 	u->name = xasprintf("%s/%s", sp.owner, sp.name);
 	u->label = xstrdup(sp.label);
+	u->sleep_s = sp.sleep_s;
 	HASH_ADD_STR(s->units, id, u);
 	HASH_ADD_KEYPTR(hh_name, s->units_by_name, u->name, strlen(u->name), u);
 	space_release(&sp);
@@ -163,7 +164,7 @@ void life_stop(struct instance *in, uint32_t grace_ms)
 	/* not up yet: the answer to its start stops it */
 }
 
-static void retire(struct instance *in)
+void life_retire(struct instance *in)
 {
 	make_old(in);
 	in->state = INST_DRAINING;
@@ -205,6 +206,11 @@ void life_build(struct spaces *s, const struct space *sp, const char *commit, co
 	build_id[0] = '\0';
 	if (!u)
 		return;
+	/* The version before serves meanwhile, and goes on if this one fails: what sleeps is no worse off than what is awake. */
+	if (u->serving)
+		sleep_wake(u, "a new version");
+	else if (sp->stage == STAGE_SLEEPING && !u->starting && !u->start_at)
+		life_start(u, sp->release_id, "", true);
 	builder_cancel_space(s->builder, sp->id, OUT_SUPERSEDED);
 	if (u->starting ? !u->starting->again : !u->start_again)
 		life_drop_start(u, "a newer commit was pushed");
@@ -228,7 +234,7 @@ static void publish_static(struct spaces *s, struct unit *u, const struct build_
 		make_old(old);
 	life_stage(s, u->id, EV_PUBLISHED, "");
 	if (old)
-		retire(old);
+		life_retire(old);
 	logfile_append(log, "===== Live =====\n");
 	watch_end(s, r->build_id, "\n  %s/\n\n", url);
 	note(s, u->id, "running", url);
@@ -381,6 +387,8 @@ void life_start(struct unit *u, const char *release_id, const char *build_id, bo
 	struct err err = ERR_INIT;
 	struct space sp = {0};
 
+	if (u->serving)
+		sleep_wake(u, "a new version"); /* it serves until that is healthy, and goes on if it never is */
 	life_drop_start(u, "a newer start began");
 	if (!again)
 		life_stage(s, u->id, EV_START, "");
@@ -414,6 +422,7 @@ void life_healthy(struct instance *in)
 	health_free(in->health);
 	in->health = NULL;
 	in->state = INST_SERVING;
+	in->visited = io_now_ms();
 	if (old)
 		make_old(old);
 	u->serving = in;
@@ -422,7 +431,7 @@ void life_healthy(struct instance *in)
 		log_error("space %s: %s", u->id, err.msg);
 	life_stage(s, u->id, EV_HEALTHY, "");
 	if (old)
-		retire(old);
+		life_retire(old);
 	if (*in->build_id) {
 		cleanup_free char *log = logfile_build(s->config, in->build_id);
 		logfile_append(log, "--> start (%.1f s): healthy on port %u\n===== Live =====\n", took, in->port);
@@ -527,7 +536,7 @@ static void app_exited(struct spaces *s, const char *name, const struct sandbox_
 	logfile_append(log, "\n===== %s =====\n", message);
 	if (in->state == INST_STARTING)
 		life_start_failed(in, message);
-	else
+	else if (!sleep_lost(in))
 		crashed(in, message);
 }
 

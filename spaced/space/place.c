@@ -470,6 +470,25 @@ void place_stop(struct place *p, const char *name, uint32_t grace_ms, place_cb c
 	submit(o);
 }
 
+static void name_op(struct place *p, enum spawn_verb verb, const char *name, place_cb cb, void *ctx)
+{
+	struct op *o = op_new(p, OP_PLAIN, verb, name, ctx);
+
+	o->cb.plain = cb;
+	put_str(&o->payload, name);
+	submit(o);
+}
+
+void place_freeze(struct place *p, const char *name, place_cb cb, void *ctx)
+{
+	name_op(p, SPAWN_FREEZE, name, cb, ctx);
+}
+
+void place_thaw(struct place *p, const char *name, place_cb cb, void *ctx)
+{
+	name_op(p, SPAWN_THAW, name, cb, ctx);
+}
+
 void place_forget(struct place *p, const char *name)
 {
 	spawner_name_call(p->spawner, SPAWN_FORGET, name, NULL, NULL);

@@ -36,6 +36,9 @@ void place_start(struct place *p, const struct sandbox_spec *spec, uint64_t top_
 		 int stdin_fd, int stdout_fd, place_cb cb, void *ctx);
 void place_stop(struct place *p, const char *name, uint32_t grace_ms, place_cb cb, void *ctx); /* cb may be NULL */
 void place_forget(struct place *p, const char *name);
+void place_freeze(struct place *p, const char *name, place_cb cb,
+		  void *ctx); /* SPAWN_FREEZE; ENOTSUP: not on this host */
+void place_thaw(struct place *p, const char *name, place_cb cb, void *ctx);
 struct place_status {
 	char name[SANDBOX_NAME_MAX + 1];
 	bool running;

@@ -70,11 +70,14 @@ static bool adopt(struct spaces *s, const struct space *sp, const struct running
 		in->port = plan.port;
 		in->headers = xstrdup(plan.headers ? plan.headers : "");
 		in->started = r->started;
-		in->began = io_now_ms();
+		in->began = in->visited = io_now_ms();
 		memcpy(in->name, r->name, sizeof in->name);
 		snprintf(in->release_id, sizeof in->release_id, "%s", rel.id);
 		snprintf(in->commit, sizeof in->commit, "%s", rel.commit);
 		u->serving = in;
+		/* The one before us may have died before it was frozen. */
+		if (sp->stage == STAGE_SLEEPING)
+			sleep_freeze(in);
 	}
 	run_plan_release(&plan);
 	release_release(&rel);

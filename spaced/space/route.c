@@ -8,7 +8,7 @@
 
 static const struct {
 	uint16_t status;
-	bool refresh;
+	bool hold; /* an app is on its way: requests wait for it */
 	const char *title;
 	const char *text; /* when the stage has no message of its own */
 	const char *advice;
@@ -17,17 +17,18 @@ static const struct {
 			   "Its owner can push an app to this Space's git repository."},
     [STAGE_CONFIG_ERROR] = {503, false, "Configuration error", "The header of README.md cannot be used.",
 			    "Correct it and push again."},
-    [STAGE_BUILDING] = {503, true, "Building", "This Space is being built.", "The page reloads by itself."},
+    [STAGE_BUILDING] = {503, true, "Building", "This Space is being built.", "This page reloads by itself."},
     [STAGE_BUILD_ERROR] = {503, false, "Build error", "The build failed.",
 			   "The build log says why; push a correction to build again."},
-    [STAGE_APP_STARTING] = {503, true, "Starting", "The app is starting.", "The page reloads by itself."},
-    [STAGE_RUNNING] = {503, true, "Starting", "The app is starting.", "The page reloads by itself."},
-    [STAGE_RUNNING_BUILDING] = {503, true, "Building", "This Space is being built.", "The page reloads by itself."},
-    [STAGE_RUNNING_APP_STARTING] = {503, true, "Starting", "The app is starting.", "The page reloads by itself."},
+    [STAGE_APP_STARTING] = {503, true, "Starting", "The app is starting.", "This page reloads by itself."},
+    [STAGE_RUNNING] = {503, true, "Starting", "The app is starting.", "This page reloads by itself."},
+    [STAGE_RUNNING_BUILDING] = {503, true, "Building", "This Space is being built.", "This page reloads by itself."},
+    [STAGE_RUNNING_APP_STARTING] = {503, true, "Starting", "The app is starting.", "This page reloads by itself."},
     [STAGE_RUNTIME_ERROR] = {503, false, "Runtime error", "The app ended.",
 			     "The run log says why; push a correction or restart the Space."},
     [STAGE_STOPPED] = {503, false, "Stopped", "This Space is stopped.", "Its owner can restart it."},
     [STAGE_PAUSED] = {503, false, "Paused", "This Space has been paused by its owner.", "Its owner can restart it."},
+    [STAGE_SLEEPING] = {503, true, "Waking up", "This Space was asleep.", "This page reloads by itself."},
     [STAGE_DELETING] = {404, false, "Not found", "This Space is being deleted.", ""},
 };
 
@@ -51,9 +52,8 @@ static void to_page(struct spaces *s, const struct space *sp, struct route *r)
 	cleanup_buf struct buf text = BUF_INIT;
 
 	page_text(s, sp, &text);
-	r->kind = ROUTE_PAGE;
+	r->kind = pages[sp->stage].hold ? ROUTE_HOLD : ROUTE_PAGE;
 	r->page_status = pages[sp->stage].status;
-	r->page_refresh = pages[sp->stage].refresh;
 	r->page_title = xstrdup(pages[sp->stage].title);
 	r->page_text = buf_steal(&text, NULL);
 }
@@ -100,7 +100,7 @@ void route_publish(struct spaces *s, const struct space *sp)
 	snprintf(r.space, sizeof r.space, "%s/%s", sp->owner, sp->name);
 	snprintf(r.space_id, sizeof r.space_id, "%s", sp->id);
 	r.gated = sp->visibility == SPACE_PRIVATE;
-	if (u && u->serving && sp->stage != STAGE_DELETING) {
+	if (u && u->serving && u->serving->sleep == SLEEP_AWAKE && sp->stage != STAGE_DELETING) {
 		to_app(u->serving, &r);
 	} else if (!to_site(s, sp, &r)) {
 		to_page(s, sp, &r);

@@ -30,6 +30,10 @@ void spaces_exec_ended(struct spaces *s, const char *instance, uint32_t exec, ui
 void spaces_idle(struct spaces *s, const char *instance, uint32_t generation);
 /* So many requests more, and so many open now. */
 void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint32_t open);
+/* Somebody waits at a proxy for "owner/name". */
+void spaces_visited(struct spaces *s, const char *space);
+/* All proxies have answered router_quiet(). */
+void spaces_quieted(struct spaces *s, const char *instance, uint32_t serial, bool busy);
 /* Orderly end of control. With stop_apps all instances are stopped first; `done` is called when it may exit. */
 void spaces_shutdown(struct spaces *s, bool stop_apps, void (*done)(void *ctx), void *ctx);
 
@@ -40,6 +44,10 @@ void spaces_pushed(struct spaces *s, const struct git_target *t, struct ref_upda
 /* What people can ask for. 0 accepted (runs on in the background), -1 with a reason. */
 int spaces_restart(struct spaces *s, const char *space_id, bool factory, struct err *err);
 int spaces_pause(struct spaces *s, const char *space_id, struct err *err);
+/* Stopped until somebody visits it. EBUSY: it does not run, or is being built or started. */
+int spaces_sleep(struct spaces *s, const char *space_id, struct err *err);
+void spaces_wake(struct spaces *s, const char *space_id, const char *why); /* `why` is a literal; no-op when awake */
+int spaces_set_sleep(struct spaces *s, const char *space_id, int32_t seconds, struct err *err); /* store.h */
 int spaces_delete(struct spaces *s, const char *space_id, struct err *err);
 int spaces_cancel_build(struct spaces *s, const char *build_id, struct err *err);
 /* Persistent storage of so many bytes, at /data; 0 deletes it with what is in it. It can grow, and not shrink. The Space is

@@ -32,6 +32,7 @@ struct spaces *spaces_new(uv_loop_t *loop, const struct config *config, struct s
 	s->shutdown_timer.data = s;
 	gc_new(s);
 	traffic_new(s);
+	sleep_new(s);
 	return s;
 }
 
@@ -71,6 +72,7 @@ void spaces_free(struct spaces *s)
 	exec_free_all(s);
 	gc_free(s);
 	traffic_free(s);
+	sleep_free(s);
 	builder_free(s->builder);
 	place_free(s->place);
 	uv_close((uv_handle_t *)&s->tick, NULL);
@@ -92,6 +94,7 @@ void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uin
 	if (u && u->serving) {
 		u->serving->requests += requests;
 		u->serving->open = open;
+		u->serving->visited = io_now_ms();
 	}
 }
 

@@ -42,6 +42,7 @@ static const unsigned char table[STAGE_DELETING + 1][EV_COUNT] = {
 		       [EV_START] = TO(RUNNING_APP_STARTING),
 		       [EV_CRASHED] = TO(APP_STARTING),
 		       [EV_GAVE_UP] = TO(RUNTIME_ERROR),
+		       [EV_SLEEP] = TO(SLEEPING),
 		       [EV_PAUSE] = TO(PAUSED),
 		       [EV_DELETE] = TO(DELETING)},
     [STAGE_RUNNING_BUILDING] = {[EV_CONFIG_ERROR] = TO(RUNNING),
@@ -75,6 +76,14 @@ static const unsigned char table[STAGE_DELETING + 1][EV_COUNT] = {
 		      [EV_START] = TO(APP_STARTING),
 		      [EV_PUBLISHED] = TO(RUNNING),
 		      [EV_DELETE] = TO(DELETING)},
+    [STAGE_SLEEPING] = {[EV_BUILD] = TO(BUILDING),
+			[EV_START] = TO(APP_STARTING),
+			[EV_PUBLISHED] = TO(RUNNING),
+			[EV_HEALTHY] = TO(RUNNING),
+			[EV_CRASHED] = TO(APP_STARTING), /* stopped to be started again: its storage has changed */
+			[EV_WAKE] = TO(RUNNING),
+			[EV_PAUSE] = TO(PAUSED),
+			[EV_DELETE] = TO(DELETING)},
     [STAGE_DELETING] = {0},
 };
 
@@ -97,7 +106,7 @@ bool stage_builds(enum space_stage stage)
 
 int stage_adopt(enum space_stage stage, uint32_t serving, const uint32_t *generations, size_t n)
 {
-	for (size_t i = 0; stage_serves(stage) && i < n; i++)
+	for (size_t i = 0; (stage_serves(stage) || stage == STAGE_SLEEPING) && i < n; i++)
 		if (generations[i] == serving)
 			return (int)i;
 	return -1;

@@ -19,6 +19,8 @@ enum stage_event {
 	EV_START_FAILED,
 	EV_CRASHED, /* the serving instance ended; it will be started again */
 	EV_GAVE_UP, /* ... too often */
+	EV_SLEEP,   /* nobody visits it */
+	EV_WAKE,    /* the instance that was frozen is back */
 	EV_PAUSE,
 	EV_DELETE,
 	EV_COUNT,

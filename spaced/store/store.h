@@ -74,6 +74,7 @@ enum space_stage {
 	STAGE_RUNTIME_ERROR,
 	STAGE_STOPPED,
 	STAGE_PAUSED,
+	STAGE_SLEEPING,
 	STAGE_DELETING,
 	SPACE_STAGES /* how many */
 };
@@ -99,6 +100,7 @@ struct space {
 	uint64_t created;
 	uint64_t modified;
 	char *egress;	   /* the operator's word for this Space: "none", "internet", "list"; "": the configuration's */
+	int32_t sleep_s;   /* stopped after so long without a visit; 0: as the configuration says; -1: never */
 	uint64_t storage;  /* bytes of its persistent volume; 0: none */
 	uint32_t volume;   /* which one that is */
 	char *egress_list; /* of "list": entries (sandbox/egress_list.h), a line each */
@@ -126,6 +128,7 @@ int store_space_set_release(struct store *s, const char *id, const char *release
 int store_space_set_visibility(struct store *s, const char *id, enum space_visibility v, struct err *err);
 /* Of texts that were checked; takes effect with the next start. */
 int store_space_set_storage(struct store *s, const char *id, uint64_t bytes, struct err *err);
+int store_space_set_sleep(struct store *s, const char *id, int32_t seconds, struct err *err);
 int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err);
 int store_space_set_base(struct store *s, const char *id, const char *base, struct err *err);
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err);

@@ -1,4 +1,5 @@
 /* A whole proxy process with an app that sleeps: what is held, what wakes it, who gets an answer in the end. */
+#include "proxy/gate.h"
 #include "tests/unit/proxy_rig.h"
 
 #define CLIENTS 40
@@ -93,6 +94,25 @@ static void many_requests_one_wake(void **state)
 	kill(spawner, SIGKILL);
 	waitpid(spawner, NULL, 0);
 	assert_true(silent(f->app, 0));
+}
+
+/* Asleep, awake, asleep: each time it is asked. */
+static void asks_at_each_sleep(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+
+	asleep(f);
+	for (int i = 0; i < 3; i++) {
+		int client = dial(f->port);
+		program_asks(client, "");
+		hear_wake(f->control);
+		route_page(f->control, "a.test", 200, false);
+		read_until(client, "}\n", &b);
+		route_hold(f->control, "It slept.");
+		no_wake(f);
+		close(client);
+	}
 }
 
 static void a_new_control_is_asked_again(void **state)
@@ -271,11 +291,75 @@ static void quiet_closes_and_counts(void **state)
 	close(late);
 }
 
+/* A wake that control could not follow must not be the last: whoever comes to an empty queue asks. */
+static void an_empty_queue_remembers_nothing(void **state)
+{
+	struct fixture *f = *state;
+	int other = dial(f->port);
+
+	asleep(f);
+	for (int i = 0; i < 2; i++) {
+		int client = dial(f->port);
+		program_asks(client, "");
+		hear_wake(f->control);
+		close(client);
+		assert_true(silent(other, 300)); /* its leaving has been seen */
+	}
+	close(other);
+}
+
+#define SPACE_ID "0123456789abcdef01234567"
+
+static void route_gated(int control, enum route_kind kind, uint16_t port)
+{
+	struct route r = {.kind = kind,
+			  .host = "a.test",
+			  .space = "alice/one",
+			  .space_id = SPACE_ID,
+			  .endpoints = {{.name = "app-1-1", .generation = 1}},
+			  .nendpoints = kind == ROUTE_APP,
+			  .port = port,
+			  .gated = true};
+
+	send_route(control, &r);
+}
+
+/* Control is asked about a token while the app falls asleep: that request is one of those that wait. */
+static void asleep_while_the_gate_asks(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int client = dial(f->port);
+	struct frame frame;
+
+	reset(f->control);
+	route_gated(f->control, ROUTE_APP, f->app_port);
+	commit(f->control);
+	program_asks(client, "Authorization: Bearer good\r\n");
+	hear(f->control, PROXY_ASK, &frame);
+	route_gated(f->control, ROUTE_HOLD, 0);
+	put_u8(&b, VERDICT_ENTER);
+	put_u32(&b, 0);
+	assert_int_equal(frame_send(f->control, PROXY_VERDICT, frame.id, b.data, b.len, NULL, 0), 0);
+	frame_release(&frame);
+	hear_wake(f->control);
+	assert_true(silent(client, 300));
+	route_gated(f->control, ROUTE_APP, f->app_port);
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	app_answers(app, "thawed");
+	read_until(client, "thawed", &b);
+	close(app);
+	close(client);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(many_requests_one_wake),	TEST(a_new_control_is_asked_again), TEST(deadline_by_kind),
-	    TEST(a_body_stays_with_its_client), TEST(quiet_closes_and_counts),
+	    TEST(many_requests_one_wake),	    TEST(asks_at_each_sleep),
+	    TEST(a_new_control_is_asked_again),	    TEST(deadline_by_kind),
+	    TEST(a_body_stays_with_its_client),	    TEST(quiet_closes_and_counts),
+	    TEST(an_empty_queue_remembers_nothing), TEST(asleep_while_the_gate_asks),
 	};
 	const struct CMUnitTest bounded[] = {TEST(queue_is_bounded)};
 

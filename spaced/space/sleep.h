@@ -1,0 +1,38 @@
+/* When an app goes to sleep, and how deep. Pure; sleep.c acts on it.
+ *
+ *   running --freeze-after--> frozen --sleep-after--> stopped        a visit: back to running, from either
+ *
+ * Frozen, it uses no CPU and is back in milliseconds; its memory stays. To both rungs the stage is SLEEPING. */
+#ifndef SPACED_SPACE_SLEEP_H
+#define SPACED_SPACE_SLEEP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* How an instance goes to sleep and comes back. In all but the first its host is held at the proxies. */
+enum sleep_state {
+	SLEEP_AWAKE,
+	SLEEP_QUIETING, /* the proxies are asked whether anything is in flight */
+	SLEEP_FREEZING,
+	SLEEP_FROZEN,
+	SLEEP_THAWING,
+};
+enum sleep_step { SLEEP_STAY, SLEEP_FREEZE, SLEEP_STOP };
+
+struct sleep_rule {
+	uint64_t freeze_ms, stop_ms; /* without a visit; 0: never */
+};
+/* `own_s` is the Space's own sleep time: 0 as the configuration says; -1 never, and then it is not frozen either. */
+struct sleep_rule sleep_rule_of(uint32_t freeze_s, uint32_t stop_s, int32_t own_s, bool can_freeze);
+
+struct sleep_view {
+	enum sleep_state state;
+	uint64_t idle_ms; /* since the last activity; what is in flight and says nothing, the proxies know */
+};
+enum sleep_step sleep_decide(const struct sleep_rule *rule, const struct sleep_view *v);
+
+/* The host's memory is short: which one to stop, the frozen one that was visited longest ago; -1: none. */
+int sleep_victim(const struct sleep_view *v, size_t n);
+
+#endif

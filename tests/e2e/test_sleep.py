@@ -1,0 +1,323 @@
+"""Apps that nobody visits fall asleep, and a visit wakes them: the whole daemon, real freezers, real visitors (battery I3, I4)."""
+import asyncio
+import concurrent.futures
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import websockets
+
+from apps import app_files
+from harness import EXAMPLES, Repo, Spaced, child_pids, cmdline, git_env, wait_for
+
+IDENTITY = "json.dumps({'pid': os.getpid(), 'started': STARTED}).encode()"
+HTML = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate"}
+
+
+def identity_app(delay=0.0):
+    """Says which process it is; `delay`: seconds until it listens. POST answers with the length of the body."""
+    files = app_files(body=IDENTITY)
+    post = ("    def do_POST(self):\n        n = len(self.rfile.read(int(self.headers['Content-Length'])))\n"
+            "        body = str(n).encode()\n        self.send_response(200)\n"
+            "        self.send_header('Content-Length', str(len(body)))\n        self.end_headers()\n"
+            "        self.wfile.write(body)\n    def log_message")
+    files["app.py"] = (f"import time\nSTARTED = time.time()\ntime.sleep({delay})\n" + files["app.py"]).replace(
+        "    def log_message", post, 1)
+    return files
+
+
+def daemon(**options):
+    d = Spaced(**options)
+    try:
+        return d.start()
+    except BaseException:
+        d.close()
+        raise
+
+
+@pytest.fixture(scope="module")
+def dozy():
+    """Freezes after a second."""
+    d = daemon(freeze_after="1s", proxies=2)
+    yield d
+    d.close()
+
+
+@pytest.fixture(scope="module")
+def sleepy():
+    """Never freezes; stopped by hand."""
+    d = daemon(freeze_after=0, proxies=2)
+    yield d
+    d.close()
+
+
+def events(d, name, kind):
+    return [e["text"] for e in d.ctl_json("space", "events", f"alice/{name}") if e["kind"] == kind]
+
+
+def instance(d, name):
+    return d.show("alice", name)["spaced"]["live"]["instance"]
+
+
+def until_asleep(d, name):
+    d.wait_stage("alice", name, "SLEEPING", 30)
+
+
+def many(d, name, n, **kw):
+    with concurrent.futures.ThreadPoolExecutor(n) as pool:
+        return [f.result() for f in [pool.submit(d.get, "alice", name, timeout=90, **kw) for _ in range(n)]]
+
+
+def test_freezes_and_a_visit_thaws_it(dozy, repo):
+    dozy.push_ok(repo(files=identity_app()), "alice", "doze")
+    first = dozy.get("alice", "doze")
+    assert first.status == 200
+    until_asleep(dozy, "doze")
+    assert any("without a visit" in t for t in events(dozy, "doze", "asleep"))
+    woken = len(events(dozy, "doze", "woken"))
+    answers = many(dozy, "doze", 50)
+    assert {a.status for a in answers} == {200}
+    assert {a.text for a in answers} == {first.text}, "the same process as before"
+    assert len(events(dozy, "doze", "woken")) == woken + 1, "one wake, however many came"
+    assert dozy.stage("alice", "doze") == "RUNNING"
+
+
+def test_no_request_is_lost_around_the_freeze(dozy, repo):
+    """Visits at about the moment of the freeze, again and again: each is answered by the same process."""
+    dozy.push_ok(repo(files=identity_app()), "alice", "edge")
+    first = dozy.get("alice", "edge").text
+    for i in range(12):
+        time.sleep(0.9 + 0.08 * i)
+        got = dozy.get("alice", "edge", timeout=20)
+        assert (got.status, got.text) == (200, first)
+
+
+def test_open_websocket_keeps_it_awake_and_wakes_it(dozy, tmp_path):
+    dozy.push_ok(Repo(tmp_path / "ws", source=EXAMPLES / "fastapi"), "alice", "ws", timeout=580)
+
+    async def talk():
+        url = f"ws://{dozy.host('alice', 'ws')}:{dozy.port}/ws"
+        async with websockets.connect(url, open_timeout=30) as socket_:
+            await socket_.send("one")
+            assert await asyncio.wait_for(socket_.recv(), 30) == "one"
+            await asyncio.sleep(4)  # four times the idle time: nothing is said, and it stays
+            assert dozy.stage("alice", "ws") == "RUNNING"
+            await socket_.send("two")
+            assert await asyncio.wait_for(socket_.recv(), 30) == "two"
+
+    asyncio.run(talk())
+    until_asleep(dozy, "ws")
+    asyncio.run(talk())
+
+
+def test_frozen_survives_control_spawner_and_daemon(dozy, repo):
+    dozy.push_ok(repo(files=identity_app()), "alice", "keeps")
+    first = dozy.get("alice", "keeps").text
+    for kill in (lambda: dozy.kill_role("control"), lambda: dozy.kill_role("spawner"), dozy.restart):
+        until_asleep(dozy, "keeps")
+        kill()
+        got = dozy.get("alice", "keeps", timeout=60)
+        assert (got.status, got.text) == (200, first)
+    assert dozy.stage("alice", "keeps") == "RUNNING"
+
+
+def test_a_visit_before_control_knows_what_runs(dozy, repo):
+    """A new control hears of a visit before its spawner has told what is frozen: no second instance beside it."""
+    dozy.push_ok(repo(files=identity_app()), "alice", "early")
+    first = dozy.get("alice", "early").text
+    generation = dozy.show("alice", "early")["spaced"]["generation"]
+    until_asleep(dozy, "early")
+    parent = dozy.process.pid
+    before = child_pids(parent)
+
+    def new_spawner():  # of the new control; quicker than dozy.pids(): it answers within milliseconds of its start
+        now = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+        roles = {"".join(cmdline(pid)[-1:]): pid for pid in now if pid not in before}
+        return roles.get("spawner") if "control" in roles else None
+
+    os.kill(dozy.pids("control")[0], signal.SIGKILL)
+    spawner = wait_for("a new spawner", new_spawner, 30, 0.0005)
+    os.kill(spawner, signal.SIGSTOP)
+    try:
+        wait_for("the new control", dozy.healthy, 30)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            visits = [pool.submit(dozy.get, "alice", "early", timeout=60) for _ in range(4)]
+            assert all(dozy.healthy() for _ in range(40)), "which takes longer than it takes the visits to come in"
+            os.kill(spawner, signal.SIGCONT)
+            assert {(v.result().status, v.result().text) for v in visits} == {(200, first)}
+    finally:
+        os.kill(spawner, signal.SIGCONT)
+    assert dozy.show("alice", "early")["spaced"]["generation"] == generation
+
+
+def test_a_command_inside_keeps_it_awake(dozy, repo):
+    dozy.push_ok(repo(files=identity_app()), "alice", "shell")
+    asleep = len(events(dozy, "shell", "asleep"))
+    code, out, err = dozy.spacectl("exec", "alice/shell", "--", "sh", "-c", "sleep 4; echo done")
+    assert (code, out) == (0, "done\n"), err
+    assert len(events(dozy, "shell", "asleep")) == asleep
+    until_asleep(dozy, "shell")
+
+
+def test_exec_deploy_and_pause_while_frozen(dozy, repo):
+    work = repo(files=identity_app())
+    dozy.push_ok(work, "alice", "busy")
+    first = dozy.get("alice", "busy").text
+    until_asleep(dozy, "busy")
+    code, out, err = dozy.spacectl("exec", "alice/busy", "--", "echo", "inside")
+    assert (code, out) == (0, "inside\n"), err
+    until_asleep(dozy, "busy")
+    work.commit("second", {"second": "x"})
+    dozy.push_ok(work, "alice", "busy")
+    assert dozy.get_ok("alice", "busy").text != first
+    until_asleep(dozy, "busy")
+    second = instance(dozy, "busy")
+    assert dozy.spacectl("space", "restart", "alice/busy")[0] == 0
+    wait_for("the other instance", lambda: instance(dozy, "busy") != second, 60)
+    until_asleep(dozy, "busy")
+    assert dozy.spacectl("space", "pause", "alice/busy")[0] == 0
+    assert dozy.get("alice", "busy").status == 503
+    assert dozy.stage("alice", "busy") == "PAUSED", "a visit does not wake what is paused"
+
+
+SLEEP_TIME = """
+import sys
+from huggingface_hub import HfApi
+seconds = int(sys.argv[3])
+api = HfApi(endpoint=sys.argv[1], token=sys.argv[2])
+print(api.get_space_runtime("alice/own").sleep_time, api.set_space_sleep_time("alice/own", seconds).sleep_time)
+"""
+
+
+def test_stopped_after_its_own_sleep_time(dozy, repo, venv):
+    """By the stock client: set_space_sleep_time()."""
+    python = venv("huggingface_hub==0.36.0")
+
+    def set_sleep_time(seconds):
+        return subprocess.run([python, "-W", "ignore", "-c", SLEEP_TIME, dozy.url, dozy.token(), str(seconds)],
+                              env=git_env(dozy.home), capture_output=True, text=True, check=True).stdout.strip()
+
+    dozy.push_ok(repo(files=identity_app()), "alice", "own")
+    first = dozy.get("alice", "own").text
+    assert set_sleep_time(2) == "172800 2"
+    until_asleep(dozy, "own")
+    wait_for("it to be stopped", lambda: "live" not in dozy.show("alice", "own")["spaced"], 30)
+    got = dozy.get("alice", "own", timeout=60)
+    assert got.status == 200 and got.text != first, "another process"
+    assert set_sleep_time(-1) == "2 None"
+    dozy.get("alice", "own")
+    time.sleep(4)
+    assert dozy.stage("alice", "own") == "RUNNING", "never means never"
+
+
+def test_many_requests_to_a_stopped_space_one_start(sleepy, repo):
+    sleepy.push_ok(repo(files=identity_app(delay=1)), "alice", "herd")
+    before = sleepy.show("alice", "herd")["spaced"]["generation"]
+    assert sleepy.spacectl("space", "sleep", "alice/herd")[0] == 0
+    assert sleepy.stage("alice", "herd") == "SLEEPING"
+    answers = many(sleepy, "herd", 200)
+    assert {a.status for a in answers} == {200}
+    assert len({a.text for a in answers}) == 1
+    assert sleepy.show("alice", "herd")["spaced"]["generation"] == before + 1, "one start"
+    assert events(sleepy, "herd", "woken") == ["woken by a visit: it is started"]
+
+
+def test_post_is_held_with_its_body(sleepy, repo):
+    sleepy.push_ok(repo(files=identity_app(delay=1)), "alice", "post")
+    assert sleepy.spacectl("space", "sleep", "alice/post")[0] == 0
+    body = b"x" * (3 << 20)
+    got = sleepy.request("POST", "/", sleepy.host("alice", "post"), body=body, timeout=60)
+    assert (got.status, got.text) == (200, str(len(body)))
+
+
+def test_deadline_and_kinds(sleepy, repo):
+    sleepy.push_ok(repo(files=identity_app(delay=6)), "alice", "slow")
+    assert sleepy.spacectl("space", "sleep", "alice/slow")[0] == 0
+    got = sleepy.get("alice", "slow", headers={"X-Scale-Up-Timeout": "1", "Accept": "application/json"})
+    assert got.status == 503 and got.headers["Retry-After"] and got.json()["status"] == 503
+    page = sleepy.get("alice", "slow", headers=HTML)
+    assert page.status == 503 and page.headers["Retry-After"] and "alice/slow" in page.text
+    assert sleepy.get("alice", "slow", timeout=60).status == 200, "a program waits for it"
+
+
+def test_control_killed_while_requests_are_held(sleepy, repo):
+    sleepy.push_ok(repo(files=identity_app(delay=3)), "alice", "killed")
+    assert sleepy.spacectl("space", "sleep", "alice/killed")[0] == 0
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(sleepy.get("alice", "killed", timeout=90).status))
+               for _ in range(10)]
+    for t in threads:
+        t.start()
+    sleepy.wait_stage("alice", "killed", "APP_STARTING", 30)
+    sleepy.kill_role("control")
+    for t in threads:
+        t.join()
+    assert answers == [200] * 10
+
+
+def test_deploy_while_stopped(sleepy, repo):
+    work = repo(files=identity_app())
+    sleepy.push_ok(work, "alice", "fresh")
+    assert sleepy.spacectl("space", "sleep", "alice/fresh")[0] == 0
+    work.commit("second", {"second": "x"})
+    sleepy.push_ok(work, "alice", "fresh")
+    assert sleepy.stage("alice", "fresh") == "RUNNING"
+    assert sleepy.get("alice", "fresh").status == 200
+
+
+def test_a_push_that_fails_leaves_what_was_stopped_in_service(sleepy, repo):
+    """As one that was awake: the version before answers while the new one is built, and afterwards."""
+    work = repo(files=identity_app())
+    sleepy.push_ok(work, "alice", "kept")
+    assert sleepy.spacectl("space", "sleep", "alice/kept")[0] == 0
+    work.commit("broken", {"requirements.txt": "no/such:requirement\n"})
+    assert "Failed" in sleepy.push(work, "alice", "kept").stdout
+    sleepy.wait_stage("alice", "kept", "RUNNING", 60)
+    assert sleepy.get("alice", "kept").status == 200
+
+
+def test_a_start_that_fails_answers_those_who_wait(sleepy, repo):
+    """It comes up once, and not a second time: its storage remembers."""
+    files = identity_app()
+    files["app.py"] = ("import os, sys\nif os.path.isdir('/data'):\n    if os.path.exists('/data/once'):\n"
+                       "        sys.exit(3)\n    open('/data/once', 'w').close()\n") + files["app.py"]
+    sleepy.push_ok(repo(files=files), "alice", "fails")
+    first = instance(sleepy, "fails")
+    assert sleepy.spacectl("space", "storage", "alice/fails", "64M")[0] == 0
+    wait_for("its storage", lambda: instance(sleepy, "fails") != first, 60)
+    assert sleepy.stage("alice", "fails") == "RUNNING"
+    assert sleepy.spacectl("space", "sleep", "alice/fails")[0] == 0
+    answers = many(sleepy, "fails", 5)
+    assert {a.status for a in answers} == {503}
+    assert "Runtime error" in answers[0].text
+    assert sleepy.stage("alice", "fails") == "RUNTIME_ERROR"
+
+
+def test_memory_pressure_stops_what_is_frozen(repo):
+    d = daemon(freeze_after="1s", memory_reserve="1000T")
+    try:
+        d.push_ok(repo(files=identity_app()), "alice", "pressed")
+        until_asleep(d, "pressed")
+        wait_for("it to be stopped", lambda: "live" not in d.show("alice", "pressed")["spaced"], 30)
+        assert any("memory is short" in t for t in events(d, "pressed", "asleep"))
+        assert d.get("alice", "pressed", timeout=60).status == 200
+    finally:
+        d.close()
+
+
+def test_browser_sees_a_page_and_then_the_app(sleepy, repo, browser, tmp_path):
+    files = app_files(body='b"<!doctype html><title>app</title><h1>The app itself</h1>"')
+    files["app.py"] = "import time\ntime.sleep(5)\n" + files["app.py"].replace(
+        'self.send_header("Content-Length"', 'self.send_header("Content-Type", "text/html"); self.send_header("Content-Length"')
+    sleepy.push_ok(repo(files=files), "alice", "shown")
+    assert sleepy.spacectl("space", "sleep", "alice/shown")[0] == 0
+    browser.open(sleepy.app_url("alice", "shown"))
+    browser.wait_text("alice/shown", 30)
+    assert "reloads by itself" in browser.text
+    picture = os.environ.get("SPACED_PICTURES")
+    browser.screenshot(f"{picture or tmp_path}/waiting.png")
+    browser.wait_text("The app itself", 60)

@@ -1,0 +1,93 @@
+/* The sleep ladder's deciders. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "spaced/space/sleep.h"
+#include "spaced/space/stage.h"
+
+#define S 1000ULL
+
+static const struct {
+	const char *name;
+	struct sleep_rule rule;
+	struct sleep_view view;
+	enum sleep_step step;
+} cases[] = {
+    {"just visited", {60 * S, 3600 * S}, {SLEEP_AWAKE, 0}, SLEEP_STAY},
+    {"not long enough", {60 * S, 3600 * S}, {SLEEP_AWAKE, 60 * S - 1}, SLEEP_STAY},
+    {"idle", {60 * S, 3600 * S}, {SLEEP_AWAKE, 60 * S}, SLEEP_FREEZE},
+    {"frozen", {60 * S, 3600 * S}, {SLEEP_FROZEN, 600 * S}, SLEEP_STAY},
+    {"frozen for long", {60 * S, 3600 * S}, {SLEEP_FROZEN, 3600 * S}, SLEEP_STOP},
+    {"idle for long and never frozen", {60 * S, 3600 * S}, {SLEEP_AWAKE, 3600 * S}, SLEEP_STOP},
+    {"no freezer", {0, 3600 * S}, {SLEEP_AWAKE, 600 * S}, SLEEP_STAY},
+    {"no freezer, for long", {0, 3600 * S}, {SLEEP_AWAKE, 3600 * S}, SLEEP_STOP},
+    {"never", {0, 0}, {SLEEP_AWAKE, UINT64_MAX}, SLEEP_STAY},
+    {"frozen, never stopped", {60 * S, 0}, {SLEEP_FROZEN, UINT64_MAX}, SLEEP_STAY},
+    {"on its way down", {60 * S, 3600 * S}, {SLEEP_QUIETING, 7200 * S}, SLEEP_STAY},
+    {"being frozen", {60 * S, 3600 * S}, {SLEEP_FREEZING, 7200 * S}, SLEEP_STAY},
+    {"being thawed", {60 * S, 3600 * S}, {SLEEP_THAWING, 7200 * S}, SLEEP_STAY},
+};
+
+static void ladder(void **state)
+{
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		if (sleep_decide(&cases[i].rule, &cases[i].view) != cases[i].step)
+			fail_msg("%s", cases[i].name);
+}
+
+static void whose_rule(void **state)
+{
+	struct sleep_rule r = sleep_rule_of(60, 172800, 0, true);
+	assert_true(r.freeze_ms == 60 * S && r.stop_ms == 172800 * S);
+	r = sleep_rule_of(60, 172800, 300, true);
+	assert_true(r.freeze_ms == 60 * S && r.stop_ms == 300 * S);
+	r = sleep_rule_of(60, 172800, -1, true);
+	assert_true(r.freeze_ms == 0 && r.stop_ms == 0);
+	r = sleep_rule_of(60, 0, 0, false);
+	assert_true(r.freeze_ms == 0 && r.stop_ms == 0);
+	r = sleep_rule_of(60, 0, 4000000, true);
+	assert_true(r.stop_ms == 4000000 * S);
+}
+
+static void longest_frozen_goes_first(void **state)
+{
+	const struct sleep_view v[] = {
+	    {SLEEP_AWAKE, 900}, {SLEEP_FROZEN, 10}, {SLEEP_FROZEN, 30}, {SLEEP_THAWING, 99}, {SLEEP_FROZEN, 20}};
+
+	assert_int_equal(sleep_victim(v, 5), 2);
+	assert_int_equal(sleep_victim(v, 2), 1);
+	assert_int_equal(sleep_victim(v, 1), -1);
+	assert_int_equal(sleep_victim(v, 0), -1);
+}
+
+static void stages(void **state)
+{
+	const uint32_t g[] = {3, 4};
+
+	assert_int_equal(stage_next(STAGE_RUNNING, EV_SLEEP), STAGE_SLEEPING);
+	/* A deploy under way keeps it awake, and what is broken or paused does not sleep. */
+	assert_int_equal(stage_next(STAGE_RUNNING_BUILDING, EV_SLEEP), STAGE_RUNNING_BUILDING);
+	assert_int_equal(stage_next(STAGE_APP_STARTING, EV_SLEEP), STAGE_APP_STARTING);
+	assert_int_equal(stage_next(STAGE_RUNTIME_ERROR, EV_SLEEP), STAGE_RUNTIME_ERROR);
+	assert_int_equal(stage_next(STAGE_PAUSED, EV_SLEEP), STAGE_PAUSED);
+	assert_int_equal(stage_next(STAGE_PAUSED, EV_WAKE), STAGE_PAUSED);
+	assert_int_equal(stage_next(STAGE_SLEEPING, EV_WAKE), STAGE_RUNNING);
+	assert_int_equal(stage_next(STAGE_SLEEPING, EV_START), STAGE_APP_STARTING);
+	assert_int_equal(stage_next(STAGE_SLEEPING, EV_BUILD), STAGE_BUILDING);
+	assert_int_equal(stage_next(STAGE_SLEEPING, EV_PAUSE), STAGE_PAUSED);
+	assert_false(stage_serves(STAGE_SLEEPING));
+	/* One that is frozen when control comes back is adopted; one that is not there is not missed. */
+	assert_int_equal(stage_adopt(STAGE_SLEEPING, 4, g, 2), 1);
+	assert_int_equal(stage_adopt(STAGE_SLEEPING, 0, g, 2), -1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(ladder), cmocka_unit_test(whose_rule),
+					   cmocka_unit_test(longest_frozen_goes_first), cmocka_unit_test(stages)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
