@@ -68,7 +68,7 @@ def in_terminal(argv, during=None):
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
-    out, deadline = b"", time.monotonic() + 120
+    out, deadline = b"", time.monotonic() + 600
     try:
         while time.monotonic() < deadline:
             if during:
