@@ -52,8 +52,8 @@ static bool take_route(struct worker *w, struct reader *rd)
 	const struct target *before = ok ? route_lookup(w->routes.served, STRZ(r.host)) : NULL;
 	bool closing = r.gated && before && !before->gated;
 	enum feed_result result = ok ? feed_set(&w->routes, version, &r) : FEED_GARBAGE;
-	if (closing)
-		gate_cut(w, r.space_id);
+	if (closing && result == FEED_DONE)
+		gate_cut(w);
 	route_release(&r);
 	return fed(w, result);
 }
@@ -85,6 +85,8 @@ static bool commit(struct worker *w, struct reader *rd)
 	if (!get_ok(rd))
 		return false;
 	enum feed_result result = feed_commit(&w->routes, version, routes);
+	if (result == FEED_DONE)
+		gate_cut(w);
 	bool ok = fed(w, result);
 	if (result == FEED_DONE) {
 		worker_listen(w);

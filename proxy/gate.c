@@ -373,17 +373,20 @@ bool gate_keys(struct worker *w, struct reader *rd)
 	return true;
 }
 
-static void cut_stream(uv_handle_t *h, void *space_id)
+/* It was let in when its host was public, and is not over by itself. */
+static void cut_stream(uv_handle_t *h, void *routes)
 {
 	struct client *c = h->type == UV_TCP ? h->data : NULL;
 	struct exchange *x = c && !c->conn.closing ? c->x : NULL;
 
-	if (x && x->target && (x->websocket || x->event_stream || x->hold) &&
-	    strcmp(x->target->space_id, space_id) == 0)
+	if (!x || !x->target || x->target->gated || !(x->websocket || x->event_stream || x->hold))
+		return;
+	const struct target *now = route_lookup(routes, STRZ(x->target->host));
+	if (now && now->gated)
 		client_cut(c, false);
 }
 
-void gate_cut(struct worker *w, const char *space_id)
+void gate_cut(struct worker *w)
 {
-	uv_walk(&w->loop, cut_stream, (void *)(uintptr_t)space_id);
+	uv_walk(&w->loop, cut_stream, w->routes.served);
 }

@@ -156,6 +156,12 @@ static void gone(struct exchange *x)
 	exchange_error(x, 404, "There is nothing at this address", "This Space is not here any more.");
 }
 
+/* What may pass here was judged for the route before; another Space under that name, or a gate, is none of it. */
+static bool may_follow(const struct target *to, const struct target *from)
+{
+	return strcmp(to->space_id, from->space_id) == 0 && (!to->gated || from->gated);
+}
+
 /* False: more are to go on. */
 static bool release_from(struct worker *w, struct hold *h)
 {
@@ -168,6 +174,8 @@ static bool release_from(struct worker *w, struct hold *h)
 		const struct target *t = route_lookup(w->routes.served, STRZ(x->target->host));
 		if (t == x->target && t->kind == ROUTE_HOLD)
 			continue;
+		if (t && !may_follow(t, x->target))
+			t = NULL;
 		if (t && t != x->target) {
 			struct target *old = x->target;
 			x->target = target_ref(t);

@@ -329,8 +329,8 @@ bool gate_secure(const struct worker *w);			     /* people come by https */
 bool gate_keys(struct worker *w, struct reader *rd);		     /* PROXY_KEYS */
 bool gate_verdict(struct worker *w, uint32_t id, struct reader *rd); /* PROXY_VERDICT */
 void gate_control_lost(struct worker *w);			     /* nobody answers any more */
-/* A Space has become private: WebSockets and event streams that stand are cut, and requests that are held. */
-void gate_cut(struct worker *w, const char *space_id);
+/* After Spaces have become private: WebSockets and event streams of theirs that stand are cut, and requests that are held. */
+void gate_cut(struct worker *w);
 
 /* file.c */
 int routes_file_load(struct worker *w, const char *path);
