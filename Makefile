@@ -12,7 +12,7 @@ Q := $(if $(V),,@)
 PKGS_base := libseccomp libcap
 PKGS_sandbox := libseccomp libcap libmnl libnftables
 PKGS_proxy := libuv libsodium
-PKGS_spaced := libuv sqlite3 libgit2 yaml-0.1 jansson libsodium zlib libbrotlienc libarchive
+PKGS_spaced := libidn2 libuv sqlite3 libgit2 yaml-0.1 jansson libsodium zlib libbrotlienc libarchive
 PKGS_spacectl := libcurl jansson libseccomp libcap libmnl libnftables
 ALL_PKGS := $(sort $(PKGS_base) $(PKGS_sandbox) $(PKGS_proxy) $(PKGS_spaced) $(PKGS_spacectl))
 

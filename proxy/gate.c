@@ -80,6 +80,8 @@ static const char *sign_in_link(struct exchange *x, struct gate *g, const struct
 		return NULL;
 	buf_clear(&g->text);
 	buf_addf(&g->text, "%s?space=%s", g->keys.sign_in, x->target->space_id);
+	if (r)
+		buf_addf(&g->text, "&host=%s", r->host);
 	if (r && x->method == HTTP1_GET && r->target.n <= LINK_PATH_MAX) {
 		buf_adds(&g->text, "&path=");
 		add_escaped(&g->text, r->target);
@@ -296,7 +298,7 @@ static bool is_app(const struct target *t)
 static bool follow_route(struct exchange *x)
 {
 	struct target *old = x->target;
-	const struct target *now = route_lookup(x->c->conn.w->routes.served, STRZ(old->host));
+	const struct target *now = route_now(x->c->conn.w->routes.served, old);
 
 	if (now == old)
 		return true;

@@ -350,3 +350,11 @@ const struct target *route_lookup(const struct route_table *t, struct str host)
 	}
 	return target;
 }
+
+const struct target *route_now(const struct route_table *t, const struct target *before)
+{
+	struct target *target;
+
+	HASH_FIND(hh, t->targets, before->host, strlen(before->host), target);
+	return target;
+}

@@ -14,7 +14,7 @@
 #include "base/state_home.h"
 #include "sandbox/egress_list.h"
 
-enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS, LIST };
+enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS, LIST, OWNERS };
 
 struct option_row {
 	const char *name; /* as in the file; `--name` on the command line */
@@ -88,6 +88,8 @@ static const struct option_row rows[] = {
     OPT("checkout-files", COUNT, checkout_files, "200000", "files of a deployed tree"),
     OPT("spaces-per-user", COUNT, spaces_per_user, "1000", "Spaces that one user may own"),
     OPT("keep-releases", COUNT, keep_releases, "5", "releases kept per Space for roll-back"),
+    OPT("domains-by", OWNERS, owners_add_domains, "admins",
+	"who may serve a Space at a host name of its own: admins, or owners too, who are believed to own it"),
     OPT("id-base", COUNT, id_base, "1879048192", "first uid and gid of the ranges given to Spaces (2048 each)"),
 };
 #define NROWS (sizeof rows / sizeof *rows)
@@ -197,6 +199,7 @@ static const char *const kind_hint[] = {
     [DURATION] = "a time such as 90s, 30m or 1h",
     [CPUS] = "a number such as 1.5",
     [EGRESS] = "internet, list or none",
+    [OWNERS] = "admins or owners",
 };
 static const char *const egress_names[] = {
     [EGRESS_NONE] = "none", [EGRESS_INTERNET] = "internet", [EGRESS_LIST] = "list"};
@@ -256,6 +259,10 @@ static int set_value(struct config *c, const struct option_row *row, const char 
 		break;
 	case EGRESS:
 		r = config_parse_egress(value, at);
+		break;
+	case OWNERS:
+		*(bool *)at = strcmp(value, "owners") == 0;
+		r = *(bool *)at || strcmp(value, "admins") == 0 ? 0 : -EINVAL;
 		break;
 	case LIST:
 		return set_list(at, row, value, err);
@@ -498,6 +505,9 @@ void config_print(const struct config *c, struct buf *out)
 			break;
 		case EGRESS:
 			buf_adds(out, config_egress_name(*(const enum sandbox_egress *)at));
+			break;
+		case OWNERS:
+			buf_adds(out, *(const bool *)at ? "owners" : "admins");
 			break;
 		case LIST:
 			for (char *const *e = *(char **const *)at; e && *e; e++)

@@ -68,6 +68,7 @@ struct config {
 	uint64_t memory_reserve;
 	uint32_t hold_timeout_s, hold_requests; /* at the proxies: proxy/proxy.h */
 	uint32_t keep_releases;			/* per Space, for roll-back */
+	bool owners_add_domains;		/* else only admins do */
 	uint32_t id_base;			/* first host uid of the ranges given to Spaces */
 };
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "proxy/credentials.h"
 #include "spaced/api/api_int.h"
+#include "spaced/domain.h"
 #include "spaced/http/url.h"
 
 #define JWT_S 3600    /* a client keeps it while it talks to the app */
@@ -179,16 +180,33 @@ static bool from_elsewhere(struct call *c)
 /* Where to go afterwards; checked: they come out of an address that anybody can make. */
 struct destination {
 	char space[TICKET_ID];
-	struct buf path; /* a string */
+	char host[DOMAIN_MAX + 1]; /* a domain of the Space's own, or "" */
+	struct buf path;	   /* a string */
 };
 
-static void destination_read(struct str query, struct destination *d)
+/* Only one that is the Space's: nobody else gets a ticket for it. */
+static void destination_read_host(struct call *c, struct str query, struct destination *d)
+{
+	cleanup_buf struct buf text = BUF_INIT;
+	struct space sp = {0};
+	struct err err = ERR_INIT;
+	char host[DOMAIN_MAX + 1];
+
+	if (*d->space && url_query_get(query, "host", &text) && text.data &&
+	    domain_check(text.data, c->a->config->domain, host, &err) == 0 && host[0] != '*' &&
+	    store_space_by_id(c->a->store, d->space, &sp, &err) == 0 && call_has_domain(c, &sp, host))
+		memcpy(d->host, host, sizeof host);
+	space_release(&sp);
+}
+
+static void destination_read(struct call *c, struct str query, struct destination *d)
 {
 	cleanup_buf struct buf space = BUF_INIT;
 
 	*d = (struct destination){0};
 	if (url_query_get(query, "space", &space) && ticket_id_ok(space.data))
 		memcpy(d->space, space.data, sizeof(d->space));
+	destination_read_host(c, query, d);
 	bool ok = url_query_get(query, "path", &d->path) && d->path.len && d->path.len <= PATH_MAX_BYTES &&
 		  d->path.data[0] == '/';
 	for (size_t i = 0; ok && i < d->path.len; i++)
@@ -203,7 +221,8 @@ static void destination_read(struct str query, struct destination *d)
 static void send_form(struct call *c, int status, const struct destination *d, const char *message)
 {
 	const struct space_view v = {.public_url = c->a->config->public_url, .domain = c->a->config->domain};
-	cleanup_free char *apps = json_app_url(&v, "*");
+	cleanup_free char *apps = json_app_url(&v, "*"), *own = *d->host ? json_host_url(&v, d->host) : xstrdup("");
+	cleanup_free char *origins = xasprintf("%s%s%s", apps, *own ? " " : "", own);
 	cleanup_buf struct buf body = BUF_INIT;
 
 	if (*message) {
@@ -213,15 +232,16 @@ static void send_form(struct call *c, int status, const struct destination *d, c
 	}
 	buf_addf(&body,
 		 "<form method=\"post\" action=\"/sign-in\">\n<input type=\"hidden\" name=\"space\" value=\"%s\">\n"
+		 "<input type=\"hidden\" name=\"host\" value=\"%s\">\n"
 		 "<input type=\"hidden\" name=\"path\" value=\"",
-		 d->space);
+		 d->space, d->host);
 	html_escape(&body, d->path.data);
 	buf_adds(&body,
 		 "\">\n<p><label for=\"token\">Your token</label><br>\n"
 		 "<input id=\"token\" name=\"token\" type=\"password\" autocomplete=\"current-password\" size=\"44\""
 		 " required autofocus></p>\n<p><button type=\"submit\">Sign in</button></p>\n</form>\n"
 		 "<p>For a day, in this browser. A token that is removed ends it.</p>\n");
-	page_send_form(c, status, "Sign in", body.data, apps);
+	page_send_form(c, status, "Sign in", body.data, origins);
 }
 
 static void send_stranger(struct call *c)
@@ -236,10 +256,11 @@ static void send_stranger(struct call *c)
 }
 
 /* With a ticket to the app, which its gate turns into a cookie. */
-static void send_to_app(struct call *c, const struct space *sp, const char *path)
+static void send_to_app(struct call *c, const struct space *sp, const struct destination *d)
 {
 	const struct space_view v = {.public_url = c->a->config->public_url, .domain = c->a->config->domain};
-	cleanup_free char *url = json_app_url(&v, sp->label);
+	cleanup_free char *url = *d->host ? json_host_url(&v, d->host) : json_app_url(&v, sp->label);
+	const char *path = d->path.data;
 	char text[TICKET_TEXT];
 
 	access_ticket_make(c->a->keys, TICKET_SIGN, sp->id, c->me.id, REDIRECT_S, text);
@@ -256,7 +277,7 @@ void sign_in_get(struct call *c)
 	struct space sp = {0};
 	struct err err = ERR_INIT;
 
-	destination_read(http_query(c->r), &d);
+	destination_read(c, http_query(c->r), &d);
 	if (!c->known) {
 		send_form(c, 200, &d, "");
 	} else if (!*d.space) {
@@ -265,7 +286,7 @@ void sign_in_get(struct call *c)
 		   !call_may_read(c, &sp)) {
 		send_stranger(c);
 	} else {
-		send_to_app(c, &sp, d.path.data);
+		send_to_app(c, &sp, &d);
 	}
 	space_release(&sp);
 	buf_release(&d.path);
@@ -286,7 +307,7 @@ static void begin_session(struct call *c, const struct destination *d, const cha
 	sodium_memzero(text, sizeof(text));
 	url_encode(d->path.data, d->path.len, true, &path);
 	if (*d->space)
-		http_set_header(c->r, "Location", "/sign-in?space=%s&path=%s", d->space, path.data);
+		http_set_header(c->r, "Location", "/sign-in?space=%s&host=%s&path=%s", d->space, d->host, path.data);
 	else
 		http_set_header(c->r, "Location", "/");
 	http_reply(c->r, 303, "text/plain; charset=utf-8", NULL, 0);
@@ -301,7 +322,7 @@ static void on_form(struct http_req *r, struct str body, void *ctx)
 	struct err err = ERR_INIT;
 	unsigned wait;
 
-	destination_read(body, &d);
+	destination_read(c, body, &d);
 	if (!url_query_get(body, "token", &token) || !token.len) {
 		send_form(c, 400, &d, "A token is needed.");
 	} else if (check_token(c->a, token.data, http_client(r), &u, &wait, &err) == 0) {

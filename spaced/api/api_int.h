@@ -129,6 +129,12 @@ void space_usage_get(struct call *c);
 void usage_call_gone(struct usage_wait *u); /* its call is over */
 void call_runtime_now(struct call *c);	    /* answers with the runtime as it is in the store now */
 void space_base(struct call *c);
+void space_domains_get(struct call *c);
+void space_domain_add(struct call *c);
+void space_domain_remove(struct call *c);
+void admin_domains_get(struct call *c);
+bool call_has_domain(struct call *c, const struct space *sp, const char *host); /* also by a wildcard */
+json_t *call_domain_names(struct call *c, const struct space *sp);		/* of its own, an array */
 void whoami_get(struct call *c);
 void hardware_get(struct call *c);
 void harnesses_get(struct call *c);

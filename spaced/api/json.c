@@ -35,22 +35,28 @@ json_t *json_text_or_null(const char *s)
 	return s && *s ? text(s) : json_null();
 }
 
-char *json_app_url(const struct space_view *v, const char *label)
+char *json_host_url(const struct space_view *v, const char *host)
 {
-	const char *sep = strstr(v->public_url, "://"), *host = sep ? sep + 3 : v->public_url;
-	size_t scheme = sep ? (size_t)(sep - v->public_url) : 4, n = strcspn(host, "/");
+	const char *sep = strstr(v->public_url, "://"), *apex = sep ? sep + 3 : v->public_url;
+	size_t scheme = sep ? (size_t)(sep - v->public_url) : 4, n = strcspn(apex, "/");
 	const char *port = "";
 	size_t port_len = 0;
 
 	/* The last colon behind any "]" of an IPv6 address. */
-	for (size_t i = n; i-- > 0 && host[i] != ']';)
-		if (host[i] == ':') {
-			port = host + i;
+	for (size_t i = n; i-- > 0 && apex[i] != ']';)
+		if (apex[i] == ':') {
+			port = apex + i;
 			port_len = n - i;
 			break;
 		}
-	return xasprintf("%.*s://%s.%s%.*s", (int)scheme, sep ? v->public_url : "http", label, v->domain, (int)port_len,
-			 port);
+	return xasprintf("%.*s://%s%.*s", (int)scheme, sep ? v->public_url : "http", host, (int)port_len, port);
+}
+
+char *json_app_url(const struct space_view *v, const char *label)
+{
+	cleanup_free char *host = xasprintf("%s.%s", label, v->domain);
+
+	return json_host_url(v, host);
 }
 
 static bool serves(enum space_stage st)

@@ -23,6 +23,8 @@ struct space_view {
 };
 /* "http://alice-hello.example.org:7000"; malloc'd. */
 char *json_app_url(const struct space_view *v, const char *label);
+/* The same for a whole host name. */
+char *json_host_url(const struct space_view *v, const char *host);
 /* Bytes of Hugging Face's tier "small", "medium" or "large"; 0: no such one. */
 uint64_t json_storage_bytes(const char *tier);
 json_t *json_runtime(const struct space *sp, const struct space_view *v);

@@ -267,6 +267,29 @@ static void add_commands(struct call *c, const struct space *sp, struct buf *out
 		 sp->default_branch, sp->owner);
 }
 
+static void add_domains(struct call *c, const struct space *sp, struct buf *out)
+{
+	json_t *names = call_domain_names(c, sp), *name;
+	size_t i;
+
+	buf_addf(out, "<h2>Domains</h2>\n<ul>\n<li>%s.%s</li>\n", sp->label, c->a->config->domain);
+	json_array_foreach(names, i, name)
+	{
+		buf_adds(out, "<li>");
+		html_escape(out, json_string_value(name));
+		buf_adds(out, "</li>\n");
+	}
+	if (c->a->config->owners_add_domains)
+		buf_addf(out,
+			 "</ul>\n<p>Its owner adds one: <code>POST /api/spaces/%s/%s/domains</code> with"
+			 " <code>{\"domain\": \"NAME\"}</code>.</p>\n",
+			 sp->owner, sp->name);
+	else
+		buf_addf(out, "</ul>\n<p>An admin adds one: <code>spacectl domain add %s/%s NAME</code>.</p>\n",
+			 sp->owner, sp->name);
+	json_decref(names);
+}
+
 void page_space(struct call *c)
 {
 	const struct space *sp = &c->space;
@@ -298,6 +321,8 @@ void page_space(struct call *c)
 		buf_adds(&body, "\">Open the app</a></p>\n");
 	}
 	add_commands(c, sp, &body);
+	if (call_may_write(c, sp))
+		add_domains(c, sp, &body);
 	buf_addf(&body,
 		 "<h2>Logs</h2>\n<p><a href=\"/spaces/%s/%s/logs/build\">last build</a> ·"
 		 " <a href=\"/spaces/%s/%s/logs/run\">app</a> (for its owner)</p>\n",

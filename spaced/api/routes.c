@@ -40,6 +40,9 @@ const struct route_row route_rows[] = {
     {"DELETE", "/api/spaces/:owner/:name/storage", ACCESS_SPACE_WRITE, space_storage_off, false},
     {"GET", "/api/spaces/:owner/:name/usage", ACCESS_SPACE_WRITE, space_usage_get, false},
     {"POST", "/api/spaces/:owner/:name/base", ACCESS_SPACE_WRITE, space_base, true},
+    {"GET", "/api/spaces/:owner/:name/domains", ACCESS_SPACE_WRITE, space_domains_get, false},
+    {"POST", "/api/spaces/:owner/:name/domains", ACCESS_SPACE_WRITE, space_domain_add, true},
+    {"DELETE", "/api/spaces/:owner/:name/domains/:domain", ACCESS_SPACE_WRITE, space_domain_remove, false},
     {"GET", "/api/spaces/:owner/:name/logs/:kind", ACCESS_SPACE_WRITE, logs_get, false},
     {"GET", "/api/spaces/:owner/:name/access-log", ACCESS_SPACE_WRITE, space_access_log_get, false},
     {"GET", "/api/spaces/:owner/:name/builds", ACCESS_SPACE_WRITE, builds_get, false},
@@ -61,6 +64,7 @@ const struct route_row route_rows[] = {
     {"DELETE", "/api/admin/bases/:base", ACCESS_ADMIN, admin_base_remove, false},
     {"GET", "/api/admin/access-log", ACCESS_ADMIN, access_log_get, false},
     {"GET", "/api/admin/builds", ACCESS_ADMIN, builds_all_get, false},
+    {"GET", "/api/admin/domains", ACCESS_ADMIN, admin_domains_get, false},
     {"GET", "/api/admin/events", ACCESS_ADMIN, admin_events_get, false},
     {0},
 };

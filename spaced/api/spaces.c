@@ -47,13 +47,29 @@ static struct space_view view_of(struct call *c)
 				   .sleep_after_s = c->a->config->sleep_after_s};
 }
 
+/* Beside the one below ours; the names of the fields are the Hub's. */
+static void add_domains(struct call *c, const struct space *sp, json_t *runtime)
+{
+	json_t *names = call_domain_names(c, sp), *list = json_object_get(runtime, "domains"), *name;
+	size_t i;
+
+	json_array_foreach(names, i, name)
+	{
+		json_array_append_new(list,
+				      json_pack("{s:O, s:s, s:b}", "domain", name, "stage", "READY", "isCustom", 1));
+	}
+	json_decref(names);
+}
+
 json_t *call_runtime_json(struct call *c, const struct space *sp)
 {
 	struct space_view v = view_of(c);
 	char commit[41];
 
 	v.serving = serving_commit(c->a, sp, commit);
-	return json_runtime(sp, &v);
+	json_t *j = json_runtime(sp, &v);
+	add_domains(c, sp, j);
+	return j;
 }
 
 /* "summary" is for people. */
@@ -103,6 +119,21 @@ static json_t *stands_on(struct api *a, const struct space *sp)
 	return j;
 }
 
+/* For people; null without any. */
+static json_t *domains_text(struct call *c, const struct space *sp)
+{
+	cleanup_buf struct buf text = BUF_INIT;
+	json_t *names = call_domain_names(c, sp), *name;
+	size_t i;
+
+	json_array_foreach(names, i, name)
+	{
+		buf_addf(&text, "%s%s", i ? ", " : "", json_string_value(name));
+	}
+	json_decref(names);
+	return text.len ? json_string(text.data) : json_null();
+}
+
 json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 {
 	struct space_view v = view_of(c);
@@ -113,6 +144,8 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 	if (full)
 		v.sha = tip(c->a, sp, sp->default_branch, sha);
 	json_t *j = json_space(sp, &v);
+	if (full)
+		add_domains(c, sp, json_object_get(j, "runtime"));
 	if (!full || !call_may_write(c, sp))
 		return j;
 	json_t *own = json_pack("{s:s, s:i, s:i, s:s}", "defaultBranch", sp->default_branch, "slot", (int)sp->slot,
@@ -123,6 +156,7 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 		json_object_set_new(own, "live", json_live(&live));
 	json_object_set_new(own, "storage", sp->storage ? json_integer((json_int_t)sp->storage) : json_null());
 	json_object_set_new(own, "egress", egress_json(c, sp));
+	json_object_set_new(own, "domains", domains_text(c, sp));
 	json_object_set_new(own, "traffic", traffic_json(c, sp));
 	spaces_count_traffic(c->a->spaces, sp->id); /* who looks again sees what is new */
 	json_object_set_new(j, "spaced", own);

@@ -37,7 +37,7 @@ struct verb {
 	int (*run)(struct cli *c);
 };
 extern const struct verb user_verbs[], token_verbs[], space_verbs[], build_verbs[], exec_verbs[], base_verbs[],
-    access_verbs[], host_verbs[];
+    domain_verbs[], access_verbs[], host_verbs[];
 
 /* ---- client.c: errors are printed here; 0 or CLI_FAILED ---- */
 int client_call(struct cli *c, const char *method, const char *path, json_t *body, json_t **out); /* takes body */

@@ -10,7 +10,7 @@
 #include "base/state_home.h"
 #include "spaced/cli/cli.h"
 
-static const struct verb *const groups[] = {space_verbs, exec_verbs,  build_verbs,  base_verbs,
+static const struct verb *const groups[] = {space_verbs, exec_verbs,  build_verbs,  base_verbs, domain_verbs,
 					    user_verbs,	 token_verbs, access_verbs, host_verbs};
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
 #define HELP_COLUMN 28

@@ -16,6 +16,7 @@ static const char *const space_fields[] = {
     "Reason=runtime.errorMessage",
     "Note=runtime.message",
     "URL=host",
+    "Domains=spaced.domains",
     "Kind=sdk",
     "Visibility=visibility",
     "Head=sha",

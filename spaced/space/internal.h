@@ -154,6 +154,11 @@ void space_instance_free(struct instance *in);		     /* frees it; must not be li
 /* route.c */
 void route_publish(struct spaces *s, const struct space *sp);
 
+/* domain.c */
+/* The Space's route, for each host name of its own; `r->host` is changed. */
+void domain_routes_set(struct spaces *s, const char *space_id, struct route *r);
+void domain_routes_remove(struct spaces *s, const char *space_id);
+
 /* push.c */
 struct watch;
 void watch_follow(struct spaces *s, struct push *p, const char *build_id);

@@ -106,5 +106,6 @@ void route_publish(struct spaces *s, const struct space *sp)
 		to_page(s, sp, &r);
 	}
 	router_set(s->router, &r);
+	domain_routes_set(s, sp->id, &r);
 	route_release(&r);
 }

@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "spaced/config.h"
+#include "spaced/domain.h"
 #include "spaced/git/git.h"
 #include "spaced/router.h"
 #include "spaced/space/place.h"
@@ -59,6 +60,11 @@ void spaces_stats(struct spaces *s, const char *space_id,
 		  void *ctx);
 /* Takes effect with the next request, and cuts the WebSockets and event streams of a Space that becomes private. */
 int spaces_set_visibility(struct spaces *s, const char *space_id, enum space_visibility v, struct err *err);
+/* Host names of its own; `host` is the name as it was understood. EINVAL, EEXIST, ENOENT with a sentence for people. */
+int spaces_domain_add(struct spaces *s, const char *space_id, const char *text, char host[DOMAIN_MAX + 1],
+		      struct err *err);
+int spaces_domain_remove(struct spaces *s, const char *space_id, const char *text, char host[DOMAIN_MAX + 1],
+			 struct err *err);
 /* What it is to stand on (store.h), from its next build on. ENOENT: there is no such base. */
 int spaces_set_base(struct spaces *s, const char *space_id, const char *base, struct err *err);
 /* All versions of a base, a moment later. EBUSY while a Space or a build stands on it, or it is the default. */

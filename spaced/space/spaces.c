@@ -450,6 +450,7 @@ static void delete_now(struct unit *u)
 	r->repos = xasprintf("%s/%s", s->config->state, STATE_REPOS);
 	r->repo = xasprintf("%s.git", u->id);
 	r->work.data = r;
+	domain_routes_remove(s, u->id);
 	if (store_space_remove(s->store, u->id, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	router_remove(s->router, host);

@@ -139,6 +139,20 @@ int store_traffic_note(struct store *s, const char *space_id, uint32_t generatio
 		       struct err *err);
 int store_traffic_sum(struct store *s, const char *space_id, uint64_t *received, uint64_t *sent, struct err *err);
 
+/* A host name of a Space's own (spaced/domain.h). */
+struct domain {
+	char *host;
+	char space_id[STORE_ID];
+	char *space; /* "owner/name" */
+	uint64_t created;
+};
+void domain_release(struct domain *d);
+int store_domain_add(struct store *s, const char *space_id, const char *host, struct err *err); /* EEXIST */
+int store_domain_remove(struct store *s, const char *space_id, const char *host, struct err *err);
+/* Of one Space, or with NULL of all; in the order in which they came. */
+int store_domain_list(struct store *s, const char *space_id, struct domain **out, size_t *n, struct err *err);
+void store_domains_free(struct domain *list, size_t n);
+
 enum build_state { BUILD_QUEUED, BUILD_RUNNING, BUILD_SUCCEEDED, BUILD_FAILED, BUILD_CANCELLED, BUILD_SUPERSEDED };
 const char *build_state_name(enum build_state st);
 struct build {

@@ -111,6 +111,7 @@ static const char *find(struct route_table *t, const char *host)
 static void table(void **state)
 {
 	struct route_table *t = route_table_new();
+	struct target *held_any;
 	struct route r;
 
 	assert_null(route_lookup(t, STR("a.test")));
@@ -128,6 +129,17 @@ static void table(void **state)
 	assert_string_equal(find(t, "deep.test"), "any");
 	assert_string_equal(find(t, "test"), "none");
 	assert_string_equal(find(t, "xtest"), "none");
+
+	/* By its place in the table, also a wildcard's. */
+	const struct target *any = route_lookup(t, STR("b.test"));
+	assert_ptr_equal(route_now(t, any), any);
+	r = sample("*.test", "any now");
+	held_any = target_ref(any);
+	route_table_set(t, &r);
+	assert_string_equal(route_now(t, held_any)->endpoints[0].name, "any now");
+	target_unref(held_any);
+	r = sample("*.test", "any");
+	route_table_set(t, &r);
 
 	/* One in use outlives its replacement. */
 	struct target *held = target_ref(route_lookup(t, STR("a.test")));
