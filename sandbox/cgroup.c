@@ -163,11 +163,11 @@ int cg_remove_group(int root, const char *name)
 int cg_signal_all(int dir)
 {
 	cleanup_buf struct buf b = BUF_INIT;
-	int n = 0;
+	int n = 0, rc = io_read_file(dir, "cgroup.procs", 4U << 20, &b);
 
-	if (io_read_file(dir, "cgroup.procs", 4U << 20, &b) < 0 || !b.data)
-		return 0;
-	for (char *p = b.data, *end; *p; p = end, n++) {
+	if (rc < 0)
+		return rc;
+	for (char *p = b.data ? b.data : (char[]){""}, *end; *p; p = end, n++) {
 		long pid = strtol(p, &end, 10);
 
 		if (end == p)

@@ -38,7 +38,7 @@ uint64_t cg_keyed(int dir, const char *file, const char *key);
 /* TREE/NAME below a root, made when missing if `make`; a descriptor to read through. */
 int cg_open_group(int root, const char *name, bool make);
 int cg_remove_group(int root, const char *name);
-/* SIGKILL to all that `dir`/cgroup.procs lists; the number of them. */
+/* SIGKILL to all that `dir`/cgroup.procs lists; the number of them, or negative errno. */
 int cg_signal_all(int dir);
 void cg_pause(void); /* a millisecond, between two looks */
 

@@ -302,16 +302,18 @@ static int v1_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
 
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : err_set(err, -dir, "kill `%s`", cg->name);
+	int n = 0;
 	lift_io(cg->name);
 	do {
 		set_state(cg->name, "FROZEN");
-		int n = cg_signal_all(dir);
+		n = cg_signal_all(dir);
 		set_state(cg->name, "THAWED");
 		if (n == 0)
 			return 0;
 		cg_pause();
 	} while (io_now_ms() < until);
-	return err_set(err, ETIMEDOUT, "kill `%s`: still alive after %d ms", cg->name, timeout_ms);
+	return n < 0 ? err_set(err, -n, "kill `%s`: who is in it", cg->name)
+		     : err_set(err, ETIMEDOUT, "kill `%s`: still alive after %d ms", cg->name, timeout_ms);
 }
 
 static int v1_stats(const struct cgroup *cg, struct cgroup_stats *out, struct err *err)

@@ -177,18 +177,21 @@ static int op_stop(struct sandbox *box, struct err *err, struct report *r)
 	if (start(box, idle, err) < 0)
 		return -2;
 	mark(MARK_ON);
-	int rc = cgroup_host()->kill(&box->cgroup, 300, err);
-	if (rc == 0)
-		rc = cgroup_host()->remove(&box->cgroup, err);
+	int killed = cgroup_host()->kill(&box->cgroup, 300, err);
+	int rc = killed < 0 ? -1 : cgroup_host()->remove(&box->cgroup, err);
 	mark(MARK_OFF);
+	struct pollfd gone = {.fd = box->pidfd, .events = POLLIN};
+	if (killed == 0 && poll(&gone, 1, 5000) != 1) {
+		snprintf(r->msg, sizeof r->msg, "it was said to be dead");
+		rc = -2;
+	}
 	/* A second try has to do what the first could not. */
 	struct err again = ERR_INIT;
-	if (rc < 0 && cgroup_host()->kill(&box->cgroup, 5000, &again) < 0)
+	if (rc < 0 &&
+	    (cgroup_host()->kill(&box->cgroup, 5000, &again) < 0 || cgroup_host()->remove(&box->cgroup, &again) < 0)) {
 		rc = -2;
-	if (rc < 0 && cgroup_host()->remove(&box->cgroup, &again) < 0)
-		rc = -2;
-	if (rc == -2)
 		snprintf(r->msg, sizeof r->msg, "the second time: %.400s", again.msg);
+	}
 	while (waitpid(box->init, NULL, 0) < 0 && errno == EINTR)
 		;
 	sandbox_release(box);
@@ -260,8 +263,10 @@ _Noreturn static void perform(const struct operation *op, int out)
 
 	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
 	raise(SIGSTOP);
-	if (start(&box, truth, &err) < 0 || end(&box, &r) < 0)
+	if (start(&box, truth, &err) < 0 || end(&box, &r) < 0) {
+		fprintf(stderr, "the first round, without any fault: %s%s\n", err.msg, r.msg);
 		_exit(2);
+	}
 	int fds = count_fds(), mounts = count_lines("/proc/self/mountinfo");
 	struct place before = where();
 	err = ERR_INIT;

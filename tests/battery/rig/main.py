@@ -27,7 +27,8 @@ def parse(argv, about):
     parser.add_argument("wanted", nargs="*", metavar="CASE|GROUP")
     parser.add_argument("--list", action="store_true", help="the table of cases, not run")
     parser.add_argument("--config", choices=CONFIGS, default="host")
-    parser.add_argument("--matrix", action="store_true", help="every configuration, each with the cases that it can change")
+    parser.add_argument("--matrix", action="store_true", help="every configuration")
+    parser.add_argument("--brief", action="store_true", help="only the cases that a configuration can change (rig/config.py)")
     parser.add_argument("-v", "--verbose", action="store_true", help="what the acts were refused with")
     args = parser.parse_args(argv)
     from cases.table import CASES
@@ -162,7 +163,7 @@ def main(argv, about):
         programs = [ROOT / "build" / name for name in ("spaced", "spacectl", "sandbox", "proxy")]
         results = []
         for config in CONFIGS.values() if args.matrix else [CONFIGS[args.config]]:
-            cases = [c for c in args.cases if config.has(c)]
+            cases = [c for c in args.cases if config.has(c, args.brief)]
             why = lacking(config, ROOT)
             print(f"\n{config.name}: {config.about}" + (f": not applicable: {why}" if why else ""))
             if why:
