@@ -22,75 +22,81 @@ struct option_row {
 	size_t offset;
 	const char *fallback;
 	const char *help;
+	enum config_change change;
 };
 
-#define OPT(name, kind, field, fallback, help)                                                                         \
+#define ROW(name, kind, field, fallback, help, change)                                                                 \
 	{                                                                                                              \
-		name, kind, offsetof(struct config, field), fallback, help                                             \
+		name, kind, offsetof(struct config, field), fallback, help, change                                     \
 	}
+#define OPT(name, kind, field, fallback, help) ROW(name, kind, field, fallback, help, CONFIG_AT_UPGRADE)
+#define LIVE(name, kind, field, fallback, help) ROW(name, kind, field, fallback, help, CONFIG_AT_RELOAD)
+#define FIXED(name, kind, field, fallback, help) ROW(name, kind, field, fallback, help, CONFIG_AT_START)
 static const struct option_row rows[] = {
-    OPT("state", TEXT, state, "/var/lib/spaced",
-	"state folder; everything Spaced keeps is in it. An ordinary user's: $XDG_STATE_HOME/spaced, "
-	"~/.local/state/spaced"),
-    OPT("listen", TEXT, listen, "127.0.0.1:7000", "address and port of the public port; [::1]:7000 for IPv6"),
+    FIXED("state", TEXT, state, "/var/lib/spaced",
+	  "state folder; everything Spaced keeps is in it. An ordinary user's: $XDG_STATE_HOME/spaced, "
+	  "~/.local/state/spaced"),
+    FIXED("listen", TEXT, listen, "127.0.0.1:7000", "address and port of the public port; [::1]:7000 for IPv6"),
     OPT("domain", TEXT, domain, "localhost", "apex host name; a Space is at {owner}-{name}.DOMAIN"),
     OPT("public-url", TEXT, public_url, "", "how people reach the apex; default http://DOMAIN:PORT"),
     OPT("proxies", COUNT, proxies, "0", "proxy processes; 0: one per CPU, at most 4"),
-    OPT("user", TEXT, user, "spaced", "account of the control role; -proxy and -static are appended for the others"),
+    FIXED("user", TEXT, user, "spaced", "account of the control role; -proxy and -static are appended for the others"),
     OPT("log-level", TEXT, log_level, "info", "debug, info, warn or error"),
     OPT("access-log-size", SIZE, access_log_bytes, "256M", "access log, both files together; 0: none is kept"),
     OPT("access-log-sample", COUNT, access_log_sample, "1", "of answers below 400 only one in so many is in it"),
-    OPT("memory", SIZE, memory, "2G", "memory of a running app, swap included"),
-    OPT("cpus", CPUS, cpu_milli, "2", "CPUs of a running app"),
-    OPT("pids", COUNT, pids, "1024", "processes and threads of a running app"),
-    OPT("disk", SIZE, disk, "10G", "disk that a running app may write; lost when it restarts"),
-    OPT("data-max", SIZE, data_max, "20G", "the most that a Space may ask for as persistent storage (/data)"),
-    OPT("io", SIZE, io, "0", "bytes per second that an app may read, and write, from and to disks; 0: unlimited"),
-    OPT("startup-timeout", DURATION, startup_timeout_s, "30m",
-	"from start to healthy, unless README.md says otherwise"),
-    OPT("startup-timeout-max", DURATION, startup_timeout_max_s, "2h", "the most that README.md may ask for"),
-    OPT("drain-timeout", DURATION, drain_timeout_s, "30s",
-	"after a deploy, for what is in flight to the version before: responses, event streams, WebSockets; then they "
-	"are closed"),
-    OPT("log-size", SIZE, log_bytes, "64M", "log of one build or run; what goes beyond is dropped and counted"),
-    OPT("egress", EGRESS, egress, "internet", "network of apps: internet (no private ranges), list or none"),
-    OPT("egress-list", LIST, egress_list, "",
-	"with list: HOST, *.HOST, ADDR/PREFIX, each with :PORT or not, as in a.org *.b.org:443"),
-    OPT("bandwidth", SIZE, bandwidth, "0",
-	"bytes per second that an app may send to the Internet, and receive; 0: no limit"),
-    OPT("freeze-after", DURATION, freeze_after_s, "15m",
-	"an app without a visit for so long is frozen: no CPU, back in milliseconds at the next visit; 0: never"),
-    OPT("sleep-after", DURATION, sleep_after_s, "2d",
-	"an app without a visit for so long is stopped; the next visit starts it. 0: never"),
-    OPT("memory-reserve", SIZE, memory_reserve, "256M",
+    LIVE("memory", SIZE, memory, "2G", "memory of a running app, swap included"),
+    LIVE("cpus", CPUS, cpu_milli, "2", "CPUs of a running app"),
+    LIVE("pids", COUNT, pids, "1024", "processes and threads of a running app"),
+    LIVE("disk", SIZE, disk, "10G", "disk that a running app may write; lost when it restarts"),
+    LIVE("data-max", SIZE, data_max, "20G", "the most that a Space may ask for as persistent storage (/data)"),
+    LIVE("io", SIZE, io, "0", "bytes per second that an app may read, and write, from and to disks; 0: unlimited"),
+    LIVE("startup-timeout", DURATION, startup_timeout_s, "30m",
+	 "from start to healthy, unless README.md says otherwise"),
+    LIVE("startup-timeout-max", DURATION, startup_timeout_max_s, "2h", "the most that README.md may ask for"),
+    LIVE("drain-timeout", DURATION, drain_timeout_s, "30s",
+	 "after a deploy, for what is in flight to the version before: responses, event streams, WebSockets; then they "
+	 "are closed"),
+    LIVE("log-size", SIZE, log_bytes, "64M", "log of one build or run; what goes beyond is dropped and counted"),
+    LIVE("egress", EGRESS, egress, "internet", "network of apps: internet (no private ranges), list or none"),
+    LIVE("egress-list", LIST, egress_list, "",
+	 "with list: HOST, *.HOST, ADDR/PREFIX, each with :PORT or not, as in a.org *.b.org:443"),
+    LIVE("bandwidth", SIZE, bandwidth, "0",
+	 "bytes per second that an app may send to the Internet, and receive; 0: no limit"),
+    LIVE("freeze-after", DURATION, freeze_after_s, "15m",
+	 "an app without a visit for so long is frozen: no CPU, back in milliseconds at the next visit; 0: never"),
+    LIVE("sleep-after", DURATION, sleep_after_s, "2d",
+	 "an app without a visit for so long is stopped; the next visit starts it. 0: never"),
+    LIVE(
+	"memory-reserve", SIZE, memory_reserve, "256M",
 	"frozen apps are stopped, longest without a visit first, while less memory of the host is available; 0: never"),
     OPT("hold-timeout", DURATION, hold_timeout_s, "60s", "how long a request waits for an app that sleeps or starts"),
     OPT("hold-requests", COUNT, hold_requests, "256", "requests that may wait so for one Space at each proxy"),
-    OPT("build-memory", SIZE, build_memory, "4G", "memory of a build step"),
-    OPT("build-cpus", CPUS, build_cpu_milli, "2", "CPUs of a build step"),
-    OPT("build-pids", COUNT, build_pids, "2048", "processes and threads of a build step"),
-    OPT("build-disk", SIZE, build_disk, "20G", "disk of a layer being built"),
-    OPT("build-io", SIZE, build_io, "0", "the same as io for a build step"),
-    OPT("build-timeout", DURATION, build_timeout_s, "30m", "time of a build step"),
-    OPT("build-egress", EGRESS, build_egress, "internet", "network of build steps that fetch, as egress"),
-    OPT("build-egress-list", LIST, build_egress_list, "", "with list, as egress-list: pypi.org files.pythonhosted.org"),
-    OPT("builds", COUNT, builds, "2", "builds at the same time"),
-    OPT("push-pack-size", SIZE, push_pack_bytes, "5G", "bytes of one push"),
-    OPT("push-inflated-size", SIZE, push_inflated_bytes, "20G", "bytes of one push, inflated"),
-    OPT("push-object-size", SIZE, push_object_bytes, "1G", "one file in git, inflated"),
-    OPT("push-objects", COUNT, push_objects, "2000000", "objects in one push"),
-    OPT("push-refs", COUNT, push_refs, "1000", "refs changed by one push"),
-    OPT("push-ref-length", COUNT, push_ref_bytes, "255", "bytes of a ref's name"),
-    OPT("push-path-length", COUNT, push_path_bytes, "4000", "bytes of a path in a tree"),
-    OPT("push-tree-depth", COUNT, push_tree_depth, "128", "depth of nested folders"),
-    OPT("push-timeout", DURATION, push_timeout_s, "1h", "time to receive and check one push"),
-    OPT("checkout-size", SIZE, checkout_bytes, "10G", "bytes of a deployed tree"),
-    OPT("checkout-files", COUNT, checkout_files, "200000", "files of a deployed tree"),
-    OPT("spaces-per-user", COUNT, spaces_per_user, "1000", "Spaces that one user may own"),
-    OPT("keep-releases", COUNT, keep_releases, "5", "releases kept per Space for roll-back"),
-    OPT("domains-by", OWNERS, owners_add_domains, "admins",
-	"who may serve a Space at a host name of its own: admins, or owners too, who are believed to own it"),
-    OPT("id-base", COUNT, id_base, "1879048192", "first uid and gid of the ranges given to Spaces (2048 each)"),
+    LIVE("build-memory", SIZE, build_memory, "4G", "memory of a build step"),
+    LIVE("build-cpus", CPUS, build_cpu_milli, "2", "CPUs of a build step"),
+    LIVE("build-pids", COUNT, build_pids, "2048", "processes and threads of a build step"),
+    LIVE("build-disk", SIZE, build_disk, "20G", "disk of a layer being built"),
+    LIVE("build-io", SIZE, build_io, "0", "the same as io for a build step"),
+    LIVE("build-timeout", DURATION, build_timeout_s, "30m", "time of a build step"),
+    LIVE("build-egress", EGRESS, build_egress, "internet", "network of build steps that fetch, as egress"),
+    LIVE("build-egress-list", LIST, build_egress_list, "",
+	 "with list, as egress-list: pypi.org files.pythonhosted.org"),
+    LIVE("builds", COUNT, builds, "2", "builds at the same time"),
+    LIVE("push-pack-size", SIZE, push_pack_bytes, "5G", "bytes of one push"),
+    LIVE("push-inflated-size", SIZE, push_inflated_bytes, "20G", "bytes of one push, inflated"),
+    LIVE("push-object-size", SIZE, push_object_bytes, "1G", "one file in git, inflated"),
+    LIVE("push-objects", COUNT, push_objects, "2000000", "objects in one push"),
+    LIVE("push-refs", COUNT, push_refs, "1000", "refs changed by one push"),
+    LIVE("push-ref-length", COUNT, push_ref_bytes, "255", "bytes of a ref's name"),
+    LIVE("push-path-length", COUNT, push_path_bytes, "4000", "bytes of a path in a tree"),
+    LIVE("push-tree-depth", COUNT, push_tree_depth, "128", "depth of nested folders"),
+    LIVE("push-timeout", DURATION, push_timeout_s, "1h", "time to receive and check one push"),
+    LIVE("checkout-size", SIZE, checkout_bytes, "10G", "bytes of a deployed tree"),
+    LIVE("checkout-files", COUNT, checkout_files, "200000", "files of a deployed tree"),
+    LIVE("spaces-per-user", COUNT, spaces_per_user, "1000", "Spaces that one user may own"),
+    LIVE("keep-releases", COUNT, keep_releases, "5", "releases kept per Space for roll-back"),
+    LIVE("domains-by", OWNERS, owners_add_domains, "admins",
+	 "who may serve a Space at a host name of its own: admins, or owners too, who are believed to own it"),
+    FIXED("id-base", COUNT, id_base, "1879048192", "first uid and gid of the ranges given to Spaces (2048 each)"),
 };
 #define NROWS (sizeof rows / sizeof *rows)
 
@@ -327,9 +333,12 @@ static void help(void)
 	puts("usage: spaced [--config FILE] [--OPTION VALUE]...\n\n"
 	     "Runs a self-hosted \"Spaces\" in the foreground until SIGTERM (running apps stay up and are adopted by "
 	     "the\n"
-	     "next start) or SIGINT (running apps are stopped too). SIGHUP is ignored.\n\n"
+	     "next start) or SIGINT (running apps are stopped too). SIGHUP reads the file again; SIGUSR2 puts the "
+	     "program\n"
+	     "that is installed now in the place of this one. Neither drops a connection.\n\n"
 	     "  --config FILE              lines `option = value`; the command line goes over the file\n"
 	     "  --print-config             the effective configuration, as such a file\n"
+	     "  --check                    says whether it could start so, and does not\n"
 	     "  --help, --version\n\nOptions:");
 	for (size_t i = 0; i < NROWS; i++)
 		printf("  --%-24s %s%s%s%s\n", rows[i].name, rows[i].help, *rows[i].fallback ? " [" : "",
@@ -410,6 +419,10 @@ static int option_of(struct config *c, int argc, char **argv, int *i, bool *prin
 		*print = true;
 		return 0;
 	}
+	if (strcmp(arg, "--check") == 0) {
+		c->check = true;
+		return 0;
+	}
 	if (strncmp(arg, "--", 2) != 0)
 		return err_set(err, 0, "`%s`: expected an option that starts with -- (see spaced --help)", arg);
 	const char *eq = strchr(arg, '=');
@@ -482,38 +495,76 @@ void config_release(struct config *c)
 	memset(c, 0, sizeof *c);
 }
 
+/* As the file would say it. */
+static void print_value(const struct config *c, const struct option_row *row, struct buf *out)
+{
+	const void *at = (const char *)c + row->offset;
+
+	switch (row->kind) {
+	case TEXT:
+		buf_adds(out, *(char *const *)at);
+		break;
+	case COUNT:
+		buf_addf(out, "%u", *(const uint32_t *)at);
+		break;
+	case SIZE:
+		buf_addf(out, "%llu", (unsigned long long)*(const uint64_t *)at);
+		break;
+	case DURATION:
+		buf_addf(out, "%us", *(const uint32_t *)at);
+		break;
+	case CPUS:
+		buf_addf(out, "%u.%03u", *(const uint32_t *)at / 1000, *(const uint32_t *)at % 1000);
+		break;
+	case EGRESS:
+		buf_adds(out, config_egress_name(*(const enum sandbox_egress *)at));
+		break;
+	case OWNERS:
+		buf_adds(out, *(const bool *)at ? "owners" : "admins");
+		break;
+	case LIST:
+		for (char *const *e = *(char **const *)at; e && *e; e++)
+			buf_addf(out, "%s%s", e == *(char **const *)at ? "" : " ", *e);
+		break;
+	}
+}
+
 void config_print(const struct config *c, struct buf *out)
 {
 	for (size_t i = 0; i < NROWS; i++) {
-		const void *at = (const char *)c + rows[i].offset;
 		buf_addf(out, "# %s\n%s = ", rows[i].help, rows[i].name);
-		switch (rows[i].kind) {
-		case TEXT:
-			buf_adds(out, *(char *const *)at);
-			break;
-		case COUNT:
-			buf_addf(out, "%u", *(const uint32_t *)at);
-			break;
-		case SIZE:
-			buf_addf(out, "%llu", (unsigned long long)*(const uint64_t *)at);
-			break;
-		case DURATION:
-			buf_addf(out, "%us", *(const uint32_t *)at);
-			break;
-		case CPUS:
-			buf_addf(out, "%u.%03u", *(const uint32_t *)at / 1000, *(const uint32_t *)at % 1000);
-			break;
-		case EGRESS:
-			buf_adds(out, config_egress_name(*(const enum sandbox_egress *)at));
-			break;
-		case OWNERS:
-			buf_adds(out, *(const bool *)at ? "owners" : "admins");
-			break;
-		case LIST:
-			for (char *const *e = *(char **const *)at; e && *e; e++)
-				buf_addf(out, "%s%s", e == *(char **const *)at ? "" : " ", *e);
-			break;
-		}
+		print_value(c, &rows[i], out);
 		buf_addc(out, '\n');
+	}
+}
+
+void config_changes(const struct config *a, const struct config *b, enum config_change change, struct buf *names)
+{
+	for (size_t i = 0; i < NROWS; i++) {
+		cleanup_buf struct buf x = BUF_INIT, y = BUF_INIT;
+		buf_adds(&x, "");
+		buf_adds(&y, "");
+		print_value(a, &rows[i], &x);
+		print_value(b, &rows[i], &y);
+		if (rows[i].change == change && strcmp(x.data, y.data) != 0)
+			buf_addf(names, "%s%s", names->len ? ", " : "", rows[i].name);
+	}
+}
+
+void config_adopt(struct config *c, struct config *fresh)
+{
+	for (size_t i = 0; i < NROWS; i++) {
+		static const size_t sizes[] = {
+		    [TEXT] = sizeof(char *),	   [COUNT] = sizeof(uint32_t), [SIZE] = sizeof(uint64_t),
+		    [DURATION] = sizeof(uint32_t), [CPUS] = sizeof(uint32_t),  [EGRESS] = sizeof(enum sandbox_egress),
+		    [LIST] = sizeof(char **),	   [OWNERS] = sizeof(bool),
+		};
+		char *at = (char *)c + rows[i].offset, *from = (char *)fresh + rows[i].offset, kept[sizeof(uint64_t)];
+		size_t n = sizes[rows[i].kind];
+		if (rows[i].change != CONFIG_AT_RELOAD)
+			continue;
+		memcpy(kept, at, n);
+		memcpy(at, from, n);
+		memcpy(from, kept, n);
 	}
 }

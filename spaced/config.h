@@ -70,6 +70,7 @@ struct config {
 	uint32_t keep_releases;			/* per Space, for roll-back */
 	bool owners_add_domains;		/* else only admins do */
 	uint32_t id_base;			/* first host uid of the ranges given to Spaces */
+	bool check;				/* --check: no option of the file */
 };
 
 /* Defaults, then `argv` (which may name --config FILE, read first). --help and --version print and exit 0; a bad option
@@ -78,6 +79,12 @@ int config_load(struct config *c, int argc, char **argv, struct err *err);
 void config_release(struct config *c);
 /* The effective configuration as the file would say it, one option a line with its comment (`spaced --print-config`). */
 void config_print(const struct config *c, struct buf *out);
+/* What a changed option needs to come into force. */
+enum config_change { CONFIG_AT_RELOAD, CONFIG_AT_UPGRADE, CONFIG_AT_START };
+/* Names, with commas, of the options of that kind in which the two differ. */
+void config_changes(const struct config *a, const struct config *b, enum config_change change, struct buf *names);
+/* Exchanges the values that may change while the daemon runs (CONFIG_AT_RELOAD); `fresh` has the old ones afterwards. */
+void config_adopt(struct config *c, struct config *fresh);
 /* "512M", "1.5G" -> bytes; "90s", "30m", "1h" or a plain number -> seconds; "1.5" -> 1500. 0 or -EINVAL. */
 int config_parse_size(const char *s, uint64_t *bytes);
 int config_parse_duration(const char *s, uint32_t *seconds);

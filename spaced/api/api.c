@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "spaced/api/api_int.h"
+#include "spaced/superior.h"
 
 struct api *api_new(uv_loop_t *loop, const struct config *config, const struct api_parts *parts)
 {
@@ -27,6 +28,7 @@ struct api *api_new(uv_loop_t *loop, const struct config *config, const struct a
 	a->router = parts->router;
 	a->keys = parts->keys;
 	a->metrics = parts->metrics;
+	a->superior = parts->superior;
 	a->repos = xasprintf("%s/%s", config->state, STATE_REPOS);
 	a->started = io_wall_ms();
 	limiter_init(&a->limiter);
@@ -190,6 +192,8 @@ static void on_close(struct http_req *r, void *ctx)
 	logs_stream_free(c->stream);
 	exec_call_gone(c->exec);
 	usage_call_gone(c->usage);
+	if (c->asked)
+		superior_forget(c->asked, c);
 	metrics_scrape_free(c->scrape);
 	access_reader_free(c->reader);
 	user_release(&c->me);

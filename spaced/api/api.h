@@ -16,9 +16,12 @@ struct api_parts {
 	struct router *router;
 	struct access_keys *keys;
 	struct metrics *metrics;
+	struct superior *superior;
 };
 struct api *api_new(uv_loop_t *loop, const struct config *config, const struct api_parts *parts);
 void api_free(struct api *a);
+/* Followers of logs are cut off: they ask the next control. */
+void api_cut_streams(struct api *a);
 /* Answers any request that git_server_handle did not take. */
 void api_handle(struct api *a, struct http_req *r);
 /* Who is behind a request: Bearer token, Basic with the token as password, or root on the admin socket (then `admin` and

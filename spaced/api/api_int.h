@@ -22,6 +22,7 @@ struct api {
 	struct router *router;
 	struct access_keys *keys;
 	struct metrics *metrics;
+	struct superior *superior;
 	char *repos; /* absolute path of STATE/repos */
 	uint64_t started;
 	struct limiter limiter;
@@ -67,6 +68,7 @@ struct call {
 	struct usage_wait *usage; /* figures that are waited for */
 	struct scrape *scrape;	  /* of /metrics */
 	struct access_reader *reader;
+	struct superior *asked; /* which will answer */
 	struct exec_session *exec;
 };
 
@@ -127,7 +129,11 @@ void space_storage_set(struct call *c);
 void space_storage_off(struct call *c);
 void space_usage_get(struct call *c);
 void usage_call_gone(struct usage_wait *u); /* its call is over */
-void call_runtime_now(struct call *c);	    /* answers with the runtime as it is in the store now */
+
+/* daemon.c */
+void admin_reload(struct call *c);
+void admin_upgrade(struct call *c);
+void call_runtime_now(struct call *c); /* answers with the runtime as it is in the store now */
 void space_base(struct call *c);
 void space_domains_get(struct call *c);
 void space_domain_add(struct call *c);

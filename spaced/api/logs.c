@@ -327,6 +327,16 @@ void logs_get(struct call *c)
 	pump(s);
 }
 
+void api_cut_streams(struct api *a)
+{
+	for (struct stream *s = a->streams; s; s = s->next) {
+		struct http_req *r = s->r;
+		stop(s);
+		if (r)
+			http_abort(r);
+	}
+}
+
 void logs_close_all(struct api *a)
 {
 	for (struct stream *s = a->streams; s; s = s->next)

@@ -54,6 +54,8 @@ const struct route_row route_rows[] = {
     {"POST", "/api/builds/:build/cancel", ACCESS_USER, build_any_cancel, false},
 
     {"GET", "/api/admin/status", ACCESS_ADMIN, admin_status_get, false},
+    {"POST", "/api/admin/reload", ACCESS_ADMIN, admin_reload, false},
+    {"POST", "/api/admin/upgrade", ACCESS_ADMIN, admin_upgrade, false},
     {"GET", "/api/admin/users", ACCESS_ADMIN, admin_users_get, false},
     {"POST", "/api/admin/users", ACCESS_ADMIN, admin_user_add, true},
     {"DELETE", "/api/admin/users/:user", ACCESS_ADMIN, admin_user_remove, false},

@@ -265,6 +265,7 @@ static void start_jobs(struct builder *b)
 {
 	const struct queue_item *it;
 
+	b->queue.heavy_max = b->config->builds;
 	while (!b->ending && (it = queue_next(&b->queue)) != NULL) {
 		struct job *j = b->jobs;
 		while (j && (j->ended || strcmp(j->id, it->id) != 0))

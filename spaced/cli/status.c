@@ -1,9 +1,12 @@
 /* spacectl status, spacectl doctor: the verbs about the machine. */
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "spaced/cli/cli.h"
 #include "spaced/cli/doctor.h"
+
+#define UPGRADE_S 90 /* pushes that are being received go before: drain-timeout */
 
 static const char *const status_fields[] = {"Version=version",
 					    "URL=url",
@@ -85,8 +88,79 @@ static int doctor(struct cli *c)
 	return rc;
 }
 
+static int reload(struct cli *c)
+{
+	json_t *j;
+	int rc = client_call(c, "POST", "/api/admin/reload", NULL, &j);
+
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s\n", json_string_value(json_object_get(j, "message")));
+	json_decref(j);
+	return CLI_OK;
+}
+
+/* The status of a daemon that was started at another time than that one; NULL: none came. */
+static json_t *next_daemon(struct cli *c, const char *started)
+{
+	static const struct timespec step = {.tv_nsec = 100 * 1000 * 1000};
+	time_t until = time(NULL) + UPGRADE_S;
+
+	while (time(NULL) < until) {
+		cleanup_buf struct buf why = BUF_INIT;
+		json_t *now = client_status(c, &why);
+		const char *at = json_string_value(json_object_get(now, "startedAt"));
+		if (at && strcmp(at, started) != 0)
+			return now;
+		json_decref(now);
+		nanosleep(&step, NULL);
+	}
+	return NULL;
+}
+
+static int upgrade(struct cli *c)
+{
+	json_t *before, *accepted;
+	int rc = client_call(c, "GET", "/api/admin/status", NULL, &before);
+
+	if (rc != CLI_OK)
+		return rc;
+	rc = client_call(c, "POST", "/api/admin/upgrade", NULL, &accepted);
+	if (rc != CLI_OK) {
+		json_decref(before);
+		return rc;
+	}
+	json_decref(accepted);
+	json_t *now = next_daemon(c, json_string_value(json_object_get(before, "startedAt")));
+	if (!now)
+		rc = complain("the new program does not answer yet; its log says why");
+	else if (c->json)
+		print_json(now);
+	else
+		printf("version %s runs (before: %s)\n", json_string_value(json_object_get(now, "version")),
+		       json_string_value(json_object_get(before, "version")));
+	json_decref(now);
+	json_decref(before);
+	return rc;
+}
+
 const struct verb host_verbs[] = {
     {"status", NULL, "", 0, 0, NULL, "what the daemon does", status},
+    {"reload", NULL, "", 0, 0, NULL,
+     "the daemon reads its configuration again\n\n"
+     "What may change while it runs does, and it says what needs an upgrade or a new start. With a mistake in the "
+     "file\n"
+     "nothing changes, and the exit status is 1.",
+     reload},
+    {"upgrade", NULL, "", 0, 0, NULL,
+     "puts the `spaced` that is installed now in the place of the one that runs\n\n"
+     "No connection is dropped, and apps run on. If the new program or its configuration cannot start, nothing "
+     "changes,\n"
+     "and the exit status is 1.",
+     upgrade},
     {"doctor", NULL, "", 0, 0, NULL,
      "what this machine gives and what it lacks; works without a daemon\n\n"
      "`lacks`: something is weaker or not possible; `FAILS`: Spaced cannot work (then the exit status is 1).",

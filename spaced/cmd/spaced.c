@@ -12,7 +12,7 @@
 /* Roles of the parent: configured by the file at ROLE_FD_CONFIG. */
 static const struct {
 	const char *name;
-	int (*main)(const struct config *config);
+	int (*main)(struct config *config);
 } roles[] = {
     {"spawner", role_spawner},
     {"control", role_control},
@@ -79,7 +79,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	log_init("parent", level_of(config.log_level));
-	int status = role_parent(&config);
+	int status = config.check ? role_check(&config) : role_parent(&config, argc, argv);
 	config_release(&config);
 	return status;
 }

@@ -51,6 +51,10 @@ struct git_callbacks {
 
 struct git_server;
 struct git_server *git_server_new(uv_loop_t *loop, const struct config *config, const struct git_callbacks *cb);
+/* From here on pushes are refused with an answer that says when to try again. */
+void git_server_drain(struct git_server *g);
+/* Fetches, or pushes whose client has not yet been told what became of them, are under way. */
+bool git_server_busy(const struct git_server *g);
 void git_server_free(struct git_server *g);
 /* True when the path is git's; the request is then taken over. */
 bool git_server_handle(struct git_server *g, struct http_req *r);

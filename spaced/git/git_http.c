@@ -40,6 +40,22 @@ void git_server_free(struct git_server *g)
 	unref(g);
 }
 
+void git_server_drain(struct git_server *g)
+{
+	g->draining = true;
+}
+
+bool git_server_busy(const struct git_server *g)
+{
+	return g->receiving || g->fetches;
+}
+
+void git_refuse_push(struct http_req *r, const char *text)
+{
+	http_set_header(r, "Retry-After", "5");
+	git_reply_text(r, 503, text);
+}
+
 void git_job_add(struct git_server *g, struct git_job *j)
 {
 	j->g = g;
@@ -196,6 +212,10 @@ static void handle_info_refs(struct git_server *g, struct http_req *r, const cha
 	if (!http_query_get(r, "service", &service) ||
 	    !find_service((struct str){service.data, service.len}, &w.service)) {
 		git_reply_text(r, 403, "Only smart HTTP is spoken here: use git 1.6.6 or newer.");
+		return;
+	}
+	if (w.service == RECEIVE && g->draining) {
+		git_refuse_push(r, GIT_DRAINING);
 		return;
 	}
 	if (!authorise(g, r, owner, name, &w, false, &t))

@@ -12,8 +12,9 @@ struct git_server {
 	uv_loop_t *loop;
 	const struct config *config;
 	struct git_callbacks cb;
-	bool closing;
+	bool closing, draining;
 	unsigned pushes;
+	unsigned receiving;    /* of them: not reported yet */
 	struct fetch *fetches; /* at work or waiting for a place, oldest first */
 	bool repacking;
 	unsigned refs;
@@ -32,6 +33,8 @@ void git_job_remove(struct git_job *j); /* may free the server */
 /* Cache headers of every answer that git must not find again in a cache. */
 void git_no_cache(struct http_req *r);
 void git_reply_text(struct http_req *r, int status, const char *text);
+#define GIT_DRAINING "The server is being restarted. Nothing was changed: push again in a few seconds."
+void git_refuse_push(struct http_req *r, const char *text); /* 503, for a moment */
 
 /* The body of a request on its way into a child's descriptor 0, with back-pressure. */
 struct body_pipe {

@@ -199,6 +199,7 @@ static void report(struct push *p)
 	if (p->reported || !p->settled || (!p->body_ended && p->req))
 		return;
 	p->reported = true;
+	p->job.g->receiving--;
 	for (size_t i = 0; i < p->n; i++)
 		moved += p->updates[i].error == NULL;
 	if (p->req) {
@@ -441,9 +442,10 @@ void git_push_start(struct git_server *g, struct http_req *r, const struct git_t
 	struct err err = ERR_INIT;
 	cleanup_free char *repos = xasprintf("%s/" STATE_REPOS, g->config->state);
 
-	if (g->closing || g->pushes >= GIT_MAX_JOBS) {
-		http_set_header(r, "Retry-After", "5");
-		git_reply_text(r, 503, "Too many pushes at the same time, try again in a moment.");
+	if (g->closing || g->draining || g->pushes >= GIT_MAX_JOBS) {
+		git_refuse_push(r, g->pushes >= GIT_MAX_JOBS
+				       ? "Too many pushes at the same time, try again in a moment."
+				       : GIT_DRAINING);
 		return;
 	}
 	if (!t->repo[0]) { /* the probe of a push that will create its Space */
@@ -462,6 +464,7 @@ void git_push_start(struct git_server *g, struct http_req *r, const struct git_t
 	p->target.user_id = t->user_id ? xstrdup(t->user_id) : NULL;
 	git_job_add(g, &p->job);
 	g->pushes++;
+	g->receiving++;
 	p->holds = 6; /* request, pipe, timer, process, results, push_finish */
 	uv_timer_init(g->loop, &p->timer);
 	p->timer.data = p;
@@ -472,6 +475,7 @@ void git_push_start(struct git_server *g, struct http_req *r, const struct git_t
 		git_reply_text(r, 500, "The push cannot be received now.");
 		p->req = NULL;
 		p->settled = p->reported = true;
+		g->receiving--;
 		body_pipe_close(&p->in);
 		drop_hold(p); /* no results */
 		if (p->job.child.process.type == UV_PROCESS)

@@ -96,7 +96,7 @@ static void finish(struct http_conn *c)
 {
 	struct http_req *r = c->req;
 
-	if (!r->keep_alive)
+	if (!r->keep_alive || c->s->draining)
 		c->close_after = true;
 	req_close(r);
 	c->req = NULL;

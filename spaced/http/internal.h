@@ -115,7 +115,9 @@ struct http_server {
 	uv_idle_t kick;
 	uv_timer_t sweep;
 	unsigned handles; /* open ones; the server is freed with the last */
-	bool closing;
+	bool closing, draining;
+	void (*drained)(void *ctx); /* once, when the last connection has gone */
+	void *drained_ctx;
 	char *read_buf; /* shared: filled and emptied within one read callback */
 	uint64_t date_second;
 	char date[32];

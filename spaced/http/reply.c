@@ -174,7 +174,7 @@ static void begin(struct http_req *r, int status, const char *type, ssize_t leng
 	r->chunked = length < 0 && r->http11;
 	r->sized = length >= 0;
 	r->left = length >= 0 ? (uint64_t)length : 0;
-	if (!rest_is_known(r) || (length < 0 && !r->http11))
+	if (!rest_is_known(r) || (length < 0 && !r->http11) || r->c->s->draining)
 		r->keep_alive = false;
 	buf_addf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, reason_of(status), server_date(r->c->s));
 	if (type) {

@@ -151,6 +151,15 @@ static void connection_cb(uv_stream_t *stream, int status)
 		accept_one(l);
 }
 
+static void say_drained(struct http_server *s)
+{
+	void (*done)(void *ctx) = s->drained;
+
+	s->drained = NULL;
+	if (done)
+		done(s->drained_ctx);
+}
+
 void server_conn_closed(struct http_conn *c)
 {
 	struct http_server *s = c->s;
@@ -175,6 +184,8 @@ void server_conn_closed(struct http_conn *c)
 			accept_one(l);
 		}
 	}
+	if (s->nconns == 0)
+		say_drained(s);
 	server_handle_closed(s);
 }
 
@@ -209,6 +220,42 @@ int http_server_listen(struct http_server *s, int fd, bool admin)
 	return 0;
 }
 
+static void close_listeners(struct http_server *s)
+{
+	for (struct http_listener *l = s->listeners, *next; l; l = next) {
+		next = l->next;
+		uv_close((uv_handle_t *)&l->pipe, listener_closed);
+	}
+	s->listeners = NULL;
+}
+
+void http_server_drain(struct http_server *s, void (*done)(void *ctx), void *ctx)
+{
+	s->draining = true;
+	s->drained = done;
+	s->drained_ctx = ctx;
+	close_listeners(s);
+	if (s->nconns == 0)
+		say_drained(s);
+}
+
+static bool has_input(const struct http_conn *c)
+{
+	char byte;
+	int fd;
+
+	return uv_fileno((const uv_handle_t *)&c->pipe, &fd) == 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+unsigned http_server_busy(const struct http_server *s)
+{
+	unsigned n = 0;
+
+	for (const struct http_conn *c = s->conns; c; c = c->next)
+		n += !c->closing && (c->req || c->in_message || c->writing || c->in.len || has_input(c));
+	return n;
+}
+
 static void own_handle_closed(uv_handle_t *h)
 {
 	server_handle_closed(h->data);
@@ -219,11 +266,8 @@ void http_server_free(struct http_server *s)
 	if (!s || s->closing)
 		return;
 	s->closing = true;
-	for (struct http_listener *l = s->listeners, *next; l; l = next) {
-		next = l->next;
-		uv_close((uv_handle_t *)&l->pipe, listener_closed);
-	}
-	s->listeners = NULL;
+	s->drained = NULL;
+	close_listeners(s);
 	for (struct http_conn *c = s->conns; c; c = c->next)
 		http_conn_close(c);
 	uv_close((uv_handle_t *)&s->kick, own_handle_closed);

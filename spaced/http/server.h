@@ -35,6 +35,11 @@ struct http_limits {
 	uint32_t write_ms;    /* without a byte taken by the peer, 120 s */
 };
 void http_server_limits(struct http_server *s, const struct http_limits *limits);
+/* Takes no new connection: they wait in the listening sockets, which others hold too. Each answer from here on is the last of its
+ * connection. `done` (or NULL) when no connection is left, perhaps at once. */
+void http_server_drain(struct http_server *s, void (*done)(void *ctx), void *ctx);
+/* How many requests are being received or answered, or have just come in. */
+unsigned http_server_busy(const struct http_server *s);
 void http_server_free(struct http_server *s); /* closes everything; needs the loop to run once more */
 
 /* The request. Strings live until on_close. */

@@ -19,10 +19,15 @@
 #include "spaced/api/api.h"
 #include "spaced/metrics.h"
 #include "spaced/role/role.h"
+#include "spaced/superior.h"
+
+#define END_TICK_MS 20
+#define PROXIES_MS 2000	 /* at an end: what a visitor's next request on a kept connection may take */
+#define REQUESTS_MS 2000 /* to answer what is short */
 
 struct control {
 	uv_loop_t loop;
-	const struct config *config;
+	struct config *config;
 	struct store *store;
 	struct spawner *spawner;
 	struct router *router;
@@ -34,7 +39,13 @@ struct control {
 	struct api *api;
 	struct http_server *http;
 	struct channel *parent;
-	bool ending;
+	struct superior *superior;
+	struct {
+		bool begun, last; /* last: nothing new is taken any more */
+		bool stop_apps, hand_over;
+		uint64_t since, until;
+		uv_timer_t timer;
+	} end;
 };
 
 static void on_request(struct http_req *r, void *ctx)
@@ -173,12 +184,65 @@ static void ended(void *ctx)
 	uv_stop(&c->loop);
 }
 
-static void end(struct control *c, bool stop_apps)
+static void shutdown_spaces(struct control *c)
 {
-	if (c->ending)
+	uv_timer_stop(&c->end.timer);
+	spaces_shutdown(c->spaces, c->end.stop_apps, ended, c);
+}
+
+/* First pushes and fetches come to their end; without another control to follow the proxies, too, which need this one for
+ * requests in flight. Then what is short is answered, while new requests wait in the sockets. */
+static void on_end_tick(uv_timer_t *t)
+{
+	struct control *c = t->data;
+	uint64_t now = uv_now(&c->loop);
+	bool over = now >= c->end.until;
+
+	if (!c->end.last) {
+		bool needed = !c->end.hand_over && router_proxies(c->router) && now < c->end.since + PROXIES_MS;
+		if (!over && (git_server_busy(c->git) || needed))
+			return;
+		c->end.last = true;
+		c->end.until = now + REQUESTS_MS;
+		http_server_drain(c->http, NULL, NULL);
+		api_cut_streams(c->api);
+		spaces_end_output(c->spaces);
+	} else if (over || !http_server_busy(c->http)) {
+		shutdown_spaces(c);
+	}
+}
+
+static void end(struct control *c, enum link_shutdown how, uint32_t ms)
+{
+	if (c->end.begun)
 		return;
-	c->ending = true;
-	spaces_shutdown(c->spaces, stop_apps, ended, c);
+	c->end.begun = true;
+	c->end.stop_apps = how == SHUTDOWN_STOP_APPS;
+	c->end.hand_over = how == SHUTDOWN_HAND_OVER;
+	if (c->end.stop_apps) {
+		shutdown_spaces(c);
+		return;
+	}
+	c->end.since = uv_now(&c->loop);
+	c->end.until = c->end.since + ms;
+	git_server_drain(c->git);
+	uv_timer_start(&c->end.timer, on_end_tick, 0, END_TICK_MS);
+}
+
+static void take_config(struct control *c, int file)
+{
+	char path[40];
+	char *argv[] = {"spaced", "--config", path, NULL};
+	struct config fresh;
+	struct err err = ERR_INIT;
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+	if (config_load(&fresh, 3, argv, &err) < 0)
+		log_error("configuration from the parent: %s", err.msg);
+	else
+		config_adopt(c->config, &fresh);
+	config_release(&fresh);
+	close(file);
 }
 
 static void on_link(void *ctx, struct frame *f)
@@ -200,7 +264,15 @@ static void on_link(void *ctx, struct frame *f)
 			router_attach(c->router, fd);
 		break;
 	case LINK_SHUTDOWN:
-		end(c, get_u8(&r));
+		fd = get_u8(&r);
+		end(c, (enum link_shutdown)fd, get_u32(&r));
+		break;
+	case LINK_CONFIG:
+		if ((fd = frame_take_fd(f, 0)) >= 0)
+			take_config(c, fd);
+		break;
+	case LINK_ANSWER:
+		superior_answered(c->superior, f);
 		break;
 	default:
 		log_warn("parent: unknown frame %u", f->type);
@@ -211,7 +283,7 @@ static void on_link(void *ctx, struct frame *f)
 static void on_parent_end(void *ctx, int err)
 {
 	(void)err;
-	end(ctx, false);
+	end(ctx, SHUTDOWN_LEAVE_APPS, 0);
 }
 
 static int confine(const struct config *config, struct err *err)
@@ -265,6 +337,10 @@ static int open_all(struct control *c, struct err *err)
 	c->store = store_open(db, err);
 	if (!c->store)
 		return -1;
+	uv_timer_init(&c->loop, &c->end.timer);
+	c->end.timer.data = c;
+	c->parent = channel_open(&c->loop, ROLE_FD_PARENT, on_link, on_parent_end, c);
+	c->superior = superior_new(c->parent);
 	c->spawner = spawner_new(&c->loop, -1, exited, exec_ended, lost, c);
 	spawner_on_limit(c->spawner, limited);
 	c->metrics = metrics_new();
@@ -283,7 +359,8 @@ static int open_all(struct control *c, struct err *err)
 					.spawner = c->spawner,
 					.router = c->router,
 					.keys = c->keys,
-					.metrics = c->metrics};
+					.metrics = c->metrics,
+					.superior = c->superior};
 	c->api = api_new(&c->loop, c->config, &parts);
 	c->http = http_server_new(&c->loop, &handler, c);
 	struct route apex = {.kind = ROUTE_UNIX, .nendpoints = 1};
@@ -293,7 +370,6 @@ static int open_all(struct control *c, struct err *err)
 	if (http_server_listen(c->http, ROLE_FD_FIRST, false) < 0 ||
 	    http_server_listen(c->http, ROLE_FD_SECOND, true) < 0)
 		return err_set(err, 0, "listening sockets from the parent");
-	c->parent = channel_open(&c->loop, ROLE_FD_PARENT, on_link, on_parent_end, c);
 	return 0;
 }
 
@@ -311,13 +387,15 @@ static void close_all(struct control *c)
 	access_file_free(c->access);
 	spawner_free(c->spawner);
 	channel_close(c->parent);
+	uv_close((uv_handle_t *)&c->end.timer, NULL);
 	for (int i = 0; i < 100 && uv_run(&c->loop, UV_RUN_NOWAIT); i++)
 		;
+	superior_free(c->superior);
 	store_close(c->store);
 	uv_loop_close(&c->loop);
 }
 
-int role_control(const struct config *config)
+int role_control(struct config *config)
 {
 	struct control c = {.config = config};
 	struct err err = ERR_INIT;

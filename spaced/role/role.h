@@ -13,11 +13,23 @@
 
 enum { ROLE_FD_PARENT = 3, ROLE_FD_CONFIG, ROLE_FD_FIRST, ROLE_FD_SECOND };
 
-/* Parent -> control (to proxies: PROXY_NEW_CONTROL of proxy/route.h). */
+/* Parent -> control (to proxies: PROXY_NEW_CONTROL and PROXY_RETIRE of proxy/route.h). The parent and a role may be of different
+ * versions while one makes way for the other: a verb keeps its number and its fields, new fields come behind. */
 enum link_verb {
 	LINK_SPAWNER = 1, /* fds: channel to a fresh spawner */
 	LINK_PROXY,	  /* fds: channel to a fresh proxy */
-	LINK_SHUTDOWN,	  /* {u8 stop_apps}: end in order and exit */
+	LINK_SHUTDOWN, /* {u8 link_shutdown, u32 ms}: end in order and exit; pushes that are being received have so long */
+	LINK_CONFIG, /* fds: a configuration file: take over what may change now */
+	LINK_ANSWER, /* {u8 done, str text}: to the LINK_RELOAD or LINK_UPGRADE of the same frame id */
+	/* control -> parent */
+	LINK_RELOAD = 100, /* {}: read the configuration again */
+	LINK_UPGRADE, /* {}: put the program that is installed now in the place of this one. The answer comes when that is
+			 about to happen, or cannot */
+};
+enum link_shutdown {
+	SHUTDOWN_LEAVE_APPS, /* who starts next adopts them */
+	SHUTDOWN_STOP_APPS,
+	SHUTDOWN_HAND_OVER, /* another control starts as soon as this one has ended; the proxies stay */
 };
 
 /* Who the roles run as. Accounts `user`, `user`-proxy and `user`-static; where one is missing, a number just below the
@@ -32,11 +44,14 @@ struct accounts role_accounts(const struct config *config);
 /* Exit status of a role that no other start would help; the parent ends too, with status 1. */
 #define ROLE_GIVES_UP 2
 
-/* The parent itself: state folder, sockets, forks, restarts. Returns the exit status. */
-int role_parent(struct config *config);
-int role_spawner(const struct config *config);
-int role_control(const struct config *config);
-int role_proxy(const struct config *config);
-int role_static(const struct config *config);
+/* The parent itself: state folder, sockets, forks, restarts. Returns the exit status. `argv` of the program: the
+ * configuration is read again from it. */
+int role_parent(struct config *config, int argc, char **argv);
+/* --check: could role_parent() start so? Says why not on stderr. Returns the exit status. */
+int role_check(const struct config *config);
+int role_spawner(struct config *config);
+int role_control(struct config *config);
+int role_proxy(struct config *config);
+int role_static(struct config *config);
 
 #endif

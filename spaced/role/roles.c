@@ -22,7 +22,7 @@ static int refused(const struct err *err)
 }
 
 /* Promise: none of confine.h's; root is its duty. It parses nothing but frames. */
-int role_spawner(const struct config *config)
+int role_spawner(struct config *config)
 {
 	struct spawner_config sc = {.state = config->state, .control = ROLE_FD_FIRST, .id_base = config->id_base};
 
@@ -31,7 +31,7 @@ int role_spawner(const struct config *config)
 }
 
 /* Promise: sockets; no file at all (its root is the folder of the two unix sockets). */
-int role_proxy(const struct config *config)
+int role_proxy(struct config *config)
 {
 	static const struct confine_path nothing[] = {{0}};
 	struct accounts a = role_accounts(config);
@@ -61,7 +61,7 @@ int role_proxy(const struct config *config)
 }
 
 /* Promise: read below sites/, accept on its socket. */
-int role_static(const struct config *config)
+int role_static(struct config *config)
 {
 	struct accounts a = role_accounts(config);
 	cleanup_free char *sites = xasprintf("%s/%s", config->state, STATE_SITES);

@@ -22,6 +22,7 @@
 #include "sandbox/base.h"
 #include "sandbox/ids.h"
 
+#define LOCK "lock"
 #define PORT_MS 2000 /* to get the port */
 
 /* Where the roles may see the state folder; the first that is there. */
@@ -58,6 +59,17 @@ static int make_folder(int state, const char *path, const struct folder *f, stru
 	return 0;
 }
 
+static int take_lock(int state, const char *path, struct err *err)
+{
+	cleanup_close int held = openat(state, LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (held < 0)
+		return err_set(err, errno, "lock file in `%s`", path);
+	if (flock(held, LOCK_EX | LOCK_NB) < 0)
+		return err_set(err, 0, "state folder `%s` is in use by another spaced", path);
+	return steal_fd(&held);
+}
+
 int state_prepare(const struct config *c, const struct accounts *a, int *lock, struct err *err)
 {
 	static const uid_t root = 0;
@@ -87,15 +99,26 @@ int state_prepare(const struct config *c, const struct accounts *a, int *lock, s
 	if (faccessat(state, ".", W_OK, AT_EACCESS) < 0)
 		return err_set(err, errno, "state folder `%s` is not writable (set another one with --state)",
 			       c->state);
-	cleanup_close int held = openat(state, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (held < 0)
-		return err_set(err, errno, "lock file in `%s`", c->state);
-	if (flock(held, LOCK_EX | LOCK_NB) < 0)
-		return err_set(err, 0, "state folder `%s` is in use by another spaced", c->state);
+	if (*lock < 0 && (*lock = take_lock(state, c->state, err)) < 0)
+		return -1;
 	for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
 		if (make_folder(state, c->state, &folders[i], err) < 0)
 			return -1;
-	*lock = steal_fd(&held);
+	return 0;
+}
+
+int state_check(const struct config *c, const struct accounts *a, int lock, struct err *err)
+{
+	cleanup_close int state = open(c->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat held, there, control;
+
+	if (state < 0 || fstat(lock, &held) < 0 || fstatat(state, LOCK, &there, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    fstatat(state, STATE_CONTROL, &control, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_set(err, errno, "state folder `%s`", c->state);
+	if (held.st_ino != there.st_ino || held.st_dev != there.st_dev)
+		return err_set(err, 0, "state = `%s`: it can change only with a new start", c->state);
+	if (geteuid() == 0 && control.st_uid != a->control)
+		return err_set(err, 0, "user = `%s`: it can change only with a new start", c->user);
 	return 0;
 }
 
@@ -113,6 +136,13 @@ static bool open_to_all(const char *path)
 	return true;
 }
 
+static bool same_folder(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_ino == y.st_ino && x.st_dev == y.st_dev;
+}
+
 int state_reachable(struct config *c, struct err *err)
 {
 	if (ids_kind() == IDS_ONE || open_to_all(c->state))
@@ -121,6 +151,11 @@ int state_reachable(struct config *c, struct err *err)
 	mkdir(at, 0755); /* only root may, and only root needs it: /run outlives no boot */
 	for (size_t i = 0; access(at, F_OK) < 0 && i < sizeof meeting_points / sizeof *meeting_points; i++)
 		at = meeting_points[i];
+	if (same_folder(at, c->state)) { /* bound by the program that was here before */
+		free(c->state);
+		c->state = xstrdup(at);
+		return 0;
+	}
 	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
 	    mount(c->state, at, NULL, MS_BIND | MS_REC, NULL) < 0)
 		return err_set(err, errno, "bind `%s` to `%s` for the roles", c->state, at);
@@ -163,13 +198,11 @@ static int bind_soon(int fd, const struct addrinfo *to)
 	return r;
 }
 
-int state_listen_tcp(const char *where, struct err *err)
+static int resolve(const char *where, struct addrinfo **list, struct err *err)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-	struct addrinfo *list;
 	cleanup_free char *host = xstrdup(where);
 	char *port = strrchr(host, ':');
-	int on = 1, off = 0;
 
 	*port++ = '\0';
 	const char *name = host;
@@ -178,16 +211,74 @@ int state_listen_tcp(const char *where, struct err *err)
 		host[n - 1] = '\0';
 		name = host + 1;
 	}
-	int r = getaddrinfo(strcmp(name, "*") == 0 ? NULL : name, port, &hints, &list);
-	if (r != 0)
-		return err_set(err, 0, "listen = `%s`: %s", where, gai_strerror(r));
+	int r = getaddrinfo(strcmp(name, "*") == 0 ? NULL : name, port, &hints, list);
+	return r != 0 ? err_set(err, 0, "listen = `%s`: %s", where, gai_strerror(r)) : 0;
+}
+
+struct place {
+	struct in6_addr ip; /* IPv4 mapped; all addresses (0.0.0.0, [::]) are the same */
+	in_port_t port;
+};
+
+static struct place place_of(const struct sockaddr *sa)
+{
+	const struct sockaddr_in *in = (const void *)sa;
+	const struct sockaddr_in6 *in6 = (const void *)sa;
+	struct place p = {.ip = IN6ADDR_ANY_INIT};
+
+	if (sa->sa_family == AF_INET6) {
+		p = (struct place){in6->sin6_addr, in6->sin6_port};
+	} else if (sa->sa_family == AF_INET) {
+		p.port = in->sin_port;
+		if (in->sin_addr.s_addr != htonl(INADDR_ANY))
+			p.ip = (struct in6_addr){.s6_addr32 = {0, 0, htonl(0xffff), in->sin_addr.s_addr}};
+	}
+	return p;
+}
+
+int state_check_listener(int fd, const char *where, struct err *err)
+{
+	struct sockaddr_storage sa = {0};
+	socklen_t len = sizeof sa, n = sizeof(int);
+	struct addrinfo *list = NULL;
+	int listens = 0;
+	bool fits = false;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) < 0 || !listens ||
+	    getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+		return err_set(err, 0, "what was handed over as public socket does not listen");
+	if (resolve(where, &list, err) < 0)
+		return -1;
+	struct place here = place_of((struct sockaddr *)&sa);
+	for (struct addrinfo *a = list; a; a = a->ai_next) {
+		struct place there = place_of(a->ai_addr);
+		fits = fits || (here.port == there.port && memcmp(&here.ip, &there.ip, sizeof here.ip) == 0);
+	}
+	freeaddrinfo(list);
+	if (!fits)
+		return err_set(
+		    err, 0,
+		    "listen = `%s`: the socket that was handed over listens elsewhere; it can change only with a "
+		    "new start (and in spaced.socket)",
+		    where);
+	int r = io_set_nonblock(fd, true);
+	return r < 0 ? err_set(err, -r, "public socket") : 0;
+}
+
+int state_listen_tcp(const char *where, struct err *err)
+{
+	struct addrinfo *list;
+	int on = 1, off = 0;
+
+	if (resolve(where, &list, err) < 0)
+		return -1;
 	cleanup_close int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 		if (list->ai_family == AF_INET6)
 			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
 	}
-	r = fd < 0 ? -1 : bind_soon(fd, list);
+	int r = fd < 0 ? -1 : bind_soon(fd, list);
 	int e = errno;
 	freeaddrinfo(list);
 	if (r < 0 && e == EADDRINUSE)

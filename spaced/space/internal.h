@@ -164,7 +164,6 @@ struct watch;
 void watch_follow(struct spaces *s, struct push *p, const char *build_id);
 /* The last thing about a build: its watchers print the rest of the log and `fmt`, and are finished. */
 void watch_end(struct spaces *s, const char *build_id, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-void watch_free_all(struct spaces *s);
 
 /* spaces.c */
 void space_tip(struct spaces *s, const struct space *sp, char oid[41]); /* of the default branch; "": none */

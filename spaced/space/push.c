@@ -104,10 +104,17 @@ void watch_end(struct spaces *s, const char *build_id, const char *fmt, ...)
 	}
 }
 
-void watch_free_all(struct spaces *s)
+void spaces_end_output(struct spaces *s)
 {
-	while (s->watches)
-		drop(s->watches);
+	while (s->watches) {
+		struct watch *w = s->watches;
+		while (copy_some(w))
+			;
+		push_print(w->push,
+			   "\nThe server is being restarted, so this ends here. The push is stored, and its build "
+			   "goes on: spacectl\nspace logs --build, or the page of the Space, show it.\n");
+		drop(w);
+	}
 }
 
 /* ---- refs ---- */

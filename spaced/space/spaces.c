@@ -147,7 +147,7 @@ void spaces_shutdown(struct spaces *s, bool stop_apps, void (*done)(void *ctx), 
 
 	s->ending = true;
 	uv_timer_stop(&s->tick);
-	watch_free_all(s);
+	spaces_end_output(s);
 	builder_shutdown(s->builder);
 	if (stop_apps && place_connected(s->place)) {
 		HASH_ITER(hh, s->units, u, tmp)

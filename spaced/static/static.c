@@ -19,6 +19,7 @@
 struct role {
 	uv_loop_t loop;
 	uv_poll_t parent;
+	uv_signal_t terminate;
 	int parent_fd, sites_fd;
 	struct http_server *server;
 };
@@ -245,6 +246,18 @@ static void on_request(struct http_req *r, void *ctx)
 	uv_queue_work(&role->loop, &x->work, work_cb, looked_up);
 }
 
+static void end(void *ctx)
+{
+	struct role *role = ctx;
+
+	if (!role->server)
+		return;
+	uv_close((uv_handle_t *)&role->parent, NULL);
+	uv_close((uv_handle_t *)&role->terminate, NULL);
+	http_server_free(role->server);
+	role->server = NULL;
+}
+
 /* The parent never writes here: readable means that it has gone. */
 static void parent_cb(uv_poll_t *poll, int status, int events)
 {
@@ -255,9 +268,18 @@ static void parent_cb(uv_poll_t *poll, int status, int events)
 	ssize_t n = status < 0 ? 0 : recv(role->parent_fd, &byte, 1, MSG_DONTWAIT);
 	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
 		return;
-	uv_close((uv_handle_t *)poll, NULL);
-	http_server_free(role->server);
-	role->server = NULL;
+	end(role);
+}
+
+/* SIGTERM: another one serves the socket, or nobody asks any more. What is being sent is sent to its end. */
+static void on_terminate(uv_signal_t *s, int signum)
+{
+	struct role *role = s->data;
+
+	(void)signum;
+	uv_signal_stop(s);
+	if (role->server)
+		http_server_drain(role->server, end, role);
 }
 
 /* A connection and its open file each need a descriptor. */
@@ -294,6 +316,12 @@ int static_main(int listener, int parent, int sites_fd)
 	if (r == 0) {
 		role.parent.data = &role;
 		r = uv_poll_start(&role.parent, UV_READABLE | UV_DISCONNECT, parent_cb);
+	}
+	if (r == 0)
+		r = uv_signal_init(&role.loop, &role.terminate);
+	if (r == 0) {
+		role.terminate.data = &role;
+		r = uv_signal_start(&role.terminate, on_terminate, SIGTERM);
 	}
 	if (r < 0) {
 		log_error("listen: %s", uv_strerror(r));

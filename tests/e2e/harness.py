@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,6 +17,18 @@ BUILD = (ROOT / os.environ.get("SPACED_BUILD", "build")).resolve()
 EXAMPLES = ROOT / "examples"
 SLOW = float(os.environ.get("SPACED_SLOW", "1"))  # how much longer an emulated CPU may take
 ROLES = ("spawner", "control", "proxy", "static")
+
+# Becomes a program with the socket of the first argument at 3, as sd_listen_fds(3) has it.
+HAND_OVER = """
+import os, sys
+fd = int(sys.argv[1])
+os.dup2(fd, 3)
+os.set_inheritable(3, True)
+if fd != 3:
+    os.close(fd)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="public")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 # Browsers and curl resolve *.localhost themselves; Python asks the system, which may not.
 _getaddrinfo = socket.getaddrinfo
@@ -112,11 +125,14 @@ class Response:
 
 class Spaced:
     """One daemon. `options` go to its command line (`memory="64M"` becomes --memory 64M). `become`: a command line that runs
-    the daemon and spacectl as somebody else."""
+    the daemon and spacectl as somebody else. `program`: another spaced. `held`: the public socket is ours, and handed to the
+    daemon as systemd does it."""
 
-    def __init__(self, state=None, port=None, become=(), **options):
+    def __init__(self, state=None, port=None, become=(), program=None, held=False, **options):
         self.domain = "localhost"
-        self.port = port or free_port()
+        self.held = socket.create_server(("127.0.0.1", port or 0), backlog=4096) if held else None
+        self.port = self.held.getsockname()[1] if held else port or free_port()
+        self.program = program or BUILD / "spaced"
         self.url = f"http://{self.domain}:{self.port}"
         self.home = Path(tempfile.mkdtemp(prefix="spaced-test-", dir="/var/tmp"))
         self.home.chmod(0o755)
@@ -130,13 +146,15 @@ class Spaced:
     # --- the daemon itself
 
     def start(self, timeout=30):
-        argv = [*self.become, str(BUILD / "spaced"), "--state", str(self.state), "--listen", f"127.0.0.1:{self.port}",
+        argv = [*self.become, str(self.program), "--state", str(self.state), "--listen", f"127.0.0.1:{self.port}",
                 "--domain", self.domain]
+        if self.held:
+            argv = [sys.executable, "-c", HAND_OVER, str(self.held.fileno()), *argv]
         for key, value in self.options.items():
             argv += [f"--{key.replace('_', '-')}", str(value)]
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True)
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                            pass_fds=[self.held.fileno()] if self.held else [])
 
         def healthy():
             if self.process.poll() is not None:

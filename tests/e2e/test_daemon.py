@@ -2,6 +2,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -182,3 +183,19 @@ def test_install_and_remove(tmp_path):
     subprocess.run(["scripts/install", "--remove", "--prefix", "/opt/spaced", "--destdir", str(tmp_path)], cwd=ROOT, check=True,
                    capture_output=True)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [config]
+
+
+def test_units_are_sound(tmp_path):
+    """As systemd reads them; the socket's address is that of the example configuration, or it would not be taken."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze on this machine")
+    subprocess.run(["scripts/install", "--prefix", "/opt/spaced", "--destdir", str(tmp_path)], cwd=ROOT, check=True,
+                   capture_output=True)
+    units = sorted((tmp_path / "etc/systemd/system").iterdir())
+    assert [u.name for u in units] == ["spaced.service", "spaced.socket"]
+    for unit in units:
+        unit.write_text(unit.read_text().replace("/opt/spaced", f"{tmp_path}/opt/spaced"))
+    done = subprocess.run(["systemd-analyze", "verify", *map(str, units)], capture_output=True, text=True)
+    assert done.returncode == 0 and "spaced" not in done.stderr, done.stderr
+    listen = re.search(r"^listen = (.*)$", (tmp_path / "etc/spaced/spaced.conf").read_text(), re.M).group(1)
+    assert f"ListenStream={listen}\n" in units[1].read_text()

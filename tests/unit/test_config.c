@@ -119,6 +119,39 @@ static void mistakes_say_where_and_what(void **state)
 	}
 }
 
+/* Names of what differs, by what it takes to change it; what may change at once does, and only that. */
+static void changes(void **state)
+{
+	cleanup_buf struct buf now = BUF_INIT, later = BUF_INIT, never = BUF_INIT, none = BUF_INIT;
+	struct config a, b;
+	struct err err = ERR_INIT;
+
+	assert_int_equal(load(&a, &err, "memory = 1G\negress-list = a.test\n", NULL), 0);
+	assert_int_equal(load(&b, &err,
+			      "memory = 2G\negress = list\negress-list = a.test b.test\nlog-level = debug\n"
+			      "listen = 0.0.0.0:80\ncpus = 1.5\n",
+			      NULL),
+			 0);
+	config_changes(&a, &b, CONFIG_AT_RELOAD, &now);
+	config_changes(&a, &b, CONFIG_AT_UPGRADE, &later);
+	config_changes(&a, &b, CONFIG_AT_START, &never);
+	config_changes(&a, &a, CONFIG_AT_RELOAD, &none);
+	assert_string_equal(now.data, "memory, cpus, egress, egress-list");
+	assert_string_equal(later.data, "public-url, log-level");
+	assert_string_equal(never.data, "listen");
+	assert_int_equal(none.len, 0);
+	config_adopt(&a, &b);
+	assert_true(a.memory == 2ULL << 30 && b.memory == 1ULL << 30);
+	assert_int_equal(a.cpu_milli, 1500);
+	assert_int_equal(a.egress, EGRESS_LIST);
+	assert_string_equal(a.egress_list[1], "b.test");
+	assert_null(b.egress_list[1]);
+	assert_string_equal(a.log_level, "info");
+	assert_string_equal(a.listen, "127.0.0.1:7000");
+	config_release(&a);
+	config_release(&b);
+}
+
 static int setup(void **state)
 {
 	int fd = mkstemp(file);
@@ -135,6 +168,7 @@ int main(void)
 	    cmocka_unit_test(sizes_times_and_cpus),
 	    cmocka_unit_test(command_line_goes_over_the_file),
 	    cmocka_unit_test(mistakes_say_where_and_what),
+	    cmocka_unit_test(changes),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -373,6 +373,41 @@ static void admin_sockets_know_the_caller(void **state)
 	}
 }
 
+static void count_end_of_drain(void *ctx)
+{
+	++*(int *)ctx;
+}
+
+/* What is there is answered and told to go; the last to leave is told of. */
+static void drain(void **state)
+{
+	cleanup_buf struct buf in = BUF_INIT;
+	cleanup_close int held = dial(), idle = dial();
+	int done = 0;
+
+	(void)state;
+	say(idle, "GET /before HTTP/1.1\r\nHost: x\r\n\r\n");
+	HEAR_UNTIL(idle, &in, "/before");
+	assert_false(has(&in, "Connection: close"));
+	say(held, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+	WAIT_FOR(rig->held);
+	assert_int_equal(http_server_busy(rig->s), 1);
+	http_server_drain(rig->s, count_end_of_drain, &done);
+	say(idle, "GET /again HTTP/1.1\r\nHost: x\r\n\r\n");
+	assert_int_equal(http_server_busy(rig->s), 2); /* it has come in, though nobody has read it */
+	buf_clear(&in);
+	HEAR_END(idle, &in);
+	assert_true(has(&in, "Connection: close\r\n") && has(&in, "/again"));
+	assert_int_equal(done, 0);
+	http_reply(rig->held, 200, "text/plain", "held", 4);
+	buf_clear(&in);
+	HEAR_END(held, &in);
+	assert_true(has(&in, "Connection: close\r\n") && has(&in, "held"));
+	WAIT_FOR(done == 1);
+	assert_int_equal(http_server_busy(rig->s), 0);
+	assert_int_equal(rig->requests, 3);
+}
+
 static void dates(void **state)
 {
 	char text[32];
@@ -403,6 +438,7 @@ int main(void)
 	    T(old_http),
 	    T(upgrade_is_not_followed),
 	    T(admin_sockets_know_the_caller),
+	    T(drain),
 	    cmocka_unit_test(dates),
 	};
 

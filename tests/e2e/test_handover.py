@@ -1,0 +1,444 @@
+"""Reload, upgrade and restart of the daemon under traffic of every kind: nobody is refused, reset, or gets half of an answer."""
+import base64
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import gitraw
+from apps import app_files, static_files
+from harness import BUILD, Repo, Spaced, processes, wait_for
+from proxyraw import Peer
+
+APP = '''
+import base64, hashlib, json, os, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+STARTED = time.time()
+
+class H(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        if self.path == "/slow":  # 40 pieces in about two seconds
+            self.send_response(200)
+            self.send_header("Content-Length", str(40 * 1000))
+            self.end_headers()
+            for i in range(40):
+                self.wfile.write(b"%03d," % i * 250)
+                self.wfile.flush()
+                time.sleep(0.05)
+        elif self.path == "/ws":
+            key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            self.send_response(101)
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+            self.end_headers()
+            while data := self.connection.recv(4096):
+                self.connection.sendall(data)
+        else:
+            self.answer(str(STARTED).encode())
+
+    def do_POST(self):
+        self.answer(hashlib.sha1(self.rfile.read(int(self.headers["Content-Length"]))).hexdigest().encode())
+
+    def log_message(self, *a):
+        pass
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+Server(("0.0.0.0", int(os.environ["PORT"])), H).serve_forever()
+'''
+SERVE = "the new proxies serve"
+SLOW = b"".join(b"%03d," % i * 250 for i in range(40))
+
+
+class Crowd:
+    """Visitors of every kind. Each notes what it should not have met, by its kind."""
+
+    def __init__(self, daemon, kinds=("fresh", "kept", "site", "apex", "post", "download", "upload", "socket")):
+        self.daemon, self.kinds = daemon, kinds
+        self.good = {kind: 0 for kind in kinds}
+        self.wrong, self.started, self.closes = [], set(), 0
+        self.over = threading.Event()
+        self.token = daemon.token()
+        self.threads = [threading.Thread(target=self.live, args=(kind,), daemon=True) for kind in kinds]
+
+    def live(self, kind):
+        visit = getattr(self, kind)
+        while not self.over.is_set():
+            try:
+                visit()
+            except (OSError, EOFError, AssertionError) as error:
+                self.wrong.append(f"{kind}: {error!r}")
+                time.sleep(0.05)
+
+    def connect(self):
+        peer = Peer(socket.create_connection(("127.0.0.1", self.daemon.port), 60))
+        peer.sock.settimeout(60)
+        return peer
+
+    def ask(self, peer, host, path="/", *fields, method="GET", body=b""):
+        head = [f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, "", ""]
+        peer.send("\r\n".join(head).encode() + body)
+        m = peer.message()
+        assert m.status == 200, f"{m.line} {m.body[:200]}"
+        return m
+
+    def app(self):
+        return self.daemon.host("alice", "steady")
+
+    def fresh(self):
+        peer = self.connect()
+        self.started.add(self.ask(peer, self.app()).body)
+        peer.close()
+        self.good["fresh"] += 1
+
+    def keep(self, kind, host, *fields):
+        """One connection for as long as the server lets it live: it is closed only after an answer that said so."""
+        peer = self.connect()
+        while not self.over.is_set():
+            m = self.ask(peer, host, "/", *fields)
+            self.good[kind] += 1
+            if m.get("connection") == "close":
+                self.closes += 1
+                assert peer.closed()
+                break
+            time.sleep(0.003)
+        peer.close()
+
+    def kept(self):
+        self.keep("kept", self.app())
+
+    def site(self):
+        self.keep("site", self.daemon.host("alice", "site"))
+
+    def apex(self):
+        self.keep("apex", self.daemon.domain)
+
+    def post(self):
+        peer = self.connect()
+        auth = f"Authorization: Bearer {self.token}"
+        self.ask(peer, self.daemon.domain, "/api/whoami-v2", auth)
+        peer.close()
+        self.good["post"] += 1
+        time.sleep(0.01)
+
+    def download(self):
+        peer = self.connect()
+        assert self.ask(peer, self.app(), "/slow").body == SLOW
+        self.good["download"] += 1
+        peer.close()
+
+    def upload(self):
+        import hashlib
+        body, peer = os.urandom(200_000), self.connect()
+        peer.send(f"POST /up HTTP/1.1\r\nHost: {self.app()}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        for at in range(0, len(body), 10_000):
+            peer.send(body[at:at + 10_000])
+            time.sleep(0.1)
+        m = peer.message()
+        assert m.status == 200 and m.body == hashlib.sha1(body).hexdigest().encode(), m.line
+        self.good["upload"] += 1
+        peer.close()
+
+    def socket(self):
+        """A WebSocket that says something all the time, for as long as the crowd is there."""
+        peer = self.connect()
+        peer.send((f"GET /ws HTTP/1.1\r\nHost: {self.app()}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                   "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode())
+        assert peer.message(head_only=True).status == 101
+        while not self.over.is_set():
+            text = os.urandom(20)
+            peer.send(text)
+            assert peer.exactly(20) == text
+            self.good["socket"] += 1
+            time.sleep(0.02)
+        peer.close()
+
+    def more(self, n=5, timeout=60):
+        """All have got something since now."""
+        before = dict(self.good)
+        wait_for(f"more for each: {before}", lambda: self.wrong or
+                 all(self.good[k] >= before[k] + (1 if k in ("download", "upload") else n) for k in self.kinds), timeout)
+
+    def __enter__(self):
+        for t in self.threads:
+            t.start()
+        self.more()
+        return self
+
+    def __exit__(self, kind, *rest):
+        self.over.set()
+        for t in self.threads:
+            t.join(60)
+        if not kind:
+            assert not self.wrong, (self.wrong[:8], self.daemon.log_tail(60))
+
+
+def deploy(daemon, tmp):
+    files = {**app_files(), "app.py": APP}
+    daemon.push_ok(Repo(tmp / "app", files=files), "alice", "steady")
+    daemon.push_ok(Repo(tmp / "site", files=static_files("files")), "alice", "site")
+
+
+def said(daemon, text, times=1):
+    wait_for(f"{times} times in the log: {text}", lambda: daemon.log_path.read_text(errors="replace").count(text) >= times, 60)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("etc") / "spaced.conf"
+    path.write_text("memory = 512M\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory, config):
+    """Its program is a copy, which can be exchanged."""
+    folder = tmp_path_factory.mktemp("bin")
+    folder.chmod(0o755)
+    program = folder / "spaced"
+    shutil.copy(BUILD / "spaced", program)
+    d = Spaced(program=program, config=config, proxies=2)
+    try:
+        d.start()
+        deploy(d, tmp_path_factory.mktemp("repos"))
+        yield d
+    finally:
+        shutil.copy(BUILD / "spaced", program.with_suffix(".new"))
+        program.with_suffix(".new").rename(program)
+        d.close()
+
+
+def upgrade(daemon):
+    before, done = daemon.pids(), daemon.log_path.read_text(errors="replace").count(SERVE)
+    code, out, err = daemon.spacectl("upgrade")
+    assert code == 0 and "runs (before:" in out, (out, err, daemon.log_tail())
+    said(daemon, SERVE, done + 1)
+    assert not any(set(before[r]) & set(daemon.pids(r)) for r in ("control", "spawner"))
+    return before
+
+
+def settled(daemon):
+    """No process of an earlier upgrade is left."""
+    wait_for("the processes of before to end", lambda: len(daemon.pids("proxy")) == 2 and len(daemon.pids("static")) == 1, 60)
+    return daemon.pids()
+
+
+def test_reload_under_traffic(daemon, config):
+    with Crowd(daemon) as crowd:
+        before = daemon.pids()
+        for memory in ("256M", "300M", "320M"):
+            config.write_text(f"memory = {memory}\n")
+            done = daemon.log_path.read_text().count("reload: changed: memory")
+            daemon.process.send_signal(signal.SIGHUP)
+            said(daemon, "reload: changed: memory", done + 1)
+            crowd.more()
+        assert daemon.pids() == before and crowd.closes == 0
+    assert len(crowd.started) == 1
+
+
+def test_reload_says_what_it_does(daemon, config):
+    config.write_text("memory = 384M\nbuilds = 3\nlog-level = debug\nid-base = 1879050240\nproxies = 1\n")
+    code, out, _ = daemon.spacectl("reload")  # --proxies of the command line goes over the file
+    assert code == 0 and out.strip() == ("changed: memory, builds; only an upgrade (SIGUSR2, spacectl upgrade) changes: "
+                                         "log-level; only a new start changes: id-base")
+    config.write_text("memory = much\n")
+    code, out, err = daemon.spacectl("reload")
+    assert code == 1 and "memory = `much`" in err and "stays as it is" in err, (out, err)
+    config.write_text("memory = 384M\n")
+    assert daemon.spacectl("reload")[0] == 0
+
+
+def test_reload_is_in_force(daemon, config):
+    """For the next start of an app, without a start of the daemon."""
+    config.write_text("memory = 333M\n")
+    assert daemon.spacectl("reload")[0] == 0
+    daemon.spacectl("space", "restart", "alice/steady", check=True)
+    wait_for("the new limit", lambda: "333" in daemon.spacectl("space", "show", "alice/steady")[1], 30)
+    config.write_text("memory = 384M\n")
+    assert daemon.spacectl("reload")[0] == 0
+
+
+def test_upgrade_under_traffic(daemon):
+    parent = daemon.process.pid
+    with Crowd(daemon) as crowd:
+        for _ in range(3):
+            before = upgrade(daemon)
+            crowd.more()
+            now = daemon.pids()
+            assert not set(before["static"]) & set(now["static"]) or len(now["static"]) > 1
+            assert set(now["proxy"]) - set(before["proxy"])
+        assert daemon.process.poll() is None and daemon.process.pid == parent
+        assert crowd.closes >= 3, "kept connections moved on to the new proxies"
+        assert crowd.good["socket"] > 100
+    assert len(crowd.started) == 1, "the app was started again"
+    settled(daemon)
+
+
+@pytest.mark.parametrize("program", ["not there", "not a program", "fails", "hangs"])
+def test_upgrade_to_what_cannot_start(daemon, program, tmp_path):
+    shutil.copy(daemon.program, tmp_path / "good")
+    bad = tmp_path / "bad"
+    bad.write_text({"not a program": "nothing\n", "fails": "#!/bin/sh\necho it has no wheels >&2\nexit 3\n",
+                    "hangs": "#!/bin/sh\nkill -STOP $$\n"}.get(program, ""))
+    bad.chmod(0o755)
+    before, log = settled(daemon), len(daemon.log_path.read_text())
+    daemon.program.unlink()
+    if program != "not there":
+        shutil.copy(bad, daemon.program)
+    try:
+        if program == "hangs":
+            daemon.process.send_signal(signal.SIGUSR2)
+            wait_for("the check", lambda: processes(str(daemon.program), "--check"))
+            code, _, err = daemon.spacectl("upgrade")
+            assert code == 1 and "under way" in err
+            for pid in processes(str(daemon.program), "--check"):
+                os.kill(pid, signal.SIGKILL)
+            wait_for("its end", lambda: "all stays" in daemon.log_path.read_text()[log:].split("another one")[-1])
+        else:
+            code, out, err = daemon.spacectl("upgrade")
+            assert code == 1 and {"fails": "no wheels", "not there": "No such file", "not a program": "Exec format"}[program] \
+                in err, (out, err)
+        assert daemon.pids() == before and daemon.get("alice", "steady").status == 200
+    finally:
+        daemon.program.unlink(missing_ok=True)
+        shutil.copy(tmp_path / "good", daemon.program)
+    upgrade(daemon)
+
+
+def test_upgrade_with_what_cannot_change(daemon, config):
+    before = settled(daemon)
+    for text, why in (("nonsense = 1\n", "no option `nonsense`"), ("user = nobody\n", "user = `nobody`"),
+                      ("memory = x\n", "memory = `x`")):
+        config.write_text(text)
+        code, _, err = daemon.spacectl("upgrade")
+        assert code == 1 and why in err, err
+    config.write_text("memory = 384M\n")
+    assert daemon.pids() == before and daemon.get("alice", "steady").status == 200
+
+
+def test_pushes_across_upgrades(daemon, tmp_path):
+    """Each is accepted, or told that nothing was changed and when to come again."""
+    over, accepted, odd = threading.Event(), [], []
+
+    def pusher(n):
+        i = 0
+        while not over.is_set():
+            i += 1
+            work, name = Repo(tmp_path / f"r{n}-{i}", files=static_files(f"{n}-{i}")), f"storm-{n}-{i}"
+            done = daemon.push(work, "alice", name, "main", "-o", "nowait")
+            if "main -> main" in done.stdout:
+                accepted.append((name, work))
+            elif "push again in a few seconds" not in done.stdout:
+                odd.append(done.stdout)
+
+    threads = [threading.Thread(target=pusher, args=(n,)) for n in range(2)]
+    for t in threads:
+        t.start()
+    for i in range(3):
+        wait_for("some pushes", lambda i=i: len(accepted) > 3 * i or odd, 60)
+        upgrade(daemon)
+    over.set()
+    for t in threads:
+        t.join()
+    assert not odd, odd[0]
+    for name, work in accepted:
+        assert work.git("ls-remote", daemon.remote("alice", name), "refs/heads/main").split()[0] == work.head(), name
+        daemon.wait_stage("alice", name, "RUNNING", 60)
+
+
+def test_a_slow_push_is_waited_for(daemon, tmp_path):
+    pack = gitraw.Pack()
+    tree = pack.add("tree", gitraw.tree(("100644", "x", pack.add("blob", os.urandom(300_000)))))
+    tip = pack.add("commit", gitraw.commit(tree))
+    body = gitraw.pkt(f"{gitraw.ZERO} {tip} refs/heads/other\0{gitraw.CAPS}\n".encode()) + b"0000" + pack.bytes()
+    auth = base64.b64encode(f"x:{daemon.token()}".encode()).decode()
+    peer = Peer(socket.create_connection(("127.0.0.1", daemon.port)))
+    peer.send((f"POST /spaces/alice/steady/git-receive-pack HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {auth}\r\n"
+               "Content-Type: application/x-git-receive-pack-request\r\n"
+               f"Content-Length: {len(body)}\r\n\r\n").encode() + body[:100_000])
+    wait_for("its child", lambda: processes("--role", "unpack", str(daemon.state)) or processes("unpack"))
+    before = daemon.pids("control")
+    daemon.process.send_signal(signal.SIGUSR2)
+    said_before = daemon.log_path.read_text().count("takes over from")
+    refused = wait_for("a push that is refused", lambda: (d := daemon.push(
+        Repo(tmp_path / os.urandom(4).hex(), files=static_files("n")), "alice", "late")).returncode and d.stdout, 30)
+    assert "push again in a few seconds" in refused
+    assert daemon.request("GET", "/healthz").status == 200 and daemon.pids("control") == before
+    peer.send(body[100_000:])
+    answer = peer.message()
+    assert answer.status == 200 and b"unpack ok" in answer.body and b"ok refs/heads/other" in answer.body, answer.body
+    wait_for("the next control", lambda: not set(daemon.pids("control")) & set(before), 30)
+    said(daemon, "takes over from", said_before)
+    shown = subprocess.run(["git", "ls-remote", daemon.remote("alice", "steady"), "refs/heads/other"], capture_output=True,
+                           text=True, check=True, env=Repo(tmp_path / "e", files={}).env).stdout
+    assert shown.split()[0] == tip
+
+
+def test_a_push_that_follows_its_build(daemon, tmp_path):
+    """It is told that this goes on without it."""
+    work = Repo(tmp_path / "r", files={**app_files("built"), "requirements.txt": "./pkg\n",
+                                       "pkg/setup.py": "import time, setuptools\ntime.sleep(4)\nsetuptools.setup(name='pkg')\n"})
+    done = []
+    pusher = threading.Thread(target=lambda: done.append(daemon.push(work, "alice", "follower")))
+    pusher.start()
+    wait_for("the build", lambda: daemon.spacectl("space", "show", "alice/follower")[0] == 0
+             and daemon.stage("alice", "follower") == "BUILDING", 30)
+    upgrade(daemon)
+    pusher.join(60)
+    assert done[0].returncode == 0 and "The push is stored" in done[0].stdout, done[0].stdout
+    daemon.wait_stage("alice", "follower", "RUNNING", 120)
+
+
+def test_held_socket_across_restarts(tmp_path):
+    """As with spaced.socket: nobody is refused while there is no daemon, and who was being served is served to the end."""
+    daemon = Spaced(held=True)
+    try:
+        daemon.start()
+        deploy(daemon, tmp_path)
+        with Crowd(daemon, ("fresh", "kept", "site", "apex", "post", "download", "upload")) as crowd:
+            for _ in range(3):
+                assert daemon.stop() == 0
+                daemon.start(timeout=60)
+                crowd.more()
+        assert len(crowd.started) == 1
+    finally:
+        daemon.close()
+
+
+def test_held_socket_that_does_not_fit(tmp_path):
+    daemon = Spaced(held=True)
+    daemon.port += 1
+    try:
+        with pytest.raises(AssertionError, match="listens elsewhere"):
+            daemon.start()
+    finally:
+        daemon.process = None
+        daemon.close()
+
+
+def test_crash_of_all_proxies_keeps_the_queue(daemon):
+    pids = daemon.pids("proxy")
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    wait_for("them to stop", lambda: all(Path(f"/proc/{p}/stat").read_text().rpartition(") ")[2][0] == "T" for p in pids))
+    peers = [Peer(socket.create_connection(("127.0.0.1", daemon.port))) for _ in range(10)]
+    for peer in peers:
+        peer.send(f"GET / HTTP/1.1\r\nHost: {daemon.host('alice', 'steady')}\r\n\r\n".encode())
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert all(peer.message().status == 200 for peer in peers)
