@@ -1,13 +1,11 @@
 """Private and protected Spaces: every way in, every refusal, and what the app gets to see of it. Against a daemon of its own, since
 revoking ends what other tests hold."""
 import base64
-import hashlib
 import json
 import re
 import socket
 import stat
 import subprocess
-import time
 import urllib.parse
 
 import pytest

@@ -2,7 +2,6 @@
 
 Needs a mirror that apt can reach (`needs_mirror`): one minimal base is made, which takes about half a minute."""
 import ctypes
-import json
 import mmap
 import os
 import signal

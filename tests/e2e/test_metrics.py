@@ -1,6 +1,5 @@
 """/metrics: read by Prometheus' own client library, and compared with what was asked of an app."""
 import base64
-import hashlib
 import os
 import socket
 

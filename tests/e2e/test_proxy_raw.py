@@ -214,7 +214,7 @@ def test_content_length_body(bench):
 def test_chunked_both_ways(bench):
     def handler(peer, app):
         while True:
-            m = app.record(peer.message())
+            app.record(peer.message())
             peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n")
             peer.send(b"3;name=\"v\"\r\nabc\r\n2\r\nde\r\n0\r\nX-T: v\r\n\r\n")
 

@@ -128,7 +128,7 @@ def test_big_upload_in_bounded_memory(bench, chunked):
     count = BIG // len(block)
 
     def handler(peer, app):
-        m = peer.message(head_only=True)
+        peer.message(head_only=True)
         digest, n = hashlib.sha256(), 0
         while n < BIG:
             if chunked:
@@ -241,7 +241,7 @@ def test_upload_waits_for_a_slow_app(bench):
     gate = threading.Event()
 
     def handler(peer, app):
-        m = peer.message(head_only=True)
+        peer.message(head_only=True)
         assert gate.wait(PATIENCE)
         peer.exactly(50 << 20)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

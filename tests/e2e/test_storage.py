@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from apps import app_files, server
+from apps import server
 from harness import wait_for
 
 CODE = '''

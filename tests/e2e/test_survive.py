@@ -139,7 +139,6 @@ def test_kill_during_a_build(running, tmp_path, role):
 
 def test_kill_of_control_during_pushes(running, tmp_path):
     """Whatever a client was told is accepted is there afterwards."""
-    import subprocess
     from harness import Repo
     accepted = []
     token = running.token()
