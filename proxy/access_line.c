@@ -137,6 +137,27 @@ static void add_without_tokens(struct buf *b, struct str s)
 	add_text(b, (struct str){s.p + from, s.n - from});
 }
 
+/* Up to the query of an address that is encoded in it (a way back, say), whose parameters are not looked at. */
+static size_t outer(struct str s)
+{
+	for (size_t i = 0; i + 3 <= s.n; i++)
+		if (s.p[i] == '%' && s.p[i + 1] == '3' && (s.p[i + 2] | 0x20) == 'f')
+			return i + 3;
+	return s.n;
+}
+
+static void add_pair(struct buf *b, struct str pair)
+{
+	const char *eq = memchr(pair.p, '=', pair.n);
+	size_t name = eq ? (size_t)(eq - pair.p) : 0;
+	bool secret = eq && is_secret((struct str){pair.p, name});
+	size_t shown = secret ? name + 1 : outer(pair);
+
+	add_without_tokens(b, (struct str){pair.p, shown});
+	if (secret || shown < pair.n)
+		ADD(b, HIDDEN);
+}
+
 static void add_path(struct buf *b, struct str path)
 {
 	const char *query = memchr(path.p, '?', path.n);
@@ -144,17 +165,10 @@ static void add_path(struct buf *b, struct str path)
 
 	add_without_tokens(b, (struct str){path.p, at});
 	while (at < path.n) {
-		size_t end = at, eq;
-		while (end < path.n && path.p[end] != '&' && path.p[end] != ';')
+		size_t end = at;
+		while (end < path.n && path.p[end] != '&' && path.p[end] != ';' && path.p[end] != '?')
 			end++;
-		const char *sign = memchr(path.p + at, '=', end - at);
-		eq = sign ? (size_t)(sign - path.p) : end;
-		if (sign && is_secret((struct str){path.p + at, eq - at})) {
-			add_text(b, (struct str){path.p + at, eq + 1 - at});
-			ADD(b, HIDDEN);
-		} else {
-			add_without_tokens(b, (struct str){path.p + at, end - at});
-		}
+		add_pair(b, (struct str){path.p + at, end - at});
 		if (end < path.n)
 			add_text(b, (struct str){path.p + end, 1});
 		at = end + 1;
@@ -217,4 +231,28 @@ void access_line_dropped(struct buf *out, uint64_t at, uint64_t n)
 	ADD(out, "\",\"space\":\"\"");
 	NUMBER(out, "dropped", n);
 	ADD(out, "}\n");
+}
+
+static bool line_ok(struct str line)
+{
+	static const char begin[] = "{\"time\":\"", space[] = "\",\"space\":\"";
+
+	if (line.n <= ACCESS_SPACE_AT || line.n > ACCESS_LINE_MAX || line.p[line.n - 1] != '}' ||
+	    memcmp(line.p, begin, sizeof begin - 1) != 0 ||
+	    memcmp(line.p + ACCESS_SPACE_AT - (sizeof space - 1), space, sizeof space - 1) != 0)
+		return false;
+	for (size_t i = 0; i < line.n; i++)
+		if (line.p[i] < 0x20 || line.p[i] == 0x7f)
+			return false;
+	return true;
+}
+
+bool access_lines_ok(struct str bytes, uint32_t lines)
+{
+	for (const char *end; bytes.n; bytes = (struct str){end + 1, bytes.n - (size_t)(end + 1 - bytes.p)}) {
+		end = memchr(bytes.p, '\n', bytes.n);
+		if (!end || !lines-- || !line_ok((struct str){bytes.p, (size_t)(end - bytes.p)}))
+			return false;
+	}
+	return lines == 0;
 }

@@ -9,6 +9,7 @@
 /* Longer ones are cut. */
 #define ACCESS_PATH_MAX 1024
 #define ACCESS_AGENT_MAX 256
+#define ACCESS_LINE_MAX 16384 /* of a line; each byte of the strings can take six */
 
 /* Empty strings, zero times and false are left out, but for what is said to be there always. */
 struct access_entry {
@@ -32,5 +33,9 @@ void access_line_dropped(struct buf *out, uint64_t at, uint64_t n);
 
 /* Where the value of "space" begins in a line. */
 #define ACCESS_SPACE_AT (sizeof "{\"time\":\"2026-01-01T00:00:00.000Z\",\"space\":\"" - 1)
+
+/* For who takes lines from a process that is trusted less: are these so many of them, whole, in ASCII, each as long as one can
+ * be, and with "space" at its place? What they say is that process's word. */
+bool access_lines_ok(struct str bytes, uint32_t lines);
 
 #endif

@@ -87,8 +87,10 @@ enum proxy_verb {
 	PROXY_STALE,	 /* event: {u64 version}: the deltas do not go on from what is here: send a snapshot */
 	PROXY_ASK = 130, /* {str space id, str token, str client}: may the token's user enter the private Space? */
 	PROXY_LOG =
-	    140, /* event: {u32 n, bytes}: n lines of the access log (access_line.h); the next such after PROXY_LOGGED */
+	    140, /* event: {u32 n, bytes}: n lines of the access log (access_line.h); the next such after PROXY_LOGGED, and at
+		    the end of the proxy all that are left, PROXY_LOGS_MAX at most */
 };
+#define PROXY_LOGS_MAX 16
 
 struct target_endpoint {
 	const char *name;

@@ -9,6 +9,7 @@
 #include "base/channel.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "proxy/access_line.h"
 
 struct entry {
 	char host[ROUTE_HOST_MAX + 1];
@@ -19,6 +20,7 @@ struct entry {
 struct peer {
 	uint64_t bit;	 /* one of 64, unique among the peers of now */
 	uint64_t number; /* never used again */
+	unsigned logs;	 /* batches of the access log that are being written */
 	struct router *router;
 	struct channel *channel;
 	struct peer *next;
@@ -152,22 +154,26 @@ static bool on_activity(const struct peer *p, struct reader *rd)
 	return get_ok(rd);
 }
 
-static bool on_log(const struct peer *p, struct reader *rd)
+/* Its word, but no other form than lines have: they stand between those of others. */
+static bool on_log(struct peer *p, struct reader *rd)
 {
 	uint32_t lines = get_u32(rd);
 	struct str bytes = get_bytes(rd);
 
-	if (!get_ok(rd))
+	if (!get_ok(rd) || p->logs == PROXY_LOGS_MAX || !access_lines_ok(bytes, lines))
 		return false;
+	p->logs++;
 	p->router->cb.log(p->router->cb.ctx, p->number, bytes, lines);
 	return true;
 }
 
 void router_logged(struct router *r, uint64_t peer)
 {
-	for (const struct peer *p = r->peers; p; p = p->next)
-		if (p->number == peer)
+	for (struct peer *p = r->peers; p; p = p->next)
+		if (p->number == peer) {
+			p->logs--;
 			channel_send(p->channel, PROXY_LOGGED, 0, NULL, 0, NULL, 0);
+		}
 }
 
 static bool on_ask(struct peer *p, uint32_t id, struct reader *rd)
@@ -253,7 +259,8 @@ static void on_frame(void *ctx, struct frame *f)
 		break;
 	case PROXY_STALE:
 		get_u64(&rd);
-		ok = get_ok(&rd);
+		/* Who asks again and again without reading would fill our memory with routes. */
+		ok = get_ok(&rd) && !channel_queued(p->channel);
 		if (ok && p->router->ready)
 			snapshot(p->router, p);
 		break;

@@ -131,10 +131,13 @@ static void secrets_are_not_written(void **state)
 	    {"/?q=hf_abcdefghijABCDEFGHIJ&x", "/?q=hf_***&x"},
 	    {"/hf_abcdefghijABCDEFGHIJ/x?", "/hf_***/x?"},
 	    {"/hf_abcdefghijABCDEFGHIJhf_abcdefghijABCDEFGHIJ", "/hf_***_abcdefghijABCDEFGHIJ"},
+	    /* in an address within it: the link to sign in has one */
+	    {"/sign-in?space=1&path=%2Fx%3Ftoken%3D2&b=3", "/sign-in?space=1&path=%2Fx%3F***&b=3"},
+	    {"/?to=/a?token=2&b=3", "/?to=/a?token=***&b=3"},
 	    /* and these are none */
 	    {"/token/x?token", "/token/x?token"},
 	    {"/hf_space/x?author=a&keys=b&%=%zz&=", "/hf_space/x?author=a&keys=b&%=%zz&="},
-	    {"/?a=1?token=2", "/?a=1?token=2"},
+	    {"/?to=%2Fa%3F&b=%3", "/?to=%2Fa%3F&b=%3"},
 	    {"*", "*"},
 	};
 
@@ -144,6 +147,62 @@ static void secrets_are_not_written(void **state)
 		assert_string_equal(json_string_value(json_object_get(j, "path")), cases[i].written);
 		json_decref(j);
 	}
+}
+
+/* From a process that is trusted less: nothing that would be read as another one's line, or as none. */
+static void lines_of_others_are_looked_at(void **state)
+{
+	const struct access_entry e = {.space = STR("a/b"), .path = STR("/x"), .status = 200};
+	cleanup_buf struct buf b = BUF_INIT;
+
+	access_line(&b, &e);
+	access_line_dropped(&b, 5, 6);
+	access_line(&b, &e);
+	struct str all = {b.data, b.len};
+	assert_true(access_lines_ok(all, 3));
+	assert_true(access_lines_ok((struct str){b.data, 0}, 0));
+	assert_false(access_lines_ok(all, 2));
+	assert_false(access_lines_ok(all, 4));
+	assert_false(access_lines_ok((struct str){b.data, b.len - 1}, 3)); /* its end is missing */
+	assert_false(access_lines_ok((struct str){b.data + 1, b.len - 1}, 3));
+	for (size_t i = 0; i < b.len; i++) {
+		char was = b.data[i];
+		b.data[i] = '\033';
+		assert_false(access_lines_ok(all, 3));
+		b.data[i] = '\n';
+		assert_false(was != '\n' && access_lines_ok(all, 3));
+		b.data[i] = was;
+	}
+	b.data[ACCESS_SPACE_AT - 3] = 'x';
+	assert_false(access_lines_ok(all, 3));
+
+	buf_clear(&b);
+	access_line(&b, &e);
+	cleanup_free char *more = malloc(ACCESS_LINE_MAX);
+	memset(more, ' ', ACCESS_LINE_MAX);
+	b.len -= 2;
+	buf_add(&b, more, ACCESS_LINE_MAX);
+	buf_adds(&b, "}\n");
+	assert_false(access_lines_ok((struct str){b.data, b.len}, 1));
+
+	/* The longest there is. */
+	char path[ACCESS_PATH_MAX], agent[ACCESS_AGENT_MAX], space[199], other[255];
+	memset(path, 1, sizeof path);
+	memset(agent, 1, sizeof agent);
+	memset(space, 1, sizeof space);
+	memset(other, 'x', sizeof other);
+	const struct access_entry longest = {.space = {space, sizeof space},
+					     .host = {other, 253},
+					     .method = STR("OPTIONS"),
+					     .path = {path, sizeof path},
+					     .agent = {agent, sizeof agent},
+					     .client = {other, 45},
+					     .request_id = {other, sizeof other},
+					     .detail = "a rule of so many words",
+					     .status = 503};
+	buf_clear(&b);
+	access_line(&b, &longest);
+	assert_true(access_lines_ok((struct str){b.data, b.len}, 1));
 }
 
 /* ---- the files ---- */
@@ -251,6 +310,7 @@ int main(void)
 	    cmocka_unit_test(no_byte_leaves_its_string),
 	    cmocka_unit_test(long_ones_are_cut),
 	    cmocka_unit_test(secrets_are_not_written),
+	    cmocka_unit_test(lines_of_others_are_looked_at),
 	    cmocka_unit_test(two_files_within_their_room),
 	    cmocka_unit_test(without_its_folder_lines_are_lost),
 	};
