@@ -51,12 +51,24 @@ void metrics_free(struct metrics *m)
 	free(m);
 }
 
+static struct entry *entry_find(const struct metrics *m, const char *space)
+{
+	struct entry *e;
+
+	HASH_FIND(hh, m->entries, space, strlen(space), e);
+	return e;
+}
+
+bool metrics_has(const struct metrics *m, const char *space)
+{
+	return entry_find(m, space) != NULL;
+}
+
 static struct entry *entry_of(struct metrics *m, const char *space)
 {
 	size_t n = strlen(space);
-	struct entry *e;
+	struct entry *e = entry_find(m, space);
 
-	HASH_FIND(hh, m->entries, space, n, e);
 	if (e)
 		return e;
 	e = xcalloc(1, sizeof *e + n + 1);

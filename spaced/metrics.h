@@ -8,6 +8,7 @@
 struct metrics;
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m);
+bool metrics_has(const struct metrics *m, const char *space); /* was it counted before? */
 /* What proxy `peer` has counted since it last did. Returns the sums of that Space; valid until metrics change. */
 const struct counters *metrics_add(struct metrics *m, uint64_t peer, const char *space, const struct counters *growth);
 /* What control itself has counted. */

@@ -103,9 +103,31 @@ static void lost(void *ctx)
 		spaces_spawner_lost(c->spaces);
 }
 
+/* Proxies are trusted less: a name that they make up gets no row, or the rows would have no end. */
+static bool is_space(struct control *c, const char *space)
+{
+	const char *slash = strchr(space, '/');
+	struct space sp = {0};
+	struct err err = ERR_INIT;
+
+	if (!*space || metrics_has(c->metrics, space))
+		return true;
+	if (!slash)
+		return false;
+	cleanup_free char *owner = xstrndup(space, (size_t)(slash - space));
+	bool is = store_space_by_name(c->store, owner, slash + 1, &sp, &err) == 0;
+	/* In its own spelling, in which it is deleted one day. */
+	is = is && strcmp(sp.owner, owner) == 0 && strcmp(sp.name, slash + 1) == 0;
+	space_release(&sp);
+	return is;
+}
+
 static void activity(void *ctx, uint64_t peer, const char *space, const struct counters *growth)
 {
 	struct control *c = ctx;
+
+	if (!is_space(c, space))
+		return;
 	const struct counters *sum = metrics_add(c->metrics, peer, space, growth);
 
 	if (*space)

@@ -97,7 +97,9 @@ static void sums_grow_and_gauges_go_with_their_proxy(void **state)
 	struct counters c = {.n[COUNT_REQUESTS] = 5, .now[GAUGE_OPEN] = 2};
 	size_t n;
 
+	assert_false(metrics_has(m, "a/b"));
 	metrics_add(m, 1, "a/b", &c);
+	assert_true(metrics_has(m, "a/b"));
 	const struct counters *sum = metrics_add(m, 2, "a/b", &c);
 	assert_int_equal(sum->n[COUNT_REQUESTS], 10);
 	assert_int_equal(sum->now[GAUGE_OPEN], 4);
