@@ -9,17 +9,21 @@
 #include "base/log.h"
 #include "proxy/worker.h"
 
-/* What the kernel has accepted for us: with the socket it would be reset. */
+/* What the kernel has accepted for us: with the socket it would be reset. No more than was there: they may go on to come as
+ * fast as they are taken. */
 static void take_queue(struct listener *l)
 {
-	int fd, c;
+	int fd;
 
 	if (uv_fileno((uv_handle_t *)&l->tcp, &fd) < 0)
 		return;
-	while ((c = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0 || errno == ECONNABORTED ||
-	       errno == EINTR)
+	for (int i = 0; i <= LISTEN_BACKLOG; i++) {
+		int c = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (c >= 0)
 			client_take(l, c);
+		else if (errno != ECONNABORTED && errno != EINTR)
+			return;
+	}
 }
 
 static void close_listeners(struct worker *w)

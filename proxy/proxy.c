@@ -12,7 +12,6 @@
 #include "proxy/worker.h"
 
 #define TICK_MS 250
-#define BACKLOG 4096
 
 void worker_listen(struct worker *w)
 {
@@ -20,7 +19,7 @@ void worker_listen(struct worker *w)
 		return;
 	w->listening = true;
 	for (size_t i = 0; i < w->nlisteners; i++) {
-		int r = uv_listen((uv_stream_t *)&w->listeners[i].tcp, BACKLOG, client_accept);
+		int r = uv_listen((uv_stream_t *)&w->listeners[i].tcp, LISTEN_BACKLOG, client_accept);
 		if (r < 0)
 			log_error("listen: %s", uv_strerror(r));
 	}

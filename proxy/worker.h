@@ -26,6 +26,7 @@
 #include "proxy/sticky.h"
 
 #define BLOCK_SIZE 65536
+#define LISTEN_BACKLOG 4096
 
 /* Deadlines are lists in order of arrival, one per kind, since all of a kind wait equally long: O(1) to set and move. */
 enum deadline { DL_NONE, DL_HEAD, DL_IDLE, DL_CONNECT, DL_RESPONSE, DL_STALL, DL_LINGER, DL_POOL, DL_KINDS };
