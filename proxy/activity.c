@@ -6,17 +6,18 @@
 #define REPORT_MS 1000
 #define FRAME_FULL (FRAME_MAX_PAYLOAD - 1024)
 
-static struct space *space_new(const char *name, size_t n)
+static struct space *space_new(struct worker *w, const char *name, size_t n)
 {
 	struct space *s = xcalloc(1, sizeof *s + n + 1);
 
 	memcpy(s->name, name, n);
+	s->who = rates_who(w->rates, name, n);
 	return s;
 }
 
 void activity_init(struct worker *w)
 {
-	w->nobody = space_new("", 0);
+	w->nobody = space_new(w, "", 0);
 }
 
 struct space *space_of(struct worker *w, const char *name)
@@ -28,7 +29,7 @@ struct space *space_of(struct worker *w, const char *name)
 		return w->nobody;
 	HASH_FIND(hh, w->spaces, name, n, s);
 	if (!s) {
-		s = space_new(name, n);
+		s = space_new(w, name, n);
 		HASH_ADD_KEYPTR(hh, w->spaces, s->name, n, s);
 	}
 	return s;

@@ -11,6 +11,8 @@ const char *refusal_name(enum refusal r)
 	    [REFUSED_NOT] = "",
 	    [REFUSED_CONNECTIONS] = "connections",
 	    [REFUSED_CLIENT_CONNECTIONS] = "client-connections",
+	    [REFUSED_CLIENT_RATE] = "client-rate",
+	    [REFUSED_SPACE_RATE] = "space-rate",
 	    [REFUSED_MALFORMED] = "malformed",
 	    [REFUSED_SLOW] = "slow",
 	    [REFUSED_HOST] = "host",

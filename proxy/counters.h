@@ -12,6 +12,8 @@ enum refusal {
 	REFUSED_NOT,
 	REFUSED_CONNECTIONS,	    /* of this process: too many */
 	REFUSED_CLIENT_CONNECTIONS, /* of one address: too many */
+	REFUSED_CLIENT_RATE,	    /* requests per second of one address */
+	REFUSED_SPACE_RATE,	    /* requests per second for one Space */
 	REFUSED_MALFORMED,	    /* http1.h's policy */
 	REFUSED_SLOW,		    /* the request did not arrive in time */
 	REFUSED_HOST,		    /* nobody is served at this address */

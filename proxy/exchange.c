@@ -153,13 +153,16 @@ void exchange_start(struct client *c, size_t head)
 	x->space->count.n[COUNT_REQUESTS]++;
 	x->space->count.now[GAUGE_OPEN]++;
 	count_in(x, head);
+	if (t)
+		x->target = target_ref(t);
+	if (limits_refuse(x))
+		return;
 	if (!t) {
 		x->refused = REFUSED_HOST;
 		exchange_error(x, 404, "There is nothing at this address",
 			       "No Space is served under this host name. Check the spelling of the address.");
 		return;
 	}
-	x->target = target_ref(t);
 	if (t->sticky)
 		sticky_find(r, t, gate_secure(w), x->sticky);
 	enum gate_state gate = t->space_id[0] ? gate_enter(x, r) : GATE_OPEN;

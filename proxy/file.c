@@ -74,6 +74,7 @@ int routes_file_load(struct worker *w, const char *path)
 			route_table_free(t);
 			return -EINVAL;
 		}
+		route.rate = w->limits.space_rate;
 		route_table_set(t, &route);
 	}
 	route_table_free(w->routes.served);

@@ -1,4 +1,5 @@
-/* Bounds on time and on connections per client: the deadline lists, run once per tick, and the count per address. */
+/* Bounds on time, connections and requests: the deadline lists, run once per tick, the count per address, the rates. */
+#include <errno.h>
 #include <netinet/in.h>
 
 #include "proxy/worker.h"
@@ -12,11 +13,14 @@ static uint32_t or_default(uint32_t v, uint32_t def)
 	return v ? v : def;
 }
 
-void limits_init(struct worker *w, const struct proxy_limits *limits)
+int limits_init(struct worker *w, const struct proxy_config *config)
 {
 	struct proxy_limits *l = &w->limits;
 
-	*l = *limits;
+	*l = config->limits;
+	w->rates = config->rates ? config->rates : rates_map(-1);
+	if (!w->rates)
+		return -errno;
 	l->head_bytes = or_default(l->head_bytes, 32768);
 	l->fields = or_default(l->fields, 100);
 	l->url_bytes = or_default(l->url_bytes, 8192);
@@ -44,6 +48,7 @@ void limits_init(struct worker *w, const struct proxy_limits *limits)
 	w->deadline_ms[DL_POOL] = POOL_IDLE_MS;
 	for (int i = 0; i < DL_KINDS; i++)
 		w->deadlines[i].prev = w->deadlines[i].next = &w->deadlines[i];
+	return 0;
 }
 
 void deadline_clear(struct conn *c)
@@ -93,11 +98,11 @@ void deadline_tick(struct worker *w)
 
 struct peer {
 	UT_hash_handle hh;
-	struct in6_addr address; /* IPv4 mapped; of IPv6 the /64, which one customer owns whole */
+	struct in6_addr address;
 	uint32_t connections;
 };
 
-static bool peer_key(const struct sockaddr *sa, struct in6_addr *key)
+bool peer_key(const struct sockaddr *sa, struct in6_addr *key)
 {
 	memset(key, 0, sizeof *key);
 	if (sa->sa_family == AF_INET) {
@@ -121,7 +126,9 @@ bool peer_enter(struct client *c, const struct sockaddr *sa)
 	struct peer *p;
 
 	/* A proxy before ours on this machine would be one client: loopback counts only when the limit was set. */
-	if (peer_key(sa, &key) && limit == 0)
+	bool loopback = peer_key(sa, &key);
+	c->who = rates_who(w->rates, &key, sizeof key);
+	if (loopback && limit == 0)
 		return true;
 	HASH_FIND(hh, w->peers, &key, sizeof key, p);
 	if (p && p->connections >= (limit ? limit : 1024))
@@ -147,4 +154,32 @@ void peer_leave(struct client *c)
 		HASH_DEL(c->conn.w->peers, p);
 		free(p);
 	}
+}
+
+static void refuse(struct exchange *x, enum refusal why, const char *text, uint32_t wait_ms)
+{
+	struct page page = {
+	    .status = 429, .title = "Too many requests", .text = text, .retry_after = (wait_ms + 999) / 1000};
+
+	x->refused = why;
+	exchange_page(x, &page);
+}
+
+bool limits_refuse(struct exchange *x)
+{
+	struct worker *w = x->c->conn.w;
+	uint64_t now = uv_now(&w->loop);
+	uint32_t wait = 0;
+
+	if (w->limits.client_rate)
+		wait = rates_take(w->rates, RATE_CLIENT, x->c->who, w->limits.client_rate, now);
+	if (wait) {
+		refuse(x, REFUSED_CLIENT_RATE, "There were too many from your address. Try again in a moment.", wait);
+		return true;
+	}
+	if (x->target && x->target->rate)
+		wait = rates_take(w->rates, RATE_SPACE, x->space->who, x->target->rate, now);
+	if (wait)
+		refuse(x, REFUSED_SPACE_RATE, "This Space is asked too often. Try again in a moment.", wait);
+	return wait != 0;
 }

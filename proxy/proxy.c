@@ -100,7 +100,8 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 		return r;
 	sigemptyset(&none);
 	w->loop.data = w;
-	limits_init(w, &config->limits);
+	if ((r = limits_init(w, config)) < 0)
+		return r;
 	splice_init(w);
 	feed_init(&w->routes);
 	activity_init(w);

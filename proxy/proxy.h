@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct rates;
 struct proxy_limits {	      /* 0: the default in brackets */
 	uint32_t head_bytes;  /* request head [32768] */
 	uint32_t fields;      /* header fields [100] */
@@ -19,6 +20,9 @@ struct proxy_limits {	      /* 0: the default in brackets */
 	uint32_t
 	    per_client; /* connections per client address (IPv6: per /64) [1024; loopback only when set]: 429 beyond */
 	uint32_t per_space; /* requests in flight per Space [2048]: 503 with Retry-After beyond */
+	uint32_t
+	    client_rate; /* requests per second per client address, as above [0: no limit]: 429 with Retry-After beyond */
+	uint32_t space_rate; /* stand-alone: requests per second per route, the same */
 	/* requests that wait for an app which sleeps or starts (hold_rule.h) */
 	uint32_t hold_ms;	/* [60000] */
 	uint32_t hold_max_ms;	/* the most that X-Scale-Up-Timeout may ask for [300000] */
@@ -43,6 +47,7 @@ struct proxy_config {
 	 * file `access_log` (stand-alone; opened anew on SIGHUP). */
 	uint32_t log_sample;
 	const char *access_log;
+	struct rates *rates; /* shared by all workers (rate.h), or NULL: its own */
 	struct proxy_limits limits;
 	uint32_t trusted_proxies; /* reserved, 0 */
 };

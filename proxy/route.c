@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 
+#include "proxy/rate.h"
 #include "proxy/sticky.h"
 #include "proxy/ticket.h"
 
@@ -39,6 +40,7 @@ void route_encode(const struct route *r, struct buf *b)
 	put_str(b, r->headers);
 	put_str(b, r->space_id);
 	put_u8(b, r->gated);
+	put_u32(b, r->rate);
 }
 
 /* "Name: value\r\n" any number of times: these bytes go into responses as they are. */
@@ -117,6 +119,7 @@ int route_decode(struct reader *rd, struct route *r)
 	r->headers = get_strdup(rd, HEADERS_MAX);
 	get_str(rd, r->space_id, sizeof r->space_id);
 	r->gated = get_u8(rd) != 0;
+	r->rate = get_u32(rd);
 	r->port = (uint16_t)port;
 	r->page_status = (uint16_t)status;
 
@@ -127,6 +130,7 @@ int route_decode(struct reader *rd, struct route *r)
 		ok = port != 0;
 	if (ok && r->kind == ROUTE_PAGE)
 		ok = status >= 200 && status <= 599;
+	ok = ok && r->rate <= RATE_MAX;
 	if (ok && (r->space_id[0] || r->gated))
 		ok = ticket_id_ok(r->space_id);
 	if (!ok) {
@@ -267,6 +271,7 @@ static struct target *target_new(const struct route *r)
 			     .nendpoints = (uint8_t)r->nendpoints,
 			     .page_refresh = r->page_refresh,
 			     .gated = r->gated,
+			     .rate = r->rate,
 			     .sticky = r->sticky[0] != '\0',
 			     .endpoints = e};
 	const char **to[] = {&t->host, &t->site, &t->space, &t->page_title, &t->page_text, &t->headers, &t->space_id};

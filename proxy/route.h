@@ -43,6 +43,7 @@ struct route {
 	char *page_text;      /* plain text, may be long (the last log lines) */
 	char *headers;	      /* "Name: value\r\n"... added to each response; checked by control */
 	char space_id[25]; /* 24 hex digits, or "": no Space. With one, no app sees what opens Spaces (credentials.h) */
+	uint32_t rate;	   /* requests per second (rate.h); 0: no limit */
 	bool gated;	   /* private: nothing passes but what gate.c lets in */
 };
 void route_release(struct route *r);
@@ -100,6 +101,7 @@ struct target_endpoint {
 
 /* The table itself: it keeps each route as one small counted object, so that a request in flight outlives an update. */
 struct target {
+	uint32_t rate;
 	UT_hash_handle hh; /* in the table, by `host` */
 	enum route_kind kind;
 	uint32_t refs;

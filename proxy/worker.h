@@ -12,6 +12,7 @@
 
 #include <uv.h>
 
+#include <netinet/in.h>
 #include <uthash.h>
 
 #include "base/buf.h"
@@ -21,6 +22,7 @@
 #include "proxy/hold_rule.h"
 #include "proxy/http1.h"
 #include "proxy/proxy.h"
+#include "proxy/rate.h"
 #include "proxy/route.h"
 #include "proxy/route_feed.h"
 #include "proxy/sticky.h"
@@ -67,6 +69,7 @@ struct client {
 	struct conn conn;
 	struct exchange *x; /* the request under way, or NULL */
 	struct peer *peer;  /* its address in the per-client count, or NULL */
+	uint64_t who;	    /* the same among the rates */
 	uint16_t port;	    /* it came in on */
 	uint8_t addr_len;
 	bool feeding, lingering, goodbye; /* goodbye: close when all is written */
@@ -141,6 +144,7 @@ struct space {
 	UT_hash_handle hh;
 	struct counters count; /* since the last PROXY_ACTIVITY */
 	uint32_t told[GAUGES]; /* by that one */
+	uint64_t who;	       /* among the rates */
 	char name[];	       /* owner/name; "": w->nobody */
 };
 
@@ -165,6 +169,7 @@ struct worker {
 	struct space *spaces, *nobody;
 	struct access_log *log; /* NULL: none is kept */
 	struct peer *peers;
+	struct rates *rates;
 	struct hold *holds;
 	uv_timer_t hold_release;
 	uint64_t hold_due; /* the next one is over then */
@@ -184,14 +189,18 @@ struct worker {
 	char date[40];
 };
 
-/* limits.c: deadlines, connections per client address. */
-void limits_init(struct worker *w, const struct proxy_limits *limits);
+/* limits.c: deadlines, connections per client address, rates. */
+int limits_init(struct worker *w, const struct proxy_config *config); /* 0 or negative errno */
 void deadline_set(struct conn *c, enum deadline kind);
 void deadline_clear(struct conn *c);
 void deadline_tick(struct worker *w);
 /* Counts a new connection; false: there are too many from its address. */
 bool peer_enter(struct client *c, const struct sockaddr *sa);
 void peer_leave(struct client *c);
+/* What counts as one client: the IPv4 address, as a mapped one, or the /64, which one customer owns whole. True: loopback. */
+bool peer_key(const struct sockaddr *sa, struct in6_addr *key);
+/* Its client asks too fast, or its Space is asked too fast: answered with 429. */
+bool limits_refuse(struct exchange *x);
 
 /* conn.c, splice.c: reading into blocks, writing with the rest kept. */
 void conn_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf);

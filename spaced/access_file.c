@@ -96,9 +96,15 @@ void access_file_free(struct access_file *l)
 		release(l);
 }
 
+/* While a daemon makes way for a newer one both write here: what the other has turned over is only opened anew. */
 static int rotate(struct access_file *l)
 {
-	if (renameat(l->dir, ACCESS_LOG_NAME, l->dir, ACCESS_LOG_OLD) < 0)
+	struct stat mine, named;
+	bool by_other = fstat(l->fd, &mine) == 0 &&
+			fstatat(l->dir, ACCESS_LOG_NAME, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+			mine.st_ino != named.st_ino;
+
+	if (!by_other && renameat(l->dir, ACCESS_LOG_NAME, l->dir, ACCESS_LOG_OLD) < 0)
 		return -errno; /* then nothing is written: its room is a promise */
 	close(l->fd);
 	l->fd = -1;

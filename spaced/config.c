@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/state_home.h"
+#include "proxy/rate.h"
 #include "sandbox/egress_list.h"
 
 enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS, LIST, OWNERS };
@@ -42,6 +43,12 @@ static const struct option_row rows[] = {
     OPT("proxies", COUNT, proxies, "0", "proxy processes; 0: one per CPU, at most 4"),
     FIXED("user", TEXT, user, "spaced", "account of the control role; -proxy and -static are appended for the others"),
     OPT("log-level", TEXT, log_level, "info", "debug, info, warn or error"),
+    OPT("client-rate", COUNT, client_rate, "0",
+	"requests per second of one client address (IPv6: /64), five seconds' worth at once; 0: no limit"),
+    OPT("space-rate", COUNT, space_rate, "0", "requests per second for one Space, the same"),
+    OPT("client-connections", COUNT, client_connections, "0",
+	"connections of one client address to each proxy; 0: 1024, and of loopback any number"),
+    OPT("space-requests", COUNT, space_requests, "2048", "requests in flight to one Space through each proxy"),
     OPT("access-log-size", SIZE, access_log_bytes, "256M", "access log, both files together; 0: none is kept"),
     OPT("access-log-sample", COUNT, access_log_sample, "1", "of answers below 400 only one in so many is in it"),
     LIVE("memory", SIZE, memory, "2G", "memory of a running app, swap included"),
@@ -375,6 +382,10 @@ static int finish(struct config *c, struct err *err)
 		level++;
 	if (!levels[level])
 		return err_set(err, 0, "log-level = `%s`: expected debug, info, warn or error", c->log_level);
+	if (c->client_rate > RATE_MAX || c->space_rate > RATE_MAX)
+		return err_set(err, 0, "client-rate, space-rate: expected at most %d", RATE_MAX);
+	if (c->space_requests == 0)
+		return err_set(err, 0, "space-requests: expected at least 1");
 	if (c->access_log_sample == 0 || c->access_log_sample > 1000000)
 		return err_set(err, 0, "access-log-sample = %u: expected 1 to 1000000", c->access_log_sample);
 	if (c->access_log_bytes && c->access_log_bytes < 1U << 20)

@@ -21,6 +21,8 @@ struct config {
 	uint32_t proxies; /* proxy processes; 0: one per CPU, at most 4 */
 	char *user;	  /* account of control; "-proxy" and "-static" are appended for the other roles */
 	char *log_level;
+	/* of visitors; the connections and the requests in flight count for each proxy, the rates for all of them */
+	uint32_t client_connections, client_rate, space_requests, space_rate;
 	uint64_t access_log_bytes;  /* of both files; 0: none is kept */
 	uint32_t access_log_sample; /* of answers below 400 only one in so many */
 

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "proxy/proxy.h"
+#include "proxy/rate.h"
 
 #define WORKERS_MAX 256
 
@@ -40,6 +41,8 @@ static const char help[] =
     "                         connections 16384   clients per worker\n"
     "                         per_client 1024     connections per address; loopback only when set\n"
     "                         per_space 2048      requests in flight per route\n"
+    "                         client_rate, space_rate   requests per second of an address, for a route; none by\n"
+    "                         itself. What comes in 5 s may come at once. For all workers together\n"
     "                         drain_ms 10000      at SIGTERM, for requests, WebSockets and streams under way\n"
     "  --help               this text\n"
     "\n"
@@ -53,8 +56,8 @@ static const struct {
 	{                                                                                                              \
 #name, offsetof(struct proxy_limits, name)                                                             \
 	}
-    L(head_bytes),  L(fields),	 L(url_bytes),	 L(head_ms),	L(idle_ms),   L(connect_ms),
-    L(response_ms), L(stall_ms), L(connections), L(per_client), L(per_space), L(drain_ms),
+    L(head_bytes), L(fields),	   L(url_bytes),  L(head_ms),	L(idle_ms),  L(connect_ms),  L(response_ms),
+    L(stall_ms),   L(connections), L(per_client), L(per_space), L(drain_ms), L(client_rate), L(space_rate),
 #undef L
 };
 
@@ -251,6 +254,10 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	config.log_sample = config.access_log ? (uint32_t)sample : 0;
+	if (!(config.rates = rates_map(-1))) {
+		log_error("memory for the rates: %s", strerror(errno));
+		return 1;
+	}
 	hold_signals(SIG_BLOCK);
 	for (int i = 0; i < n; i++)
 		if ((listeners[i] = open_listener(listen_at)) < 0) {

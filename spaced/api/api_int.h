@@ -125,6 +125,8 @@ void space_sleep(struct call *c);
 void space_wake(struct call *c);
 void space_sleep_time(struct call *c);
 void space_egress_set(struct call *c);
+void space_rate_set(struct call *c);
+json_t *call_rate_json(const struct call *c, const struct space *sp);
 void space_storage_set(struct call *c);
 void space_storage_off(struct call *c);
 void space_usage_get(struct call *c);

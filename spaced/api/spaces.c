@@ -157,6 +157,7 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 	json_object_set_new(own, "storage", sp->storage ? json_integer((json_int_t)sp->storage) : json_null());
 	json_object_set_new(own, "egress", egress_json(c, sp));
 	json_object_set_new(own, "domains", domains_text(c, sp));
+	json_object_set_new(own, "rate", call_rate_json(c, sp));
 	json_object_set_new(own, "traffic", traffic_json(c, sp));
 	spaces_count_traffic(c->a->spaces, sp->id); /* who looks again sees what is new */
 	json_object_set_new(j, "spaced", own);

@@ -36,6 +36,7 @@ static const char *const space_fields[] = {
     "Data=usage.data.summary",
     "Storage=spaced.storage:bytes",
     "Egress=spaced.egress.summary",
+    "Requests per second=spaced.rate.summary",
     "Received=spaced.traffic.received:bytes",
     "Sent=spaced.traffic.sent:bytes",
     "Branch=spaced.defaultBranch",
@@ -159,6 +160,24 @@ static int change(struct cli *c, const char *rest)
 static int space_restart(struct cli *c)
 {
 	return change(c, c->factory ? "/restart?factory=true" : "/restart");
+}
+
+static int space_rate(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/rate");
+	json_t *j;
+
+	if (!path)
+		return CLI_USAGE;
+	int rc = client_call(c, "POST", path, json_pack("{s:s}", "rate", c->word[1]), &j);
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s: requests: %s\n", c->word[0], json_string_value(json_object_get(j, "summary")));
+	json_decref(j);
+	return CLI_OK;
 }
 
 static int space_base(struct cli *c)
@@ -383,6 +402,8 @@ const struct verb space_verbs[] = {
      space_visibility},
     {"space", "egress", SPACE " POLICY [FILE]", 2, 3, NULL,
      "what it may reach: none, internet, list FILE, or default (the host's)", space_egress},
+    {"space", "rate", SPACE " N|none|default", 2, 2, NULL,
+     "how many requests per second it may get; default: as space-rate says", space_rate},
     {"space", "base", SPACE " BASE|host|default", 2, 2, NULL,
      "what it stands on, from its next build on\n\n"
      "A base of `spacectl base list`, `host` for the host's /usr, `default` for what `spacectl base default` says. "

@@ -172,8 +172,8 @@ static void start_proxy(struct parent *p, struct child *c)
 		c->due = io_now_ms() + RESTART_CEILING_MS;
 		return;
 	}
-	int extra[2] = {p->public_listener, pair[1]};
-	start(p, c, extra, 2);
+	int extra[3] = {p->public_listener, pair[1], p->rates_fd};
+	start(p, c, extra, 3);
 	if (control_stays(p))
 		child_send_fd(child_of(p, ROLE_CONTROL), LINK_PROXY, pair[0]);
 	close(pair[0]);

@@ -14,6 +14,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/trim.h"
+#include "proxy/rate.h"
 #include "spaced/role/host.h"
 #include "spaced/role/parent_int.h"
 #include "spaced/role/rootless.h"
@@ -115,6 +116,10 @@ static int prepare(struct parent *p, struct handed *h, struct err *err)
 	p->admin_listener = take_or_listen(h, "admin", c->state, STATE_SOCKET, 0666, a->control_gid, a, err);
 	if (p->admin_listener < 0)
 		return -1;
+	cleanup_close int rates = rates_create();
+	p->rates_fd = rates < 0 ? -1 : fcntl(rates, F_DUPFD_CLOEXEC, HANDED_ABOVE);
+	if (p->rates_fd < 0)
+		return err_set(err, errno, "memory for the rates");
 	p->config_fd = parent_config_file(c, err);
 	return p->config_fd < 0 ? -1 : 0;
 }

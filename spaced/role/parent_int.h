@@ -39,7 +39,7 @@ struct parent {
 	char **argv;
 	char *program; /* path of what runs here, where the next one will lie */
 	struct accounts accounts;
-	int lock, config_fd, signals;
+	int lock, config_fd, rates_fd, signals;
 	int public_listener, http_listener, admin_listener, static_listener;
 	struct child children[3 + MAX_PROXIES];
 	size_t nchildren;

@@ -4,14 +4,14 @@
  *   all      3 channel to the parent (frames of enum link_verb)    4 the configuration (a sealed file in memory)
  *   spawner  5 channel to control
  *   control  5 listener run/http.sock    6 listener control.sock
- *   proxy    5 the public listener       6 channel to control
+ *   proxy    5 the public listener       6 channel to control       7 memory of the rates (proxy/rate.h)
  *   static   5 listener run/static.sock */
 #ifndef SPACED_ROLE_H
 #define SPACED_ROLE_H
 
 #include "spaced/config.h"
 
-enum { ROLE_FD_PARENT = 3, ROLE_FD_CONFIG, ROLE_FD_FIRST, ROLE_FD_SECOND };
+enum { ROLE_FD_PARENT = 3, ROLE_FD_CONFIG, ROLE_FD_FIRST, ROLE_FD_SECOND, ROLE_FD_THIRD };
 
 /* Parent -> control (to proxies: PROXY_NEW_CONTROL and PROXY_RETIRE of proxy/route.h). The parent and a role may be of different
  * versions while one makes way for the other: a verb keeps its number and its fields, new fields come behind. */

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/trim.h"
 #include "proxy/proxy.h"
+#include "proxy/rate.h"
 #include "sandbox/spawner.h"
 #include "spaced/role/role.h"
 #include "spaced/static/static.h"
@@ -39,6 +40,12 @@ int role_proxy(struct config *config)
 	int listener = ROLE_FD_FIRST;
 	struct err err = ERR_INIT;
 
+	struct rates *rates = rates_map(ROLE_FD_THIRD);
+	if (!rates) {
+		log_error("memory of the rates: %m");
+		return 1;
+	}
+	close(ROLE_FD_THIRD);
 	tzset(); /* before the root changes */
 	if (geteuid() == 0 ? chroot(run) < 0 || chdir("/") < 0 : chdir(run) < 0) {
 		log_error("enter `%s`: %m", run);
@@ -53,8 +60,13 @@ int role_proxy(struct config *config)
 	    .control = ROLE_FD_SECOND,
 	    .spawner = -1,
 	    .parent = ROLE_FD_PARENT,
+	    .rates = rates,
+	    .limits = {.per_client = config->client_connections,
+		       .client_rate = config->client_rate,
+		       .per_space = config->space_requests,
+		       .hold_ms = config->hold_timeout_s * 1000,
+		       .hold_requests = config->hold_requests},
 	    .log_sample = config->access_log_bytes ? config->access_log_sample : 0,
-	    .limits = {.hold_ms = config->hold_timeout_s * 1000, .hold_requests = config->hold_requests},
 	};
 	trim_resident();
 	return proxy_main(&pc);

@@ -100,6 +100,7 @@ void route_publish(struct spaces *s, const struct space *sp)
 	snprintf(r.space, sizeof r.space, "%s/%s", sp->owner, sp->name);
 	snprintf(r.space_id, sizeof r.space_id, "%s", sp->id);
 	r.gated = sp->visibility == SPACE_PRIVATE;
+	r.rate = sp->rate == SPACE_RATE_DEFAULT ? s->config->space_rate : (uint32_t)sp->rate;
 	if (u && u->serving && u->serving->sleep == SLEEP_AWAKE && sp->stage != STAGE_DELETING) {
 		to_app(u->serving, &r);
 	} else if (!to_site(s, sp, &r)) {

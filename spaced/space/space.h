@@ -67,6 +67,8 @@ int spaces_domain_add(struct spaces *s, const char *space_id, const char *text, 
 		      struct err *err);
 int spaces_domain_remove(struct spaces *s, const char *space_id, const char *text, char host[DOMAIN_MAX + 1],
 			 struct err *err);
+/* How many requests per second it may get (store.h), from now on. */
+int spaces_set_rate(struct spaces *s, const char *space_id, int64_t rate, struct err *err);
 /* What it is to stand on (store.h), from its next build on. ENOENT: there is no such base. */
 int spaces_set_base(struct spaces *s, const char *space_id, const char *base, struct err *err);
 /* All versions of a base, a moment later. EBUSY while a Space or a build stands on it, or it is the default. */

@@ -275,16 +275,26 @@ int spaces_cancel_build(struct spaces *s, const char *build_id, struct err *err)
 
 /* ---- bases ---- */
 
-int spaces_set_visibility(struct spaces *s, const char *space_id, enum space_visibility v, struct err *err)
+/* What the route says has changed in the store. */
+static int publish_anew(struct spaces *s, const char *space_id, struct err *err)
 {
 	struct space sp = {0};
 
-	if (store_space_set_visibility(s->store, space_id, v, err) < 0 ||
-	    store_space_by_id(s->store, space_id, &sp, err) < 0)
+	if (store_space_by_id(s->store, space_id, &sp, err) < 0)
 		return -1;
 	route_publish(s, &sp);
 	space_release(&sp);
 	return 0;
+}
+
+int spaces_set_visibility(struct spaces *s, const char *space_id, enum space_visibility v, struct err *err)
+{
+	return store_space_set_visibility(s->store, space_id, v, err) < 0 ? -1 : publish_anew(s, space_id, err);
+}
+
+int spaces_set_rate(struct spaces *s, const char *space_id, int64_t rate, struct err *err)
+{
+	return store_space_set_rate(s->store, space_id, rate, err) < 0 ? -1 : publish_anew(s, space_id, err);
 }
 
 int spaces_set_base(struct spaces *s, const char *space_id, const char *base, struct err *err)

@@ -75,7 +75,7 @@ bool space_visibility_of(const char *name, enum space_visibility *out)
 #define SPACE_COLUMNS                                                                                                  \
 	"SELECT s.id, s.owner_id, u.name, s.name, s.label, s.visibility, s.stage, s.stage_message, s.default_branch,"  \
 	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving,"                        \
-	" s.egress, s.egress_list, s.storage, s.base, s.volume, s.sleep_s"                                             \
+	" s.egress, s.egress_list, s.storage, s.base, s.volume, s.sleep_s, s.rate"                                     \
 	" FROM spaces s JOIN users u ON u.id = s.owner_id "
 
 static void read_space(sqlite3_stmt *st, struct space *sp)
@@ -106,6 +106,7 @@ static void read_space(sqlite3_stmt *st, struct space *sp)
 	sp->base = store_text(st, 20);
 	sp->volume = (uint32_t)store_u64(st, 21);
 	sp->sleep_s = (int32_t)sqlite3_column_int(st, 22);
+	sp->rate = (int64_t)store_u64(st, 23);
 }
 
 static int one_space(struct store *s, sqlite3_stmt *query, struct space *out, struct err *err)
@@ -304,6 +305,11 @@ int store_space_set_sleep(struct store *s, const char *id, int32_t seconds, stru
 {
 	return store_exec_one(s, err, "Space", "UPDATE spaces SET sleep_s = ?, modified = ? WHERE id = ?", "iis",
 			      (int64_t)seconds, (int64_t)io_wall_ms(), id);
+}
+
+int store_space_set_rate(struct store *s, const char *id, int64_t rate, struct err *err)
+{
+	return store_exec_one(s, err, "Space", "UPDATE spaces SET rate = ? WHERE id = ?", "is", rate, id);
 }
 
 int store_space_set_base(struct store *s, const char *id, const char *base, struct err *err)

@@ -80,6 +80,7 @@ enum space_stage {
 };
 const char *space_stage_name(enum space_stage stage);
 
+#define SPACE_RATE_DEFAULT (-1) /* the configuration's */
 struct space {
 	char id[STORE_ID];
 	char owner_id[STORE_ID];
@@ -103,6 +104,7 @@ struct space {
 	int32_t sleep_s;   /* stopped after so long without a visit; 0: as the configuration says; -1: never */
 	uint64_t storage;  /* bytes of its persistent volume; 0: none */
 	uint32_t volume;   /* which one that is */
+	int64_t rate;	   /* requests per second that it may get; 0: no limit; or SPACE_RATE_DEFAULT */
 	char *egress_list; /* of "list": entries (sandbox/egress_list.h), a line each */
 };
 void space_release(struct space *sp);
@@ -130,6 +132,7 @@ int store_space_set_visibility(struct store *s, const char *id, enum space_visib
 int store_space_set_storage(struct store *s, const char *id, uint64_t bytes, struct err *err);
 int store_space_set_sleep(struct store *s, const char *id, int32_t seconds, struct err *err);
 int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err);
+int store_space_set_rate(struct store *s, const char *id, int64_t rate, struct err *err);
 int store_space_set_base(struct store *s, const char *id, const char *base, struct err *err);
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err);
 int store_space_remove(struct store *s, const char *id, struct err *err);

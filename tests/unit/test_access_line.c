@@ -284,6 +284,32 @@ static void two_files_within_their_room(void **state)
 	sink_close(&s);
 }
 
+static void two_daemons_turn_it_over_once(void **state)
+{
+	struct sink s;
+	struct err err = ERR_INIT;
+	char block[1000];
+	mode_t mode;
+
+	sink_open(&s, 10000);
+	struct access_file *other = access_file_new(&s.loop, s.folder, 10000, on_written, &s, &err);
+	assert_non_null(other);
+	memset(block, 'x', sizeof block);
+	for (unsigned i = 0; i < 5; i++) {
+		access_file_write(s.file, 1, (struct str){block, sizeof block}, 1);
+		access_file_write(other, 1, (struct str){block, sizeof block}, 1);
+		uv_run(&s.loop, UV_RUN_DEFAULT);
+	}
+	access_file_write(s.file, 1, (struct str){block, sizeof block}, 1);
+	uv_run(&s.loop, UV_RUN_DEFAULT);
+	access_file_write(other, 1, (struct str){block, sizeof block}, 1);
+	uv_run(&s.loop, UV_RUN_DEFAULT);
+	assert_int_equal(size_of(&s, ACCESS_LOG_OLD, &mode), 10000);
+	assert_int_equal(size_of(&s, ACCESS_LOG_NAME, &mode), 2000);
+	access_file_free(other);
+	sink_close(&s);
+}
+
 static void without_its_folder_lines_are_lost(void **state)
 {
 	struct sink s;
@@ -312,6 +338,7 @@ int main(void)
 	    cmocka_unit_test(secrets_are_not_written),
 	    cmocka_unit_test(lines_of_others_are_looked_at),
 	    cmocka_unit_test(two_files_within_their_room),
+	    cmocka_unit_test(two_daemons_turn_it_over_once),
 	    cmocka_unit_test(without_its_folder_lines_are_lost),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

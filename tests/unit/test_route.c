@@ -204,6 +204,7 @@ static void wire(void **state)
 
 	in.page_status = 503;
 	in.page_refresh = true;
+	in.rate = 1000000;
 	in.page_title = xstrdup("Building");
 	in.page_text = xstrdup("line\n\nlog <b>");
 	in.headers = xstrdup("Cross-Origin-Opener-Policy: same-origin\r\n");
@@ -216,6 +217,7 @@ static void wire(void **state)
 	assert_int_equal(out.endpoints[0].generation, 7);
 	assert_int_equal(out.port, 7860);
 	assert_true(out.page_refresh);
+	assert_int_equal(out.rate, 1000000);
 	assert_string_equal(out.page_text, in.page_text);
 	assert_string_equal(out.headers, in.headers);
 	route_release(&out);
@@ -296,6 +298,9 @@ static void wire_refuses(void **state)
 	assert_int_equal(decode_with(&r), -EBADMSG);
 	r = sample("a.test", "one");
 	r.port = 0;
+	assert_int_equal(decode_with(&r), -EBADMSG);
+	r = sample("a.test", "one");
+	r.rate = 1000001;
 	assert_int_equal(decode_with(&r), -EBADMSG);
 	r = sample("a.test", "one");
 	r.kind = 9;

@@ -471,6 +471,39 @@ static void events(void **state)
 	user_release(&u);
 }
 
+static void rate_of_a_space(void **state)
+{
+	struct store *s = *state;
+	uint64_t stages[SPACE_STAGES], spaces = 0;
+	struct user u;
+	char **names;
+	size_t n;
+
+	OK(store_user_add(s, "a", false, &u, &err));
+	struct space z = add_space(s, &u, "z"), x = add_space(s, &u, "x"), now;
+	assert_int_equal(x.rate, SPACE_RATE_DEFAULT);
+	for (const int64_t *r = (const int64_t[]){0, 7, SPACE_RATE_DEFAULT, 1000000, -2}; *r != -2; r++) {
+		OK(store_space_set_rate(s, x.id, *r, &err));
+		OK(store_space_by_id(s, x.id, &now, &err));
+		assert_int_equal(now.rate, *r);
+		space_release(&now);
+	}
+	/* and what /metrics asks for */
+	OK(store_space_names(s, &names, &n, &err));
+	assert_int_equal(n, 2);
+	assert_string_equal(names[0], "a/x");
+	assert_string_equal(names[1], "a/z");
+	store_names_free(names, n);
+	OK(store_stage_counts(s, stages, &err));
+	for (size_t i = 0; i < SPACE_STAGES; i++)
+		spaces += stages[i];
+	assert_int_equal(spaces, 2);
+	assert_int_equal(stages[STAGE_NO_APP_FILE], 2);
+	space_release(&x);
+	space_release(&z);
+	user_release(&u);
+}
+
 /* Said twice it counts once; instances long gone are folded, and late words about the newer ones still count. */
 static void egress_and_traffic(void **state)
 {
@@ -706,6 +739,7 @@ int main(void)
 	    T(layers),
 	    T(events),
 	    T(egress_and_traffic),
+	    T(rate_of_a_space),
 	    T(storage_and_volume),
 	    T(transactions),
 	    T(migrations),
