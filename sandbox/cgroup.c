@@ -235,6 +235,11 @@ static bool none_frozen(const struct cgroup *cg, int events, unsigned tries)
 	return false;
 }
 
+int cgroup_no_page_out(const struct cgroup *cg, struct err *err)
+{
+	return err_set(err, ENOTSUP, "memory is written out by cgroup v2 alone");
+}
+
 static int none_events(const struct cgroup *cg, int out[])
 {
 	return 0;
@@ -270,6 +275,7 @@ const struct cgroup_ops cgroup_none_ops = {
     .freeze_begin = none_freeze_begin,
     .frozen = none_frozen,
     .thaw = none_ok,
+    .page_out = cgroup_no_page_out,
     .kill = none_kill,
     .stats = none_stats,
     .events = none_events,

@@ -60,6 +60,9 @@ struct cgroup_ops {
 	int (*freeze_begin)(const struct cgroup *cg, int *events, struct err *err);
 	bool (*frozen)(const struct cgroup *cg, int events, unsigned tries);
 	int (*thaw)(const struct cgroup *cg, struct err *err);
+	/* Writes the memory of a frozen group out to swap, until no more can be had or it is thawed. Takes as long as the
+	 * disk: call it in a child. ENOTSUP: no swap, or no memory.reclaim (cgroup v2, kernel 5.19). */
+	int (*page_out)(const struct cgroup *cg, struct err *err);
 	/* SIGKILL to every task, frozen ones too, until the group is empty. */
 	int (*kill)(const struct cgroup *cg, int timeout_ms, struct err *err);
 	int (*stats)(const struct cgroup *cg, struct cgroup_stats *out, struct err *err);

@@ -42,6 +42,8 @@ int cg_remove_group(int root, const char *name);
 int cg_signal_all(int dir);
 void cg_pause(void); /* a millisecond, between two looks */
 
+int cgroup_no_page_out(const struct cgroup *cg, struct err *err);
+
 /* The v2 tree serves hybrid hosts too. */
 int cgroup_v2_open(const char *name, bool make, struct cgroup *out, struct err *err);
 int cgroup_v2_freeze_begin(const struct cgroup *cg, int *events, struct err *err);

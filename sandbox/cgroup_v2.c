@@ -6,10 +6,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
+
+#define PIECE (32ULL << 20) /* paged out between two looks whether it is still frozen */
 
 /* Controllers are given to children only by a group without processes of its own (the root is exempt): those that
  * live there, as in a container or a delegated service, move to a leaf first. */
@@ -281,6 +284,32 @@ int cgroup_v2_thaw(const struct cgroup *cg, struct err *err)
 	return rc < 0 ? err_set(err, -rc, "thaw `%s`", cg->name) : 0;
 }
 
+static bool host_swaps(void)
+{
+	struct sysinfo si;
+
+	return sysinfo(&si) == 0 && si.freeswap > 0;
+}
+
+/* Without swap only cached files could go, which the kernel drops by itself when memory is short. */
+static int v2_page_out(const struct cgroup *cg, struct err *err)
+{
+	int dir = cg->v2_dir, rc = 0;
+	uint64_t had, left;
+
+	if (faccessat(dir, "memory.reclaim", W_OK, 0) < 0 || !host_swaps())
+		return err_set(err, ENOTSUP, "page out `%s`: no swap here, or no memory.reclaim", cg->name);
+	/* What runs gets no swap (v2_limit). What is there already stays when the limit is lowered again. */
+	had = cg_number(dir, "memory.swap.max");
+	cg_write(dir, "memory.swap.max", "max");
+	while (rc == 0 && cg_number(dir, "cgroup.freeze") == 1 && (left = cg_number(dir, "memory.current")) > 0)
+		rc = cg_write(dir, "memory.reclaim", "%llu", (unsigned long long)(left < PIECE ? left : PIECE));
+	if (had != UINT64_MAX)
+		cg_write(dir, "memory.swap.max", "%llu", (unsigned long long)had);
+	return rc < 0 && rc != -EAGAIN ? err_set(err, -rc, "page out `%s`", cg->name)
+				       : 0; /* EAGAIN: no more to be had */
+}
+
 int cgroup_v2_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
 	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
@@ -364,6 +393,7 @@ const struct cgroup_ops cgroup_v2_ops = {
     .freeze_begin = cgroup_v2_freeze_begin,
     .frozen = cgroup_v2_frozen,
     .thaw = cgroup_v2_thaw,
+    .page_out = v2_page_out,
     .kill = cgroup_v2_kill,
     .stats = v2_stats,
     .events = v2_events,

@@ -78,6 +78,32 @@ int instance_thaw(struct instance *i, struct err *err)
 	return 0;
 }
 
+static int page_out(void *arg, struct buf *result, struct err *err)
+{
+	return cgroup_host()->page_out(arg, err);
+}
+
+static void paged_out(struct spawn *s, void *ctx, struct buf *result, const struct err *err)
+{
+	uint32_t id = (uint32_t)(uintptr_t)ctx;
+
+	if (err)
+		spawn_error(s, id, err);
+	else
+		spawn_ok(s, id, NULL);
+}
+
+int instance_page_out(struct instance *i, uint32_t id, struct err *err)
+{
+	const struct cgroup *group = instance_group(i, err);
+
+	if (!group)
+		return -1;
+	if (!cgroup_host()->frozen(group, -1, 0))
+		return err_set(err, ECANCELED, "page out %s: it is not frozen", i->info.name);
+	return spawn_job(i->s, page_out, (void *)(uintptr_t)group, paged_out, (void *)(uintptr_t)id, NULL, err);
+}
+
 void instance_settle(struct instance *i)
 {
 	struct err err = ERR_INIT;

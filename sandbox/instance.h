@@ -203,6 +203,8 @@ int instance_freeze(struct instance *i, uint32_t id, struct err *err);
 /* At once, also in the middle of a freeze. */
 int instance_thaw(struct instance *i, struct err *err);
 /* Of an earlier spawner, which may have died in the middle of a freeze: not left half frozen (battery I2). */
+/* What is frozen, in a child; answers request `id` when done. */
+int instance_page_out(struct instance *i, uint32_t id, struct err *err);
 void instance_settle(struct instance *i);
 uint64_t instance_freeze_due(struct instance *i, uint64_t now); /* looks; the time of the next look, 0: none */
 void instance_freeze_end(struct instance *i,

@@ -315,6 +315,17 @@ static int verb_thaw(struct request *q, struct err *err)
 	return 0;
 }
 
+static int verb_page_out(struct request *q, struct err *err)
+{
+	struct instance *i;
+
+	if (!get_ok(&q->r))
+		return malformed(err);
+	if (find_running(q, &i, err) < 0)
+		return -1;
+	return instance_page_out(i, q->f->id, err);
+}
+
 static int verb_list(struct request *q, struct err *err)
 {
 	static const struct sandbox_exit none;
@@ -556,6 +567,7 @@ static const struct verb {
     [SPAWN_EXEC] = {verb_exec, true, false},
     [SPAWN_EXEC_SIGNAL] = {verb_exec_signal, true, false},
     [SPAWN_BASE_REMOVE] = {verb_base_remove, true, false},
+    [SPAWN_PAGE_OUT] = {verb_page_out, true, false},
 };
 
 static void handle(struct link *l, struct frame *f)

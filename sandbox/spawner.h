@@ -46,6 +46,7 @@ enum spawn_verb {
 	SPAWN_VOLUME_ENSURE, /* {str name data-*, u64 bytes} -> {} it is there, with at least so many; EBUSY: it can be
 				     grown only when nobody uses it */
 	SPAWN_BASE_REMOVE, /* {str id}: a base image (base.h) and its record -> {} also when it is not there; EBUSY while in use */
+	SPAWN_PAGE_OUT, /* {str name}: what is frozen, to swap (cgroup.h); a thaw ends it -> {} when done; ENOTSUP, ECANCELED */
 
 	SPAWN_OK = 100,
 	SPAWN_ERROR = 101,  /* {u32 errno, str message} */

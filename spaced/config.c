@@ -71,6 +71,9 @@ static const struct option_row rows[] = {
 	 "bytes per second that an app may send to the Internet, and receive; 0: no limit"),
     LIVE("freeze-after", DURATION, freeze_after_s, "15m",
 	 "an app without a visit for so long is frozen: no CPU, back in milliseconds at the next visit; 0: never"),
+    LIVE("page-out-after", DURATION, page_out_after_s, "1h",
+	 "a frozen app's memory goes to swap after so long without a visit, where there is swap and cgroup v2; 0: "
+	 "never"),
     LIVE("sleep-after", DURATION, sleep_after_s, "2d",
 	 "an app without a visit for so long is stopped; the next visit starts it. 0: never"),
     LIVE(

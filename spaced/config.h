@@ -66,7 +66,7 @@ struct config {
 	/* per user */
 	uint32_t spaces_per_user;
 	/* sleep (space/sleep.h) */
-	uint32_t freeze_after_s, sleep_after_s; /* 0: never */
+	uint32_t freeze_after_s, page_out_after_s, sleep_after_s; /* 0: never */
 	uint64_t memory_reserve;
 	uint32_t hold_timeout_s, hold_requests; /* at the proxies: proxy/proxy.h */
 	uint32_t keep_releases;			/* per Space, for roll-back */

@@ -124,6 +124,10 @@ void space_pause(struct call *c);
 void space_sleep(struct call *c);
 void space_wake(struct call *c);
 void space_sleep_time(struct call *c);
+#define SLEEP_TEXT 64
+void sleep_text(const struct config *config, const struct space *sp, char out[SLEEP_TEXT]); /* for people */
+bool sleep_time_parse(const char *text, int32_t *seconds); /* "30m", "never", "default", to what the store has */
+int sleep_time_set(struct call *c, int32_t seconds, struct err *err); /* of c->space, and notes it */
 void space_egress_set(struct call *c);
 void space_rate_set(struct call *c);
 json_t *call_rate_json(const struct call *c, const struct space *sp);

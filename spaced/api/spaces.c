@@ -137,7 +137,7 @@ static json_t *domains_text(struct call *c, const struct space *sp)
 json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 {
 	struct space_view v = view_of(c);
-	char commit[41], sha[41];
+	char commit[41], sha[41], sleeps[SLEEP_TEXT];
 	struct space_live live;
 
 	v.serving = serving_commit(c->a, sp, commit);
@@ -154,6 +154,8 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 	json_object_set_new(own, "standsOn", stands_on(c->a, sp));
 	if (spaces_live(c->a->spaces, sp->id, &live))
 		json_object_set_new(own, "live", json_live(&live));
+	sleep_text(c->a->config, sp, sleeps);
+	json_object_set_new(own, "sleeps", json_string(sleeps));
 	json_object_set_new(own, "storage", sp->storage ? json_integer((json_int_t)sp->storage) : json_null());
 	json_object_set_new(own, "egress", egress_json(c, sp));
 	json_object_set_new(own, "domains", domains_text(c, sp));

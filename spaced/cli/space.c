@@ -34,6 +34,7 @@ static const char *const space_fields[] = {
     "Processes=usage.processes.summary",
     "Disk=usage.disk.summary",
     "Data=usage.data.summary",
+    "Sleeps=spaced.sleeps",
     "Storage=spaced.storage:bytes",
     "Egress=spaced.egress.summary",
     "Requests per second=spaced.rate.summary",
@@ -205,9 +206,27 @@ static int space_pause(struct cli *c)
 	return change(c, "/pause");
 }
 
+static int sleep_time(struct cli *c)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/sleeptime");
+	json_t *j;
+
+	if (!path)
+		return CLI_USAGE;
+	int rc = client_call(c, "POST", path, json_pack("{s:s}", "time", c->word[1]), &j);
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s: sleep time %s\n", c->word[0], c->word[1]);
+	json_decref(j);
+	return CLI_OK;
+}
+
 static int space_sleep(struct cli *c)
 {
-	return change(c, "/sleep");
+	return c->nwords == 2 ? sleep_time(c) : change(c, "/sleep");
 }
 
 static int space_wake(struct cli *c)
@@ -393,7 +412,10 @@ const struct verb space_verbs[] = {
     {"space", "logs", SPACE, 1, 1, "build follow tail", "the app's output", space_logs},
     {"space", "restart", SPACE, 1, 1, "factory", "start it again, also when it was paused", space_restart},
     {"space", "pause", SPACE, 1, 1, NULL, "stop it until somebody restarts it", space_pause},
-    {"space", "sleep", SPACE, 1, 1, NULL, "stop it until somebody visits it", space_sleep},
+    {"space", "sleep", SPACE " [TIME|never|default]", 1, 2, NULL,
+     "stop it until somebody visits it; with TIME: do so by itself after so long without a visit\n\n"
+     "TIME is such as 30m, 12h or 2d; `never` also means that it is not frozen; `default` is the host's sleep-after.",
+     space_sleep},
     {"space", "wake", SPACE, 1, 1, NULL, "as a visit would", space_wake},
     {"space", "storage", SPACE " SIZE|off", 2, 2, "yes",
      "persistent storage at /data: make it, make it larger, or delete it with its data", space_storage},

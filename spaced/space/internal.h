@@ -63,6 +63,7 @@ struct instance {
 	uint64_t woken;		    /* monotonic ms */
 	const char *woken_by;
 	bool thaw_sent;
+	bool paged_out; /* since it was frozen; also when it was tried in vain */
 };
 
 /* A Space that something happens to; made when first needed, kept until the Space is deleted. */

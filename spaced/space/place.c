@@ -489,6 +489,11 @@ void place_thaw(struct place *p, const char *name, place_cb cb, void *ctx)
 	name_op(p, SPAWN_THAW, name, cb, ctx);
 }
 
+void place_page_out(struct place *p, const char *name, place_cb cb, void *ctx)
+{
+	name_op(p, SPAWN_PAGE_OUT, name, cb, ctx);
+}
+
 void place_forget(struct place *p, const char *name)
 {
 	spawner_name_call(p->spawner, SPAWN_FORGET, name, NULL, NULL);

@@ -39,6 +39,8 @@ void place_forget(struct place *p, const char *name);
 void place_freeze(struct place *p, const char *name, place_cb cb,
 		  void *ctx); /* SPAWN_FREEZE; ENOTSUP: not on this host */
 void place_thaw(struct place *p, const char *name, place_cb cb, void *ctx);
+void place_page_out(struct place *p, const char *name, place_cb cb,
+		    void *ctx); /* SPAWN_PAGE_OUT; ENOTSUP: not on this host */
 struct place_status {
 	char name[SANDBOX_NAME_MAX + 1];
 	bool running;

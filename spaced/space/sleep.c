@@ -26,7 +26,7 @@
 struct sleeper {
 	struct spaces *s;
 	uv_timer_t timer;
-	bool no_freezer; /* this host cannot freeze */
+	bool no_freezer, no_page_out; /* this host cannot */
 	uint32_t serials;
 	uint64_t memory_at;
 };
@@ -70,6 +70,7 @@ static bool is_stage(struct unit *u, enum space_stage stage)
 static void awake(struct instance *in)
 {
 	in->sleep = SLEEP_AWAKE;
+	in->paged_out = false;
 	in->visited = io_now_ms();
 	publish(in->unit);
 }
@@ -137,6 +138,29 @@ void sleep_freeze(struct instance *in)
 {
 	in->sleep = SLEEP_FREEZING;
 	place_freeze(in->unit->s->place, in->name, on_frozen, in->unit->s);
+}
+
+/* ---- page out ---- */
+
+static void on_paged_out(void *ctx, const char *name, const struct err *err)
+{
+	struct spaces *s = ctx;
+	const struct instance *in = space_instance(s, name);
+
+	if (err && err->code == ENOTSUP) {
+		log_info("memory of frozen apps stays where it is: %s", err->msg);
+		s->sleeper->no_page_out = true;
+	} else if (err) {
+		log_info("page out %s: %s", name, err->msg); /* a visit came first, or it ends: not worth another try */
+	} else if (in && in->sleep == SLEEP_FROZEN) {
+		note(s, in->unit->id, "asleep", "its memory is paged out");
+	}
+}
+
+static void page_out(struct instance *in)
+{
+	in->paged_out = true;
+	place_page_out(in->unit->s->place, in->name, on_paged_out, in->unit->s);
 }
 
 /* ---- going to sleep ---- */
@@ -312,13 +336,19 @@ static void look(struct unit *u, uint64_t now)
 		return;
 	if (exec_runs(s, in->name))
 		in->visited = now;
-	const struct sleep_rule rule =
-	    sleep_rule_of(s->config->freeze_after_s, s->config->sleep_after_s, u->sleep_s, !s->sleeper->no_freezer);
-	const struct sleep_view v = {.state = in->sleep, .idle_ms = now - in->visited};
+	const struct sleep_host host = {.freeze_s = s->config->freeze_after_s,
+					.page_out_s = s->config->page_out_after_s,
+					.stop_s = s->config->sleep_after_s,
+					.can_freeze = !s->sleeper->no_freezer,
+					.can_page_out = !s->sleeper->no_page_out};
+	const struct sleep_rule rule = sleep_rule_of(&host, u->sleep_s);
+	const struct sleep_view v = {.state = in->sleep, .paged_out = in->paged_out, .idle_ms = now - in->visited};
 	enum sleep_step step = sleep_decide(&rule, &v);
 	if (step == SLEEP_STAY || !place_connected(s->place))
 		return;
-	if (in->sleep == SLEEP_FROZEN) {
+	if (step == SLEEP_PAGE_OUT) {
+		page_out(in);
+	} else if (in->sleep == SLEEP_FROZEN) {
 		note_idle(in, "stopped", now);
 		stop(in);
 	} else if (is_stage(u, STAGE_RUNNING)) {
@@ -354,7 +384,11 @@ static void press(struct spaces *s, uint64_t now)
 	}
 	int pick = sleep_victim(v, n);
 	uint64_t available = pick < 0 ? 0 : memory_available();
-	if (available && available < s->config->memory_reserve) {
+	if (!available || available >= s->config->memory_reserve)
+		return;
+	if (!of[pick]->paged_out && !s->sleeper->no_page_out) {
+		page_out(of[pick]);
+	} else {
 		note(s, of[pick]->unit->id, "asleep", "stopped: the host's memory is short");
 		stop(of[pick]);
 	}

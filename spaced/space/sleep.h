@@ -1,8 +1,9 @@
 /* When an app goes to sleep, and how deep. Pure; sleep.c acts on it.
  *
- *   running --freeze-after--> frozen --sleep-after--> stopped        a visit: back to running, from either
+ *   running --freeze-after--> frozen --page-out-after--> frozen, in swap --sleep-after--> stopped
  *
- * Frozen, it uses no CPU and is back in milliseconds; its memory stays. To both rungs the stage is SLEEPING. */
+ * A visit: back to running, from each. Frozen, it uses no CPU and is back in milliseconds; its memory stays, until it is paged
+ * out. The stage of all three is SLEEPING. */
 #ifndef SPACED_SPACE_SLEEP_H
 #define SPACED_SPACE_SLEEP_H
 
@@ -18,16 +19,22 @@ enum sleep_state {
 	SLEEP_FROZEN,
 	SLEEP_THAWING,
 };
-enum sleep_step { SLEEP_STAY, SLEEP_FREEZE, SLEEP_STOP };
+enum sleep_step { SLEEP_STAY, SLEEP_FREEZE, SLEEP_PAGE_OUT, SLEEP_STOP };
 
-struct sleep_rule {
-	uint64_t freeze_ms, stop_ms; /* without a visit; 0: never */
+/* The host's: its configuration in seconds, 0: never; and what it can do. */
+struct sleep_host {
+	uint32_t freeze_s, page_out_s, stop_s;
+	bool can_freeze, can_page_out;
 };
-/* `own_s` is the Space's own sleep time: 0 as the configuration says; -1 never, and then it is not frozen either. */
-struct sleep_rule sleep_rule_of(uint32_t freeze_s, uint32_t stop_s, int32_t own_s, bool can_freeze);
+struct sleep_rule {
+	uint64_t freeze_ms, page_out_ms, stop_ms; /* without a visit; 0: never */
+};
+/* `own_s` is the Space's own sleep time: 0 as the host's; -1 never, and then it is not frozen either. */
+struct sleep_rule sleep_rule_of(const struct sleep_host *host, int32_t own_s);
 
 struct sleep_view {
 	enum sleep_state state;
+	bool paged_out;
 	uint64_t idle_ms; /* since the last activity; what is in flight and says nothing, the proxies know */
 };
 enum sleep_step sleep_decide(const struct sleep_rule *rule, const struct sleep_view *v);

@@ -1,22 +1,30 @@
 /* See sleep.h. */
 #include "spaced/space/sleep.h"
 
-struct sleep_rule sleep_rule_of(uint32_t freeze_s, uint32_t stop_s, int32_t own_s, bool can_freeze)
+struct sleep_rule sleep_rule_of(const struct sleep_host *host, int32_t own_s)
 {
 	if (own_s < 0)
 		return (struct sleep_rule){0};
-	return (struct sleep_rule){.freeze_ms = can_freeze ? freeze_s * 1000ULL : 0,
-				   .stop_ms = (own_s ? (uint32_t)own_s : stop_s) * 1000ULL};
+	return (struct sleep_rule){.freeze_ms = host->can_freeze ? host->freeze_s * 1000ULL : 0,
+				   .page_out_ms = host->can_page_out ? host->page_out_s * 1000ULL : 0,
+				   .stop_ms = (own_s ? (uint32_t)own_s : host->stop_s) * 1000ULL};
+}
+
+static bool due(uint64_t after_ms, const struct sleep_view *v)
+{
+	return after_ms && v->idle_ms >= after_ms;
 }
 
 enum sleep_step sleep_decide(const struct sleep_rule *rule, const struct sleep_view *v)
 {
 	if (v->state != SLEEP_AWAKE && v->state != SLEEP_FROZEN)
 		return SLEEP_STAY;
-	if (rule->stop_ms && v->idle_ms >= rule->stop_ms)
+	if (due(rule->stop_ms, v))
 		return SLEEP_STOP;
-	if (v->state == SLEEP_AWAKE && rule->freeze_ms && v->idle_ms >= rule->freeze_ms)
+	if (v->state == SLEEP_AWAKE && due(rule->freeze_ms, v))
 		return SLEEP_FREEZE;
+	if (v->state == SLEEP_FROZEN && !v->paged_out && due(rule->page_out_ms, v))
+		return SLEEP_PAGE_OUT;
 	return SLEEP_STAY;
 }
 

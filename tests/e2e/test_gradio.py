@@ -16,7 +16,8 @@ def fake(host, *a, **k):
     return _real(host, *a, **k)
 socket.getaddrinfo = fake
 from gradio_client import Client, handle_file
-client = Client(sys.argv[1], verbose=False, **dict(zip(["hf_token"], sys.argv[2:])))
+more = {"httpx_kwargs": {"timeout": float(os.environ["PATIENCE"])}} if "PATIENCE" in os.environ else {}
+client = Client(sys.argv[1], verbose=False, **dict(zip(["hf_token"], sys.argv[2:])), **more)
 out = {"say": client.predict(42, "de", api_name="/say")}
 job = client.submit(4, "en", api_name="/count")
 out["last"] = job.result(timeout=60)
@@ -85,3 +86,23 @@ def test_private(app, venv, tmp_path):
         assert by_address.returncode and "AuthenticationError" in by_address.stderr, by_address.stderr[-2000:]
     finally:
         app.spacectl("space", "visibility", "alice/words", "public", check=True)
+
+
+@pytest.mark.deadline(500)
+def test_asleep(app, venv, tmp_path):
+    """Called while it is stopped, by address and by name: its first request waits. The client's own patience is 5 s, httpx's default."""
+    python = venv("gradio_client==1.13.3")
+    for where, env in (app.app_url("alice", "words"), {}), ("alice/words", {"HF_ENDPOINT": app.url, "HF_TOKEN": app.token()}):
+        app.spacectl("space", "sleep", "alice/words", check=True)
+        assert app.stage("alice", "words") == "SLEEPING"
+        assert call(python, where, tmp_path, PATIENCE="60", **env) == EXPECTED
+
+
+@pytest.mark.deadline(900)
+def test_frozen(start_spaced, venv, tmp_path):
+    """Called while it is frozen, with the client as it is."""
+    from harness import EXAMPLES, Repo
+    daemon = start_spaced(freeze_after="2s")
+    daemon.push_ok(Repo(tmp_path / "repo", source=EXAMPLES / "gradio"), "alice", "words", timeout=580)
+    daemon.wait_stage("alice", "words", "SLEEPING")
+    assert call(venv("gradio_client==1.13.3"), daemon.app_url("alice", "words"), tmp_path) == EXPECTED

@@ -112,6 +112,8 @@ def test_open_websocket_keeps_it_awake_and_wakes_it(dozy, tmp_path):
     asyncio.run(talk())
     until_asleep(dozy, "ws")
     asyncio.run(talk())
+    assert dozy.spacectl("space", "sleep", "alice/ws")[0] == 0
+    asyncio.run(talk())  # stopped: held while it starts, then upgraded
 
 
 def test_frozen_survives_control_spawner_and_daemon(dozy, repo):
@@ -214,6 +216,26 @@ def test_stopped_after_its_own_sleep_time(dozy, repo, venv):
     assert dozy.stage("alice", "own") == "RUNNING", "never means never"
 
 
+def test_sleep_time_by_spacectl(sleepy, repo):
+    sleepy.push_ok(repo(files=identity_app()), "alice", "timed")
+
+    def shown():
+        return (sleepy.runtime("alice", "timed")["gcTimeout"], sleepy.show("alice", "timed")["spaced"]["sleeps"])
+
+    assert shown() == (172800, "after 2d without a visit (the host's)")
+    for time_, seconds, words in (("30m", 1800, "after 30m without a visit"), ("never", None, "never"),
+                                  ("1.5h", 5400, "after 90m without a visit"),
+                                  ("default", 172800, "after 2d without a visit (the host's)")):
+        code, out, err = sleepy.spacectl("space", "sleep", "alice/timed", time_)
+        assert (code, out) == (0, f"alice/timed: sleep time {time_}\n"), err
+        assert shown() == (seconds, words)
+    for wrong in ("soon", "0", "100000d", ""):
+        code, out, err = sleepy.spacectl("space", "sleep", "alice/timed", wrong)
+        assert code == 1 and "such as 30m" in err, (wrong, err)
+    assert events(sleepy, "timed", "sleep time")[0] == "after 2d without a visit (the host's)"
+    assert sleepy.stage("alice", "timed") == "RUNNING"
+
+
 def test_many_requests_to_a_stopped_space_one_start(sleepy, repo):
     sleepy.push_ok(repo(files=identity_app(delay=1)), "alice", "herd")
     before = sleepy.show("alice", "herd")["spaced"]["generation"]
@@ -224,6 +246,34 @@ def test_many_requests_to_a_stopped_space_one_start(sleepy, repo):
     assert len({a.text for a in answers}) == 1
     assert sleepy.show("alice", "herd")["spaced"]["generation"] == before + 1, "one start"
     assert events(sleepy, "herd", "woken") == ["woken by a visit: it is started"]
+
+
+async def one_of_a_flood(d, name):
+    """(status, with Retry-After) of a request on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", d.port)
+    writer.write(f"GET / HTTP/1.1\r\nHost: {d.host('alice', name)}\r\nConnection: close\r\n\r\n".encode())
+    head = (await asyncio.wait_for(reader.read(), 120)).partition(b"\r\n\r\n")[0].decode()
+    writer.close()
+    lines = head.lower().split("\r\n")
+    return int(lines[0].split()[1]), any(line.startswith("retry-after:") for line in lines)
+
+
+def test_a_thousand_at_once_each_gets_an_answer(sleepy, repo):
+    """One wake, and for each request the app's answer or, beyond the bounded queue, 503 with Retry-After: none hangs, none is lost."""
+    sleepy.push_ok(repo(files=identity_app(delay=3)), "alice", "flood")
+    before = sleepy.show("alice", "flood")["spaced"]["generation"]
+    assert sleepy.spacectl("space", "sleep", "alice/flood")[0] == 0
+
+    async def flood():
+        return await asyncio.gather(*(one_of_a_flood(sleepy, "flood") for _ in range(1000)))
+
+    answers = asyncio.run(flood())
+    assert set(answers) == {(200, False), (503, True)}
+    held = answers.count((200, False))
+    assert 256 <= held <= 1000, "no fewer than the queue of one proxy"
+    assert sleepy.show("alice", "flood")["spaced"]["generation"] == before + 1
+    assert len(events(sleepy, "flood", "woken")) == 1
+    assert sleepy.get("alice", "flood").status == 200
 
 
 def test_post_is_held_with_its_body(sleepy, repo):
@@ -242,6 +292,9 @@ def test_deadline_and_kinds(sleepy, repo):
     page = sleepy.get("alice", "slow", headers=HTML)
     assert page.status == 503 and page.headers["Retry-After"] and "alice/slow" in page.text
     assert sleepy.get("alice", "slow", timeout=60).status == 200, "a program waits for it"
+    assert sleepy.spacectl("space", "sleep", "alice/slow")[0] == 0
+    got = sleepy.get("alice", "slow", headers={**HTML, "X-Scale-Up-Timeout": "60"}, timeout=60)
+    assert got.status == 200, "who says how long waits so long, whatever it takes"
 
 
 def test_control_killed_while_requests_are_held(sleepy, repo):

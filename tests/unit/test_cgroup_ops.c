@@ -1,4 +1,4 @@
-/* Freeze, thaw, kill and io limits on real groups, on each kind of cgroup that this host has, against what has stuck others:
+/* Freeze, thaw, page out, kill and io limits on real groups, on each kind of cgroup that this host has, against what has stuck others:
  * battery I1 (a frozen task and SIGKILL), I2 (vfork, uninterruptible sleep, a thousand threads that fork), with roll-back. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -334,6 +335,62 @@ static void blocked_is_killed(void)
 	CHECK(io_now_ms() - began < 10000);
 }
 
+#define HOARD (64U << 20)
+
+static void hoard(void)
+{
+	char *all = mmap(NULL, HOARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (all == MAP_FAILED)
+		err_exit("mmap");
+	for (size_t i = 0; i < HOARD; i += 512)
+		all[i] = (char)(i / 512);
+	atomic_store(&shared->ready, 1);
+	for (size_t i = 0;; i = (i + 512) % HOARD) {
+		if (all[i] != (char)(i / 512))
+			_exit(1); /* moves() sees that */
+		atomic_fetch_add(&shared->turns, 1);
+	}
+}
+
+static uint64_t memory_of(const struct cgroup *cg)
+{
+	struct cgroup_stats stats;
+	struct err err;
+
+	CHECK(cgroup_host()->stats(cg, &stats, &err) == 0);
+	return stats.memory;
+}
+
+/* What is frozen goes to swap, what runs does not; and it has all of it again. */
+static void frozen_is_paged_out(void)
+{
+	struct cgroup cg = group_make("page");
+	pid_t pid = spawn(&cg, hoard);
+	struct err err = ERR_INIT;
+	char limit[16] = "";
+
+	CHECK(cgroup_host()->limit(&cg, &limits, &err) == 0);
+	await_ready();
+	CHECK(memory_of(&cg) >= HOARD);
+	if (cgroup_host()->page_out(&cg, &err) < 0) {
+		struct sysinfo si;
+		CHECK(err.code == ENOTSUP);
+		CHECK(cgroup_host()->kind != CGROUP_V2 || (sysinfo(&si) == 0 && si.freeswap == 0));
+		group_end(&cg, pid);
+		_exit(77);
+	}
+	CHECK(memory_of(&cg) >= HOARD);
+	CHECK(cgroup_host()->freeze(&cg, 10000, &err) == 0);
+	CHECK(cgroup_host()->page_out(&cg, &err) == 0);
+	CHECK(memory_of(&cg) < HOARD / 8);
+	cleanup_close int fd = openat(cg.v2_dir, "memory.swap.max", O_RDONLY | O_CLOEXEC);
+	CHECK(read(fd, limit, sizeof limit - 1) > 0 && strcmp(limit, "0\n") == 0);
+	CHECK(cgroup_host()->thaw(&cg, &err) == 0);
+	CHECK(moves());
+	group_end(&cg, pid);
+}
+
 static void in_each_kind(void (*fn)(void))
 {
 	enum cgroup_kind seen = CGROUP_NONE;
@@ -388,6 +445,7 @@ CASE(storm_is_frozen_and_killed)
 CASE(vfork_is_frozen)
 CASE(uninterruptible_is_rolled_back)
 CASE(blocked_is_killed)
+CASE(frozen_is_paged_out)
 
 static int setup(void **state)
 {
@@ -413,6 +471,7 @@ int main(void)
 	    cmocka_unit_test(test_vfork_is_frozen),
 	    cmocka_unit_test(test_uninterruptible_is_rolled_back),
 	    cmocka_unit_test(test_blocked_is_killed),
+	    cmocka_unit_test(test_frozen_is_paged_out),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

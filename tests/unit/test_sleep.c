@@ -17,19 +17,24 @@ static const struct {
 	struct sleep_view view;
 	enum sleep_step step;
 } cases[] = {
-    {"just visited", {60 * S, 3600 * S}, {SLEEP_AWAKE, 0}, SLEEP_STAY},
-    {"not long enough", {60 * S, 3600 * S}, {SLEEP_AWAKE, 60 * S - 1}, SLEEP_STAY},
-    {"idle", {60 * S, 3600 * S}, {SLEEP_AWAKE, 60 * S}, SLEEP_FREEZE},
-    {"frozen", {60 * S, 3600 * S}, {SLEEP_FROZEN, 600 * S}, SLEEP_STAY},
-    {"frozen for long", {60 * S, 3600 * S}, {SLEEP_FROZEN, 3600 * S}, SLEEP_STOP},
-    {"idle for long and never frozen", {60 * S, 3600 * S}, {SLEEP_AWAKE, 3600 * S}, SLEEP_STOP},
-    {"no freezer", {0, 3600 * S}, {SLEEP_AWAKE, 600 * S}, SLEEP_STAY},
-    {"no freezer, for long", {0, 3600 * S}, {SLEEP_AWAKE, 3600 * S}, SLEEP_STOP},
-    {"never", {0, 0}, {SLEEP_AWAKE, UINT64_MAX}, SLEEP_STAY},
-    {"frozen, never stopped", {60 * S, 0}, {SLEEP_FROZEN, UINT64_MAX}, SLEEP_STAY},
-    {"on its way down", {60 * S, 3600 * S}, {SLEEP_QUIETING, 7200 * S}, SLEEP_STAY},
-    {"being frozen", {60 * S, 3600 * S}, {SLEEP_FREEZING, 7200 * S}, SLEEP_STAY},
-    {"being thawed", {60 * S, 3600 * S}, {SLEEP_THAWING, 7200 * S}, SLEEP_STAY},
+    {"just visited", {60 * S, 600 * S, 3600 * S}, {SLEEP_AWAKE, false, 0}, SLEEP_STAY},
+    {"not long enough", {60 * S, 600 * S, 3600 * S}, {SLEEP_AWAKE, false, 60 * S - 1}, SLEEP_STAY},
+    {"idle", {60 * S, 600 * S, 3600 * S}, {SLEEP_AWAKE, false, 60 * S}, SLEEP_FREEZE},
+    {"frozen", {60 * S, 600 * S, 3600 * S}, {SLEEP_FROZEN, false, 600 * S - 1}, SLEEP_STAY},
+    {"frozen for a while", {60 * S, 600 * S, 3600 * S}, {SLEEP_FROZEN, false, 600 * S}, SLEEP_PAGE_OUT},
+    {"paged out", {60 * S, 600 * S, 3600 * S}, {SLEEP_FROZEN, true, 600 * S}, SLEEP_STAY},
+    {"paged out for long", {60 * S, 600 * S, 3600 * S}, {SLEEP_FROZEN, true, 3600 * S}, SLEEP_STOP},
+    {"no swap", {60 * S, 0, 3600 * S}, {SLEEP_FROZEN, false, 600 * S}, SLEEP_STAY},
+    {"what runs is not paged out", {0, 600 * S, 0}, {SLEEP_AWAKE, false, 600 * S}, SLEEP_STAY},
+    {"frozen for long", {60 * S, 600 * S, 3600 * S}, {SLEEP_FROZEN, false, 3600 * S}, SLEEP_STOP},
+    {"idle for long and never frozen", {60 * S, 600 * S, 3600 * S}, {SLEEP_AWAKE, false, 3600 * S}, SLEEP_STOP},
+    {"no freezer", {0, 600 * S, 3600 * S}, {SLEEP_AWAKE, false, 600 * S}, SLEEP_STAY},
+    {"no freezer, for long", {0, 600 * S, 3600 * S}, {SLEEP_AWAKE, false, 3600 * S}, SLEEP_STOP},
+    {"never", {0, 0, 0}, {SLEEP_AWAKE, false, UINT64_MAX}, SLEEP_STAY},
+    {"frozen, never stopped", {60 * S, 0, 0}, {SLEEP_FROZEN, false, UINT64_MAX}, SLEEP_STAY},
+    {"on its way down", {60 * S, 600 * S, 3600 * S}, {SLEEP_QUIETING, false, 7200 * S}, SLEEP_STAY},
+    {"being frozen", {60 * S, 600 * S, 3600 * S}, {SLEEP_FREEZING, false, 7200 * S}, SLEEP_STAY},
+    {"being thawed", {60 * S, 600 * S, 3600 * S}, {SLEEP_THAWING, false, 7200 * S}, SLEEP_STAY},
 };
 
 static void ladder(void **state)
@@ -41,22 +46,27 @@ static void ladder(void **state)
 
 static void whose_rule(void **state)
 {
-	struct sleep_rule r = sleep_rule_of(60, 172800, 0, true);
-	assert_true(r.freeze_ms == 60 * S && r.stop_ms == 172800 * S);
-	r = sleep_rule_of(60, 172800, 300, true);
+	struct sleep_host host = {60, 600, 172800, true, true};
+	struct sleep_rule r = sleep_rule_of(&host, 0);
+	assert_true(r.freeze_ms == 60 * S && r.page_out_ms == 600 * S && r.stop_ms == 172800 * S);
+	r = sleep_rule_of(&host, 300);
 	assert_true(r.freeze_ms == 60 * S && r.stop_ms == 300 * S);
-	r = sleep_rule_of(60, 172800, -1, true);
-	assert_true(r.freeze_ms == 0 && r.stop_ms == 0);
-	r = sleep_rule_of(60, 0, 0, false);
-	assert_true(r.freeze_ms == 0 && r.stop_ms == 0);
-	r = sleep_rule_of(60, 0, 4000000, true);
+	r = sleep_rule_of(&host, -1);
+	assert_true(r.freeze_ms == 0 && r.page_out_ms == 0 && r.stop_ms == 0);
+	host = (struct sleep_host){60, 600, 0, false, false};
+	r = sleep_rule_of(&host, 0);
+	assert_true(r.freeze_ms == 0 && r.page_out_ms == 0 && r.stop_ms == 0);
+	r = sleep_rule_of(&host, 4000000);
 	assert_true(r.stop_ms == 4000000 * S);
 }
 
 static void longest_frozen_goes_first(void **state)
 {
-	const struct sleep_view v[] = {
-	    {SLEEP_AWAKE, 900}, {SLEEP_FROZEN, 10}, {SLEEP_FROZEN, 30}, {SLEEP_THAWING, 99}, {SLEEP_FROZEN, 20}};
+	const struct sleep_view v[] = {{SLEEP_AWAKE, false, 900},
+				       {SLEEP_FROZEN, false, 10},
+				       {SLEEP_FROZEN, false, 30},
+				       {SLEEP_THAWING, false, 99},
+				       {SLEEP_FROZEN, false, 20}};
 
 	assert_int_equal(sleep_victim(v, 5), 2);
 	assert_int_equal(sleep_victim(v, 2), 1);

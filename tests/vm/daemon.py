@@ -113,8 +113,25 @@ def killed_daemon():
     assert identity() == before, "it was started again"
 
 
+def asleep():
+    """Frozen by its group, its memory in swap (tests/vm/inside makes some), and all there again at a request."""
+    before = identity()
+    daemon.options.update(freeze_after="2s", page_out_after="4s")
+    daemon.stop(signal.SIGTERM, timeout=SLOW)
+    daemon.start(timeout=SLOW)
+    wait_for("it to be paged out", lambda: "paged out" in daemon.spacectl("space", "events", "alice/steady")[1], SLOW)
+    group, = ROOT.glob(f"spaced*/{daemon.show('alice', 'steady')['spaced']['live']['instance']}")
+    assert (group / "cgroup.freeze").read_text() == "1\n"
+    assert int((group / "memory.swap.current").read_text()) > 1 << 20
+    assert identity() == before
+    assert (group / "cgroup.freeze").read_text() == "0\n"
+    assert (group / "memory.swap.max").read_text() == "0\n"
+    daemon.options.update(freeze_after="0", page_out_after="0")
+    daemon.stop(signal.SIGTERM, timeout=SLOW)
+    daemon.start(timeout=SLOW)
+
+
 def pause():
-    """Frozen by its group while asleep (if this build pauses), and awake again at a request."""
     before = identity()
     code, out, err = daemon.spacectl("space", "pause", "alice/steady")
     assert code == 0, out + err
@@ -140,6 +157,7 @@ if daemon.process and daemon.process.poll() is None:
     step("limits in the groups", limits_are_files)
     step("SIGTERM: apps go on and are adopted", adoption)
     step("kill -9 of all roles: the same", killed_daemon)
+    step("asleep: frozen, paged out, woken", asleep)
     step("pause and restart", pause)
     step("SIGINT: nothing is left", end)
 if counts["not ok"]:
