@@ -49,7 +49,7 @@ static bool take_route(struct worker *w, struct reader *rd)
 	if (route_decode(rd, &r) < 0)
 		return false;
 	bool ok = get_ok(rd);
-	const struct target *before = ok ? route_lookup(w->routes.served, STRZ(r.host)) : NULL;
+	const struct target *before = ok ? route_at(w->routes.served, r.host) : NULL;
 	bool closing = r.gated && before && !before->gated;
 	enum feed_result result = ok ? feed_set(&w->routes, version, &r) : FEED_GARBAGE;
 	if (closing && result == FEED_DONE)

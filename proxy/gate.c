@@ -298,7 +298,7 @@ static bool is_app(const struct target *t)
 static bool follow_route(struct exchange *x)
 {
 	struct target *old = x->target;
-	const struct target *now = route_now(x->c->conn.w->routes.served, old);
+	const struct target *now = route_at(x->c->conn.w->routes.served, old->host);
 
 	if (now == old)
 		return true;
@@ -383,7 +383,7 @@ static void cut_stream(uv_handle_t *h, void *routes)
 
 	if (!x || !x->target || x->target->gated || !(x->websocket || x->event_stream || x->hold))
 		return;
-	const struct target *now = route_lookup(routes, STRZ(x->target->host));
+	const struct target *now = route_at(routes, x->target->host);
 	if (now && now->gated)
 		client_cut(c, false);
 }

@@ -171,7 +171,7 @@ static bool release_from(struct worker *w, struct hold *h)
 	/* Sending one may end it, and its client's next request may come in: never another one of this queue. */
 	DL_FOREACH_SAFE(h->first, x, next)
 	{
-		const struct target *t = route_now(w->routes.served, x->target);
+		const struct target *t = route_at(w->routes.served, x->target->host);
 		if (t == x->target && t->kind == ROUTE_HOLD)
 			continue;
 		if (t && !may_follow(t, x->target))

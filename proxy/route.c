@@ -356,10 +356,10 @@ const struct target *route_lookup(const struct route_table *t, struct str host)
 	return target;
 }
 
-const struct target *route_now(const struct route_table *t, const struct target *before)
+const struct target *route_at(const struct route_table *t, const char *host)
 {
 	struct target *target;
 
-	HASH_FIND(hh, t->targets, before->host, strlen(before->host), target);
+	HASH_FIND(hh, t->targets, host, strlen(host), target);
 	return target;
 }

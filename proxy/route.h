@@ -126,8 +126,8 @@ size_t route_table_size(const struct route_table *t);
 /* `host` as it came in the request (case, port and trailing dot are folded here). NULL: no such host. `*.x` routes match
  * one or more labels before `.x` when there is no exact one. */
 const struct target *route_lookup(const struct route_table *t, struct str host);
-/* What is there now in its place; NULL: nothing. */
-const struct target *route_now(const struct route_table *t, const struct target *before);
+/* The route of just that host or wildcard, as a target names it; NULL: there is none (any more). */
+const struct target *route_at(const struct route_table *t, const char *host);
 /* Folds a Host value into its canonical form; false when it is not a host name or address (userinfo, spaces, ...). */
 bool route_canonical_host(struct str host, char out[ROUTE_HOST_MAX + 1]);
 

@@ -80,6 +80,41 @@ static void held_while_a_snapshot_comes(void **state)
 	close(client);
 }
 
+/* Below a wildcard as well: the route that let it in is found by its own place in the table. */
+static void streams_below_a_wildcard(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	static const char events[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+	struct route r = {.kind = ROUTE_APP,
+			  .host = "*.b.test",
+			  .space = "alice/one",
+			  .space_id = ONE,
+			  .port = f->app_port,
+			  .nendpoints = 1,
+			  .endpoints[0] = {.name = "app-1-1", .generation = 1}};
+
+	reset(f->control);
+	send_route(f->control, &r);
+	commit(f->control);
+	int stream = dial(f->port);
+	ask(stream, "any.b.test");
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	read_until(app, "\r\n\r\n", &b);
+	assert_int_equal(write(app, events, sizeof events - 1), sizeof events - 1);
+	read_until(stream, "data: 1", &b);
+	r.gated = true;
+	send_route(f->control, &r);
+	commit(f->control);
+	for (ssize_t n = 1; n > 0;) {
+		wait_readable(stream);
+		n = read(stream, (char[256]){0}, 256);
+	}
+	close(app);
+	close(stream);
+}
+
 static void streams_while_a_snapshot_comes(void **state)
 {
 	struct fixture *f = *state;
@@ -122,6 +157,7 @@ int main(void)
 	    TEST(held_for_another_space),
 	    TEST(held_while_a_snapshot_comes),
 	    TEST(streams_while_a_snapshot_comes),
+	    TEST(streams_below_a_wildcard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
