@@ -187,6 +187,7 @@ void control_channel_attach(struct worker *w, int fd)
 	w->control = channel_open(&w->loop, fd, on_control_frame, on_control_end, w);
 	activity_forget(w);
 	hold_new_control(w);
+	gate_new_control(w);
 	access_log_new_control(w);
 }
 

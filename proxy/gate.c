@@ -31,6 +31,7 @@ struct ask {
 	struct exchange *x; /* NULL: gone */
 	unsigned char what[DIGEST];
 	uint32_t id;
+	struct buf question; /* of PROXY_ASK, with the token: a control that takes over is asked again */
 };
 
 struct gate {
@@ -187,21 +188,34 @@ static struct answer *slot(struct gate *g, const unsigned char what[DIGEST])
 	return &g->cache[(what[0] | (unsigned)what[1] << 8) % CACHE];
 }
 
+static void send_question(struct worker *w, const struct ask *a)
+{
+	channel_send(w->control, PROXY_ASK, a->id, a->question.data, a->question.len, NULL, 0);
+}
+
+static void ask_free(struct ask *a)
+{
+	sodium_memzero(a->question.data, a->question.len);
+	buf_release(&a->question);
+	free(a);
+}
+
+/* Without control, the next one is asked; the exchange waits for it until its deadline. */
 static void ask_control(struct exchange *x, const unsigned char what[DIGEST], struct str token)
 {
 	struct worker *w = x->c->conn.w;
 	struct gate *g = w->gate;
 	struct ask *a = xcalloc(1, sizeof *a);
-	cleanup_buf struct buf b = BUF_INIT;
+	struct buf *b = &a->question;
 	char secret[TOKEN_MAX + 1], client[sizeof x->c->addr];
 
 	memcpy(secret, token.p, token.n);
 	secret[token.n] = '\0';
 	memcpy(client, x->c->addr, sizeof client);
-	buf_reserve(&b, 255); /* not moved: wiped below */
-	put_str(&b, x->target->space_id);
-	put_str(&b, secret);
-	put_str(&b, client);
+	buf_reserve(b, 255); /* not moved: wiped when it is freed */
+	put_str(b, x->target->space_id);
+	put_str(b, secret);
+	put_str(b, client);
 	memcpy(a->what, what, DIGEST);
 	a->id = ++g->ids ? g->ids : ++g->ids;
 	a->x = x;
@@ -209,9 +223,9 @@ static void ask_control(struct exchange *x, const unsigned char what[DIGEST], st
 	a->next = g->asks;
 	g->asks = a;
 	g->nasks++;
-	channel_send(w->control, PROXY_ASK, a->id, b.data, b.len, NULL, 0);
+	if (w->control)
+		send_question(w, a);
 	sodium_memzero(secret, sizeof secret);
-	sodium_memzero(b.data, b.len);
 }
 
 static enum gate_state judge_token(struct exchange *x, struct http1_request *r, struct str token, bool authorization)
@@ -227,7 +241,7 @@ static enum gate_state judge_token(struct exchange *x, struct http1_request *r, 
 	bool fresh = known->until > uv_now(&w->loop) && sodium_memcmp(known->what, what, DIGEST) == 0;
 	if (fresh && known->verdict != VERDICT_ENTER)
 		return closed(x, known->verdict, r);
-	if (!fresh && (!w->control || g->nasks >= ASKS_MAX))
+	if (!fresh && g->nasks >= ASKS_MAX)
 		return closed(x, VERDICT_LATER, r);
 	if (!fresh)
 		ask_control(x, what, token);
@@ -314,7 +328,7 @@ static void settle(struct ask *a, enum gate_verdict verdict, unsigned wait)
 {
 	struct exchange *x = a->x;
 
-	free(a);
+	ask_free(a);
 	if (!x)
 		return;
 	x->ask = NULL;
@@ -349,12 +363,22 @@ void gate_control_lost(struct worker *w)
 {
 	struct gate *g = w->gate;
 
-	while (g->asks) {
-		struct ask *a = g->asks;
-		g->asks = a->next;
+	for (struct ask **at = &g->asks; *at;) {
+		struct ask *a = *at;
+		if (a->x) {
+			at = &a->next;
+			continue;
+		}
+		*at = a->next;
 		g->nasks--;
-		settle(a, VERDICT_LATER, 0);
+		ask_free(a);
 	}
+}
+
+void gate_new_control(struct worker *w)
+{
+	for (const struct ask *a = w->gate->asks; a; a = a->next)
+		send_question(w, a);
 }
 
 bool gate_secure(const struct worker *w)

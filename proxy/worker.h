@@ -338,7 +338,8 @@ void gate_forget(struct exchange *x);				     /* it is over */
 bool gate_secure(const struct worker *w);			     /* people come by https */
 bool gate_keys(struct worker *w, struct reader *rd);		     /* PROXY_KEYS */
 bool gate_verdict(struct worker *w, uint32_t id, struct reader *rd); /* PROXY_VERDICT */
-void gate_control_lost(struct worker *w);			     /* nobody answers any more */
+void gate_control_lost(struct worker *w);			     /* who has asked waits for the next one */
+void gate_new_control(struct worker *w);
 /* After Spaces have become private: WebSockets and event streams of theirs that stand are cut, and requests that are held. */
 void gate_cut(struct worker *w);
 

@@ -51,7 +51,8 @@ struct git_callbacks {
 
 struct git_server;
 struct git_server *git_server_new(uv_loop_t *loop, const struct config *config, const struct git_callbacks *cb);
-/* From here on pushes are refused with an answer that says when to try again. */
+/* From here on no push begins: git asks for the refs first, and is told to try again. One that has them may still send its pack:
+ * of an answer to that, git would not show the words. */
 void git_server_drain(struct git_server *g);
 /* Fetches, or pushes whose client has not yet been told what became of them, are under way. */
 bool git_server_busy(const struct git_server *g);

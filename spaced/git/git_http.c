@@ -215,7 +215,7 @@ static void handle_info_refs(struct git_server *g, struct http_req *r, const cha
 		return;
 	}
 	if (w.service == RECEIVE && g->draining) {
-		git_refuse_push(r, GIT_DRAINING);
+		git_refuse_push(r, "The server is being restarted. Nothing was changed: push again in a few seconds.");
 		return;
 	}
 	if (!authorise(g, r, owner, name, &w, false, &t))

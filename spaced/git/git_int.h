@@ -33,7 +33,6 @@ void git_job_remove(struct git_job *j); /* may free the server */
 /* Cache headers of every answer that git must not find again in a cache. */
 void git_no_cache(struct http_req *r);
 void git_reply_text(struct http_req *r, int status, const char *text);
-#define GIT_DRAINING "The server is being restarted. Nothing was changed: push again in a few seconds."
 void git_refuse_push(struct http_req *r, const char *text); /* 503, for a moment */
 
 /* The body of a request on its way into a child's descriptor 0, with back-pressure. */

@@ -442,10 +442,8 @@ void git_push_start(struct git_server *g, struct http_req *r, const struct git_t
 	struct err err = ERR_INIT;
 	cleanup_free char *repos = xasprintf("%s/" STATE_REPOS, g->config->state);
 
-	if (g->closing || g->draining || g->pushes >= GIT_MAX_JOBS) {
-		git_refuse_push(r, g->pushes >= GIT_MAX_JOBS
-				       ? "Too many pushes at the same time, try again in a moment."
-				       : GIT_DRAINING);
+	if (g->closing || g->pushes >= GIT_MAX_JOBS) {
+		git_refuse_push(r, "Too many pushes at the same time, try again in a moment.");
 		return;
 	}
 	if (!t->repo[0]) { /* the probe of a push that will create its Space */

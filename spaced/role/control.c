@@ -43,7 +43,7 @@ struct control {
 	struct {
 		bool begun, last; /* last: nothing new is taken any more */
 		bool stop_apps, hand_over;
-		uint64_t since, until;
+		uint64_t since, until, last_since;
 		uv_timer_t timer;
 	} end;
 };
@@ -225,11 +225,13 @@ static void on_end_tick(uv_timer_t *t)
 		if (!over && (git_server_busy(c->git) || needed))
 			return;
 		c->end.last = true;
-		c->end.until = now + REQUESTS_MS;
+		c->end.last_since = now;
+		c->end.until += over ? REQUESTS_MS : 0;
 		http_server_drain(c->http, NULL, NULL);
 		api_cut_streams(c->api);
 		spaces_end_output(c->spaces);
-	} else if (over || !http_server_busy(c->http)) {
+	} else if (over || !http_server_busy(c->http) ||
+		   (now >= c->end.last_since + REQUESTS_MS && !git_server_busy(c->git))) {
 		shutdown_spaces(c);
 	}
 }

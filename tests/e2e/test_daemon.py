@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,11 @@ def test_state_below_a_private_home(tmp_path, start_spaced, repo):
     daemon = start_spaced(state=private / "state")
     daemon.push_ok(repo(files=static_files("private home")), "alice", "site")
     assert daemon.get("alice", "site").text == "private home"
+    before = daemon.pids("control")
+    assert daemon.spacectl("upgrade")[0] == 0
+    assert daemon.get_ok("alice", "site").text == "private home" and daemon.pids("control") != before
+    mounts = Path(f"/proc/{daemon.process.pid}/mountinfo").read_text().splitlines()
+    assert len([m for m in mounts if m.split()[4] == "/run/spaced"]) == 1
 
 
 def run(*args, **kw):

@@ -68,7 +68,7 @@ SLOW = b"".join(b"%03d," % i * 250 for i in range(40))
 class Crowd:
     """Visitors of every kind. Each notes what it should not have met, by its kind."""
 
-    def __init__(self, daemon, kinds=("fresh", "kept", "site", "apex", "post", "download", "upload", "socket")):
+    def __init__(self, daemon, kinds=("fresh", "kept", "site", "apex", "post", "hidden", "download", "upload", "socket")):
         self.daemon, self.kinds = daemon, kinds
         self.good = {kind: 0 for kind in kinds}
         self.wrong, self.started, self.closes = [], set(), 0
@@ -136,6 +136,14 @@ class Crowd:
         self.good["post"] += 1
         time.sleep(0.01)
 
+    def hidden(self):
+        peer = self.connect()
+        auth = f"Authorization: Bearer {self.token}"
+        assert self.ask(peer, self.daemon.host("alice", "hidden"), "/", auth).body == b"mine"
+        peer.close()
+        self.good["hidden"] += 1
+        time.sleep(0.005)
+
     def download(self):
         peer = self.connect()
         assert self.ask(peer, self.app(), "/slow").body == SLOW
@@ -192,6 +200,8 @@ def deploy(daemon, tmp):
     files = {**app_files(), "app.py": APP}
     daemon.push_ok(Repo(tmp / "app", files=files), "alice", "steady")
     daemon.push_ok(Repo(tmp / "site", files=static_files("files")), "alice", "site")
+    daemon.push_ok(Repo(tmp / "hidden", files=static_files("mine")), "alice", "hidden")
+    daemon.spacectl("space", "visibility", "alice/hidden", "private", check=True)
 
 
 def said(daemon, text, times=1):
@@ -410,7 +420,7 @@ def test_held_socket_across_restarts(tmp_path):
     try:
         daemon.start()
         deploy(daemon, tmp_path)
-        with Crowd(daemon, ("fresh", "kept", "site", "apex", "post", "download", "upload")) as crowd:
+        with Crowd(daemon, ("fresh", "kept", "site", "apex", "post", "hidden", "download", "upload")) as crowd:
             for _ in range(3):
                 assert daemon.stop() == 0
                 daemon.start(timeout=60)

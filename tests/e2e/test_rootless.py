@@ -132,6 +132,26 @@ def test_push_serve_restart_stop(rootless, repo):
     wait_for("no process to be left", lambda: not ours(), 20)
 
 
+def test_upgrade(rootless, repo):
+    """The next program goes on in the namespaces of the one before."""
+    rootless.push_ok(repo(files=static_files("no root here")), "alice", "site")
+    work = repo(files=whoami_app())
+    rootless.push_ok(work, "alice", "app")
+    first = rootless.get_ok("alice", "app").json()
+    for _ in range(2):
+        before = rootless.pids()
+        code, out, err = rootless.spacectl("upgrade")
+        assert code == 0, (out, err)
+        assert rootless.get_ok("alice", "app").json() == first
+        assert rootless.get_ok("alice", "site").text == "no root here"
+        assert not set(before["control"]) & set(rootless.pids("control"))
+    work.commit("second", app_files("second"))
+    rootless.push_ok(work, "alice", "app")
+    wait_for("the new release", lambda: rootless.get_ok("alice", "app").text == "second")
+    assert rootless.stop(signal.SIGINT) == 0
+    wait_for("no process to be left", lambda: not ours(), 20)
+
+
 def test_a_command_inside(rootless, repo):
     """It needs no privilege: the app's own pid 1 starts it."""
     rootless.push_ok(repo(files=app_files()), "alice", "app")

@@ -1,4 +1,5 @@
 /* A proxy process that ends, or makes way for another one: whom it still serves (proxy/drain.c). */
+#include "proxy/gate.h"
 #include "tests/unit/proxy_rig.h"
 
 /* Another worker serves the socket now: this one answers all that it has, however late it speaks, and takes nobody new. */
@@ -80,11 +81,71 @@ static void speaks_while_it_ends(void **state)
 	close(idle);
 }
 
+static void ask_with_token(int fd)
+{
+	static const char text[] = "GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer good\r\n\r\n";
+
+	assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
+}
+
+/* Control makes way for another one: who asked the one before, or nobody, is let in by the next. */
+static void a_question_waits_for_the_next_control(void **state)
+{
+	struct fixture *f = *state;
+	struct route r = {.kind = ROUTE_APP,
+			  .host = "a.test",
+			  .space = "alice/one",
+			  .space_id = "0123456789abcdef01234567",
+			  .endpoints = {{.name = "app-1-1", .generation = 1}},
+			  .nendpoints = 1,
+			  .port = f->app_port,
+			  .gated = true};
+	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_buf struct buf verdict = BUF_INIT;
+	struct frame frame;
+	int first = dial(f->port), second = dial(f->port), pair[2];
+
+	reset(f->control);
+	send_route(f->control, &r);
+	commit(f->control);
+	ask_with_token(first);
+	hear(f->control, PROXY_ASK, &frame);
+	frame_release(&frame);
+	close(f->control);
+	ask_with_token(second);
+	struct pollfd p = {.fd = first, .events = POLLIN};
+	assert_int_equal(poll(&p, 1, 300), 0);
+	assert_int_equal(frame_pair(pair), 0);
+	say(f->parent, PROXY_NEW_CONTROL, NULL, pair[1]);
+	close(pair[1]);
+	f->control = pair[0];
+	put_u8(&verdict, VERDICT_ENTER);
+	put_u32(&verdict, 0);
+	for (int i = 0; i < 2; i++) {
+		hear(f->control, PROXY_ASK, &frame);
+		assert_int_equal(frame_send(f->control, PROXY_VERDICT, frame.id, verdict.data, verdict.len, NULL, 0),
+				 0);
+		frame_release(&frame);
+		if (i == 0)
+			spawn_sockets(f->spawner, "app-1-1");
+	}
+	int apps[2] = {accept_app(f), accept_app(f)};
+	for (int i = 0; i < 2; i++)
+		app_answers(apps[i], "entered");
+	read_until(first, "entered", &b);
+	read_until(second, "entered", &b);
+	close(apps[0]);
+	close(apps[1]);
+	close(first);
+	close(second);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(retires),
 	    TEST(speaks_while_it_ends),
+	    TEST(a_question_waits_for_the_next_control),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
