@@ -40,7 +40,9 @@ static void add_time(struct buf *b, uint64_t at)
 	buf_add(b, rest, sizeof rest);
 }
 
-/* Letters, digits and the like as they are, in runs. */
+static const bool plain[256] = {[' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true};
+
+/* What may stand in a string as it is, in runs. */
 static void add_text(struct buf *b, struct str s)
 {
 	static const char hex[] = "0123456789abcdef";
@@ -48,7 +50,7 @@ static void add_text(struct buf *b, struct str s)
 
 	for (size_t i = 0; i < s.n; i++) {
 		unsigned char c = (unsigned char)s.p[i];
-		if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\')
+		if (plain[c])
 			continue;
 		buf_add(b, s.p + from, i - from);
 		from = i + 1;

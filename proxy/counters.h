@@ -38,7 +38,7 @@ enum counter {
 	COUNT_BYTES_IN,
 	COUNT_BYTES_OUT,
 	COUNT_HELD,
-	COUNT_WAKES,
+	COUNT_WAKES,				      /* by control itself: it knows how many requests were one */
 	COUNT_REFUSED,				      /* by reason */
 	COUNT_CONNECTIONS = COUNT_REFUSED + REFUSALS, /* accepted; of no Space, as what follows */
 	COUNT_LOG_DROPPED,			      /* lines of the access log */

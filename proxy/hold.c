@@ -51,10 +51,8 @@ static void ask(struct worker *w, struct hold *h, const struct target *t)
 	channel_send(w->control, PROXY_WAKE, 0, b.data, b.len, NULL, 0);
 	target_unref(h->asked);
 	h->asked = target_ref(t);
-	if (!h->first)
-		return;
-	h->first->woke = true;
-	h->first->space->count.n[COUNT_WAKES]++;
+	if (h->n == 1)
+		h->first->woke = true;
 }
 
 static void forget(struct hold *h)

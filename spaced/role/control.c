@@ -373,7 +373,7 @@ static int open_all(struct control *c, struct err *err)
 	    !(c->access = access_file_new(&c->loop, access, c->config->access_log_bytes, logged, c, err)))
 		return -1;
 	c->router = router_new(&c->loop, c->config->domain, &rcb);
-	c->spaces = spaces_new(&c->loop, c->config, c->store, c->spawner, c->router);
+	c->spaces = spaces_new(&c->loop, c->config, c->store, c->spawner, c->router, c->metrics);
 	c->git = git_server_new(&c->loop, c->config, &gcb);
 	c->keys = access_keys_new(&c->loop, c->config, c->router, err);
 	if (!c->keys)

@@ -91,6 +91,7 @@ struct spaces {
 	struct store *store;
 	struct spawner *spawner;
 	struct router *router;
+	struct metrics *metrics;
 	struct place *place;
 	struct builder *builder;
 	struct unit *units, *units_by_name;

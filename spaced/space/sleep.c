@@ -110,6 +110,7 @@ static void begin_thaw(struct instance *in, const char *why)
 	in->sleep = SLEEP_THAWING;
 	in->woken = io_now_ms();
 	in->woken_by = why;
+	metrics_count(in->unit->s->metrics, in->unit->name, COUNT_WAKES, 1);
 	life_stage(in->unit->s, in->unit->id, EV_WAKE, "");
 	thaw(in);
 }
@@ -235,6 +236,7 @@ static void start_again(struct unit *u, const char *why)
 	if (store_space_by_id(u->s->store, u->id, &sp, &err) == 0 && sp.stage == STAGE_SLEEPING && *sp.release_id) {
 		cleanup_free char *text = xasprintf("woken by %s: it is started", why);
 		note(u->s, u->id, "woken", text);
+		metrics_count(u->s->metrics, u->name, COUNT_WAKES, 1);
 		life_start(u, sp.release_id, "", false);
 	}
 	space_release(&sp);

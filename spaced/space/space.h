@@ -10,6 +10,7 @@
 #include "spaced/config.h"
 #include "spaced/domain.h"
 #include "spaced/git/git.h"
+#include "spaced/metrics.h"
 #include "spaced/router.h"
 #include "spaced/space/place.h"
 #include "spaced/spawner_client.h"
@@ -18,7 +19,7 @@
 struct spaces;
 
 struct spaces *spaces_new(uv_loop_t *loop, const struct config *config, struct store *store, struct spawner *spawner,
-			  struct router *router);
+			  struct router *router, struct metrics *metrics);
 void spaces_free(struct spaces *s);
 /* After start of control or of the spawner: asks what runs, adopts it, starts what should run and does not, queues
  * interrupted builds again, removes leftovers; then router_ready(). */

@@ -14,7 +14,7 @@
 #define SHUTDOWN_MAX_MS 12000
 
 struct spaces *spaces_new(uv_loop_t *loop, const struct config *config, struct store *store, struct spawner *spawner,
-			  struct router *router)
+			  struct router *router, struct metrics *metrics)
 {
 	struct spaces *s = xcalloc(1, sizeof *s);
 	const struct builder_callbacks cb = {life_built, s};
@@ -24,6 +24,7 @@ struct spaces *spaces_new(uv_loop_t *loop, const struct config *config, struct s
 	s->store = store;
 	s->spawner = spawner;
 	s->router = router;
+	s->metrics = metrics;
 	s->place = place_new(loop, spawner);
 	s->builder = builder_new(loop, config, store, s->place, &cb);
 	uv_timer_init(loop, &s->tick);

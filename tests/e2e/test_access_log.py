@@ -139,6 +139,16 @@ def test_what_ends_early(spaced, logged):
     assert (line["status"], line["aborted"], line["method"]) == (499, True, "GET")
 
 
+def test_the_one_who_wakes_it(spaced, logged):
+    assert spaced.spacectl("space", "sleep", logged)[0] == 0
+    spaced.wait_stage("alice", "logged", "SLEEPING", 30)
+    assert ask(spaced, "/", "early-bird").status == 200
+    line = find(spaced, "early-bird")
+    assert line["woke"] is True and line["status"] == 200
+    assert line["duration_ms"] >= line["held_ms"] > 0 and line["upstream_ms"] <= line["duration_ms"] - line["held_ms"]
+    assert "held_ms" not in find(spaced, "one-request") and "woke" not in find(spaced, "one-request")
+
+
 def test_control_may_die(spaced, logged):
     spaced.kill_role("control")
     wait_for("an answer", lambda: ask(spaced, "/", "after-death").status == 200)

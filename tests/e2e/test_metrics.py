@@ -78,14 +78,16 @@ def test_counts_are_exact(spaced, repo, admin):
             assert spaced.get("alice", "counted", path).status == int(path[1:])
     name = "alice/counted"
 
-    def settled():
-        now = scrape(spaced, admin)
-        return now if of(now, "spaced_requests_total", name, code="5xx") else None
-
-    after = wait_for("the counters", settled)
+    after = {}
 
     def grown(metric, **labels):
         return of(after, metric, name, **labels) - of(before, metric, name, **labels)
+
+    def settled():  # each proxy says its part
+        after.update(scrape(spaced, admin))
+        return grown("spaced_request_duration_seconds_count") >= 6
+
+    wait_for("the counters", settled)
 
     assert [grown("spaced_requests_total", code=c) for c in ("2xx", "3xx", "4xx", "5xx")] == [3, 0, 2, 1]
     assert grown("spaced_request_duration_seconds_count") == 6
@@ -109,6 +111,17 @@ def test_websockets_that_are_open(spaced, admin):
         assert of(scrape(spaced, admin), "spaced_requests_open", name) == 1
     wait_for("no WebSocket", lambda: of(scrape(spaced, admin), "spaced_websockets_open", name) == 0)
     assert of(scrape(spaced, admin), "spaced_requests_total", name, code="1xx") == 1
+
+
+def test_holds_and_wakes(spaced, admin):
+    name = "alice/counted"
+    before = scrape(spaced, admin)
+    assert spaced.spacectl("space", "sleep", name)[0] == 0
+    spaced.wait_stage("alice", "counted", "SLEEPING", 30)
+    assert spaced.get("alice", "counted", "/200", timeout=60).status == 200
+    for metric in ("spaced_wakes_total", "spaced_holds_total"):
+        wait_for(metric, lambda: of(scrape(spaced, admin), metric, name) == of(before, metric, name) + 1)
+    assert of(scrape(spaced, admin), "spaced_requests_held", name) == 0
 
 
 def test_what_is_of_no_space(spaced, admin):
