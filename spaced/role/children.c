@@ -76,7 +76,8 @@ static void start(struct parent *p, struct child *c, const int *extra, size_t ne
 		c->due = c->started + RESTART_CEILING_MS;
 		return;
 	}
-	*c = (struct child){.role = c->role, .pid = pid, .link = link[0], .started = c->started, .delay = c->delay};
+	*c = (struct child){.role = c->role, .pid = pid, .started = c->started, .delay = c->delay};
+	child_link(c, link[0]);
 	log_info("%s started, pid %d", role_names[c->role], (int)pid);
 }
 
@@ -108,12 +109,22 @@ void children_init(struct parent *p)
 		p->leaving[i].link = -1;
 }
 
-static void tell(struct child *c, uint32_t type, const struct buf *b)
+void child_link(struct child *c, int link)
 {
-	int r = c->link < 0 ? 0 : frame_send(c->link, type, 0, b->data, b->len, NULL, 0);
+	c->link = link;
+	io_set_nonblock(link, true);
+}
+
+/* Nothing of a role makes the parent wait. One that has left so much unread is stuck, or no more what it was; what it has missed
+ * nobody says again, so it is started anew. */
+static void tell(struct child *c, uint32_t type, uint32_t id, const struct buf *b, const int *fds, int nfds)
+{
+	int r = c->link < 0 ? 0 : frame_send(c->link, type, id, b ? b->data : NULL, b ? b->len : 0, fds, nfds);
 
 	if (r < 0)
-		log_warn("%s does not listen: %s", role_names[c->role], strerror(-r));
+		log_warn("%s (pid %d) does not listen: %s", role_names[c->role], (int)c->pid, strerror(-r));
+	if (r == -EAGAIN && c->pid > 0)
+		kill(c->pid, SIGKILL);
 }
 
 void child_shutdown(struct child *c, enum link_shutdown how, uint32_t ms)
@@ -122,7 +133,7 @@ void child_shutdown(struct child *c, enum link_shutdown how, uint32_t ms)
 
 	put_u8(&b, (uint8_t)how);
 	put_u32(&b, ms);
-	tell(c, LINK_SHUTDOWN, &b);
+	tell(c, LINK_SHUTDOWN, 0, &b, NULL, 0);
 }
 
 void child_retire(struct child *c, uint32_t ms)
@@ -130,16 +141,12 @@ void child_retire(struct child *c, uint32_t ms)
 	cleanup_buf struct buf b = BUF_INIT;
 
 	put_u32(&b, ms);
-	tell(c, PROXY_RETIRE, &b);
+	tell(c, PROXY_RETIRE, 0, &b, NULL, 0);
 }
 
 void child_send_fd(struct child *c, uint32_t type, int fd)
 {
-	if (c->link < 0)
-		return;
-	int r = frame_send(c->link, type, 0, NULL, 0, &fd, 1);
-	if (r < 0)
-		log_warn("%s does not take a descriptor: %s", role_names[c->role], strerror(-r));
+	tell(c, type, 0, NULL, &fd, 1);
 }
 
 static void start_spawner(struct parent *p)
@@ -319,13 +326,11 @@ void children_reap(struct parent *p, bool ending)
 
 void control_answer(struct parent *p, uint32_t id, bool done, const char *text)
 {
-	struct child *control = child_of(p, ROLE_CONTROL);
 	cleanup_buf struct buf b = BUF_INIT;
 
 	put_u8(&b, done);
 	put_str(&b, text);
-	if (control->link >= 0)
-		frame_send(control->link, LINK_ANSWER, id, b.data, b.len, NULL, 0);
+	tell(child_of(p, ROLE_CONTROL), LINK_ANSWER, id, &b, NULL, 0);
 }
 
 static void control_says(struct parent *p, const struct frame *f)
@@ -344,8 +349,9 @@ static void take_frame(struct parent *p, struct child *c)
 {
 	struct frame f;
 
-	if (frame_recv(c->link, &f) != 1) {
-		c->mute = true;
+	int r = frame_recv(c->link, &f);
+	if (r != 1) {
+		c->mute = r != -EAGAIN;
 		return;
 	}
 	if (c->role == ROLE_CONTROL)

@@ -68,6 +68,7 @@ void children_reap(struct parent *p, bool ending);
 int children_wait(struct parent *p, int ms);
 /* All that run, also those that leave; NULL behind the last. `*at` starts at 0. */
 struct child *children_next(struct parent *p, size_t *at);
+void child_link(struct child *c, int link);				   /* its channel, taken over */
 void child_shutdown(struct child *c, enum link_shutdown how, uint32_t ms); /* control */
 void child_retire(struct child *c, uint32_t ms);			   /* a proxy */
 void child_send_fd(struct child *c, uint32_t type, int fd);

@@ -270,7 +270,8 @@ bool upgrade_adopt(struct parent *p, struct handed *h)
 			close(h->at[i].fd);
 			continue;
 		}
-		*c = (struct child){.role = role, .pid = pid, .link = h->at[i].fd, .retiring = true, .ready = true};
+		*c = (struct child){.role = role, .pid = pid, .retiring = true, .ready = true};
+		child_link(c, h->at[i].fd);
 		h->at[i].fd = -1;
 		any = true;
 		p->replacing |= role == ROLE_PROXY;
