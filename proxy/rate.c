@@ -2,6 +2,7 @@
  * number, changed by one compare-and-swap. */
 #include "proxy/rate.h"
 
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -32,10 +33,12 @@ static struct rates *map(int fd, int flags)
 
 int rates_create(void)
 {
-	cleanup_close int fd = memfd_create("spaced-rates", MFD_CLOEXEC);
+	cleanup_close int fd = memfd_create("spaced-rates", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	struct rates *r;
 
-	if (fd < 0 || ftruncate(fd, sizeof *r) < 0 || !(r = map(fd, 0)))
+	/* Nobody who has it can take its pages from under the others. */
+	if (fd < 0 || ftruncate(fd, sizeof *r) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 || !(r = map(fd, 0)))
 		return -1;
 	randombytes_buf(r->key, sizeof r->key);
 	munmap(r, sizeof *r);

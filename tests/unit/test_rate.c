@@ -74,6 +74,7 @@ static void shared_by_fork_and_by_file(void **state)
 	assert_true(fd >= 0);
 	struct rates *a = rates_map(fd), *b = rates_map(fd);
 	assert_true(a && b && a != b);
+	assert_true(ftruncate(fd, 0) < 0); /* or the others would die of SIGBUS */
 	close(fd);
 	assert_int_equal(pass(a, 1, 10, 0), 50);
 	assert_int_equal(pass(b, 1, 10, 0), 0);
