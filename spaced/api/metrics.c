@@ -125,8 +125,7 @@ static const struct family families[] = {
     {"spaced_websockets_open", "gauge", NULL, "WebSockets that are open.", put_gauge, GAUGE_WEBSOCKETS},
     {"spaced_requests_held", "gauge", NULL, "Requests that wait for the start of their app.", put_gauge, GAUGE_HELD},
     {"spaced_holds", "counter", NULL, "Requests that have waited for the start of their app.", put_sum, COUNT_HELD},
-    {"spaced_wakes", "counter", NULL, "Times that a sleeping app was woken.", put_sum,
-     COUNT_WAKES},
+    {"spaced_wakes", "counter", NULL, "Times that a sleeping app was woken.", put_sum, COUNT_WAKES},
     {"spaced_refused", "counter", NULL, "Requests and connections that the proxy answered itself, by reason.",
      put_refused, COUNT_REFUSED},
 };
