@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/state_home.h"
 #include "proxy/rate.h"
+#include "proxy/route.h"
 #include "sandbox/egress_list.h"
 
 enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS, LIST, OWNERS };
@@ -103,6 +104,8 @@ static const struct option_row rows[] = {
     LIVE("checkout-size", SIZE, checkout_bytes, "10G", "bytes of a deployed tree"),
     LIVE("checkout-files", COUNT, checkout_files, "200000", "files of a deployed tree"),
     LIVE("spaces-per-user", COUNT, spaces_per_user, "1000", "Spaces that one user may own"),
+    LIVE("replicas-max", COUNT, replicas_max, "4",
+	 "instances that one Space may have, each with an app's limits; at most 16"),
     LIVE("keep-releases", COUNT, keep_releases, "5", "releases kept per Space for roll-back"),
     LIVE("domains-by", OWNERS, owners_add_domains, "admins",
 	 "who may serve a Space at a host name of its own: admins, or owners too, who are believed to own it"),
@@ -381,6 +384,8 @@ static int finish(struct config *c, struct err *err)
 		if (!isalnum((unsigned char)*p) && *p != '-' && *p != '.')
 			return err_set(err, 0, "domain = `%s`: expected a host name without port", c->domain);
 	}
+	if (c->replicas_max < 1 || c->replicas_max > ROUTE_ENDPOINTS_MAX)
+		return err_set(err, 0, "replicas-max: expected 1 to %d", ROUTE_ENDPOINTS_MAX);
 	while (levels[level] && strcmp(levels[level], c->log_level) != 0)
 		level++;
 	if (!levels[level])

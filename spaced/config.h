@@ -65,6 +65,7 @@ struct config {
 	uint32_t checkout_files;
 	/* per user */
 	uint32_t spaces_per_user;
+	uint32_t replicas_max; /* instances of one Space, each with an app's limits; at most ROUTE_ENDPOINTS_MAX */
 	/* sleep (space/sleep.h) */
 	uint32_t freeze_after_s, page_out_after_s, sleep_after_s; /* 0: never */
 	uint64_t memory_reserve;

@@ -141,6 +141,7 @@ void admin_reload(struct call *c);
 void admin_upgrade(struct call *c);
 void call_runtime_now(struct call *c); /* answers with the runtime as it is in the store now */
 void space_base(struct call *c);
+void space_replicas(struct call *c);
 void space_domains_get(struct call *c);
 void space_domain_add(struct call *c);
 void space_domain_remove(struct call *c);

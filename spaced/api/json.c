@@ -111,7 +111,8 @@ json_t *json_runtime(const struct space *sp, const struct space_view *v)
 	/* `hardware` is always an object: null makes huggingface_hub stumble. Nothing runs for a static Space. */
 	hardware = json_pack("{s:s?, s:s?}", "current", live && !still ? "cpu-basic" : NULL, "requested",
 			     still ? NULL : "cpu-basic");
-	replicas = json_pack("{s:i, s:i}", "current", live ? 1 : 0, "requested", sp->stage == STAGE_PAUSED ? 0 : 1);
+	replicas = json_pack("{s:i, s:i}", "current", live ? (still || !v->instances ? 1 : (int)v->instances) : 0,
+			     "requested", sp->stage == STAGE_PAUSED ? 0 : (int)sp->replicas);
 	j = json_pack("{s:s, s:o, s:s?, s:o, s:o, s:b, s:[]}", "stage", space_stage_name(sp->stage), "hardware",
 		      hardware, "storage", tier_of(sp->storage), "gcTimeout", sleep_json(sp, v), "replicas", replicas,
 		      "devMode", 0, "volumes");

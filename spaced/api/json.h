@@ -18,6 +18,7 @@ struct space_view {
 	const char *public_url; /* of the apex; scheme and port of an app's URL come from it */
 	const char *domain;
 	const char *sha;	/* tip of the default branch; NULL: unknown */
+	unsigned instances;	/* that answer requests */
 	const char *serving;	/* commit that serves; NULL: none */
 	uint32_t sleep_after_s; /* the host's, for a Space without its own; 0: never */
 };

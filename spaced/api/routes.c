@@ -35,6 +35,7 @@ const struct route_row route_rows[] = {
     {"POST", "/api/spaces/:owner/:name/wake", ACCESS_SPACE_WRITE, space_wake, false},
     {"POST", "/api/spaces/:owner/:name/sleeptime", ACCESS_SPACE_WRITE, space_sleep_time, true},
     {"POST", "/api/spaces/:owner/:name/exec", ACCESS_SPACE_WRITE, space_exec, true},
+    {"POST", "/api/spaces/:owner/:name/replicas", ACCESS_SPACE_WRITE, space_replicas, true},
     {"POST", "/api/spaces/:owner/:name/egress", ACCESS_SPACE_WRITE, space_egress_set, true},
     {"POST", "/api/spaces/:owner/:name/rate", ACCESS_SPACE_WRITE, space_rate_set, true},
     {"POST", "/api/spaces/:owner/:name/storage", ACCESS_SPACE_WRITE, space_storage_set, true},

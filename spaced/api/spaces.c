@@ -40,10 +40,14 @@ static const char *tip(struct api *a, const struct space *sp, const char *branch
 	return git_repo_branch(a->repos, repo, branch, out, &err) == 0 ? out : NULL;
 }
 
-static struct space_view view_of(struct call *c)
+static struct space_view view_of(struct call *c, const struct space *sp)
 {
+	struct space_live live = {0};
+
+	spaces_live(c->a->spaces, sp->id, &live);
 	return (struct space_view){.public_url = c->a->config->public_url,
 				   .domain = c->a->config->domain,
+				   .instances = live.instances,
 				   .sleep_after_s = c->a->config->sleep_after_s};
 }
 
@@ -63,7 +67,7 @@ static void add_domains(struct call *c, const struct space *sp, json_t *runtime)
 
 json_t *call_runtime_json(struct call *c, const struct space *sp)
 {
-	struct space_view v = view_of(c);
+	struct space_view v = view_of(c, sp);
 	char commit[41];
 
 	v.serving = serving_commit(c->a, sp, commit);
@@ -136,7 +140,7 @@ static json_t *domains_text(struct call *c, const struct space *sp)
 
 json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 {
-	struct space_view v = view_of(c);
+	struct space_view v = view_of(c, sp);
 	char commit[41], sha[41], sleeps[SLEEP_TEXT];
 	struct space_live live;
 
@@ -158,6 +162,9 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 	json_object_set_new(own, "sleeps", json_string(sleeps));
 	json_object_set_new(own, "storage", sp->storage ? json_integer((json_int_t)sp->storage) : json_null());
 	json_object_set_new(own, "egress", egress_json(c, sp));
+	cleanup_free char *replicas = xasprintf("%u of %u%s", v.instances, sp->replicas, *sp->sticky ? ", sticky" : "");
+	if (sp->replicas > 1 || *sp->sticky)
+		json_object_set_new(own, "replicas", json_string(replicas));
 	json_object_set_new(own, "domains", domains_text(c, sp));
 	json_object_set_new(own, "rate", call_rate_json(c, sp));
 	json_object_set_new(own, "traffic", traffic_json(c, sp));
@@ -268,7 +275,7 @@ void space_runtime_get(struct call *c)
 
 void space_host_get(struct call *c)
 {
-	struct space_view v = view_of(c);
+	struct space_view v = view_of(c, &c->space);
 	cleanup_free char *url = json_app_url(&v, c->space.label);
 
 	call_json(c, 200, json_pack("{s:s, s:s}", "host", url, "subdomain", c->space.label));

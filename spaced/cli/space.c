@@ -25,6 +25,7 @@ static const char *const space_fields[] = {
     "Base=spaced.base",
     "Stands on=spaced.standsOn",
     "Instance=spaced.live.instance",
+    "Instances=spaced.replicas",
     "Started=spaced.live.startedAt",
     "Port=spaced.live.port",
     "Requests=spaced.live.requests",
@@ -276,6 +277,56 @@ static int space_visibility(struct cli *c)
 	return CLI_OK;
 }
 
+static bool is_number(const char *s)
+{
+	return *s && strspn(s, "0123456789") == strlen(s);
+}
+
+static int set_replicas(struct cli *c, json_t *body, const char *what)
+{
+	cleanup_free char *path = client_space_path(c->word[0], "/replicas");
+	json_t *j;
+
+	if (!path) {
+		json_decref(body);
+		return CLI_USAGE;
+	}
+	int rc = client_call(c, "POST", path, body, &j);
+	if (rc != CLI_OK)
+		return rc;
+	if (c->json)
+		print_json(j);
+	else
+		printf("%s %s\n", c->word[0], what);
+	json_decref(j);
+	return CLI_OK;
+}
+
+static int space_scale(struct cli *c)
+{
+	cleanup_free char *what =
+	    xasprintf("has %s instance%s from now on", c->word[1], strcmp(c->word[1], "1") ? "s" : "");
+
+	if (!is_number(c->word[1]) || strlen(c->word[1]) > 6) {
+		complain("how many instances: a number");
+		return CLI_USAGE;
+	}
+	return set_replicas(c, json_pack("{s:i}", "replicas", atoi(c->word[1])), what);
+}
+
+static int space_sticky(struct cli *c)
+{
+	bool on = strcmp(c->word[1], "on") == 0;
+
+	if (!on && strcmp(c->word[1], "off") != 0) {
+		complain("sticky is on or off");
+		return CLI_USAGE;
+	}
+	return set_replicas(c, json_pack("{s:b}", "sticky", on),
+			    on ? "keeps each visitor to one instance, by a cookie"
+			       : "gives each request to any instance");
+}
+
 static int space_egress(struct cli *c)
 {
 	cleanup_free char *path = client_space_path(c->word[0], "/egress");
@@ -320,11 +371,6 @@ static void sink_json(const char *p, size_t n)
 		buf_consume(&line, (size_t)(nl - line.data) + 1);
 	}
 	fflush(stdout);
-}
-
-static bool is_number(const char *s)
-{
-	return *s && strspn(s, "0123456789") == strlen(s);
 }
 
 static int logs(struct cli *c, const char *kind, const char *build)
@@ -419,6 +465,8 @@ const struct verb space_verbs[] = {
     {"space", "wake", SPACE, 1, 1, NULL, "as a visit would", space_wake},
     {"space", "storage", SPACE " SIZE|off", 2, 2, "yes",
      "persistent storage at /data: make it, make it larger, or delete it with its data", space_storage},
+    {"space", "scale", SPACE " N", 2, 2, NULL, "run N instances of it, over which requests are balanced", space_scale},
+    {"space", "sticky", SPACE " on|off", 2, 2, NULL, "whether a visitor keeps to one of its instances", space_sticky},
     {"space", "visibility", SPACE " public|protected|private", 2, 2, NULL,
      "who may open it: everybody; everybody, but its source is the owner's; its owner and admins only",
      space_visibility},

@@ -13,8 +13,9 @@
 
 #define TICK_MS 250
 #define STOP_GRACE_MS 10000
-#define GOING_MAX 3  /* instances of a Space that are being stopped when another one starts */
-#define STARTS_MAX 4 /* at the same time, after a restart of the machine */
+#define GOING_MAX 3	      /* instances of a Space that are being stopped when another one starts */
+#define UNIT_INSTANCES_MAX 64 /* of one Space, of every state: more are not adopted */
+#define STARTS_MAX 4	      /* at the same time, after a restart of the machine */
 
 /* What a release says about its start; parsed from release.recipe. */
 struct run_plan {
@@ -33,7 +34,7 @@ void run_plan_release(struct run_plan *p);
 enum instance_state { INST_STARTING, INST_SERVING, INST_DRAINING, INST_STOPPING };
 struct instance {
 	struct unit *unit;
-	struct instance *next; /* in unit->old */
+	struct instance *next; /* in unit->old or unit->extra */
 	char name[SANDBOX_NAME_MAX + 1];
 	uint32_t generation;
 	char release_id[STORE_ID];
@@ -43,6 +44,7 @@ struct instance {
 	char *headers;
 	enum instance_state state;
 	bool again; /* a restart after a crash */
+	bool extra; /* in unit->extra */
 	bool stop_sent;
 	bool up; /* the spawner has started it */
 	bool exited;
@@ -73,7 +75,10 @@ struct unit {
 	char *name; /* "owner/name" */
 	char *label;
 	struct instance *serving, *starting, *old;
-	struct crashes crashes;
+	struct instance *extra; /* beside `serving`, of its release (replicas.c) */
+	uint32_t replicas;	/* so many are to serve */
+	uint64_t extra_at;	/* monotonic ms: not before is another one started */
+	struct crashes crashes, extra_crashes;
 	uint64_t start_at; /* monotonic ms: start `start_release` then; 0: not */
 	char start_release[STORE_ID];
 	char start_build[STORE_ID];
@@ -119,6 +124,7 @@ void life_build(struct spaces *s, const struct space *sp, const char *commit, co
 		char build_id[STORE_ID], struct err *err);
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again);
 void life_drop_start(struct unit *u, const char *why);
+bool life_may_start(const struct unit *u);
 void life_retire(struct instance *in); /* no new requests; stopped when those in flight are over, or after DRAIN_MS */
 void life_stop(struct instance *in, uint32_t grace_ms); /* takes its own time; frees it in the end */
 void life_start_failed(struct instance *in, const char *message);
@@ -147,14 +153,29 @@ void storage_let_go(const struct instance *in);
 bool storage_wanted(struct spaces *s, const char *volume);
 
 /* start.c */
-int start_instance(struct unit *u, const struct space *sp, const char *release_id, const char *build_id, bool again,
-		   struct err *err);
+/* NULL with err. It is in none of the unit's places yet; whatever becomes of the start is told later. */
+struct instance *start_instance(struct unit *u, const struct space *sp, const char *release_id, const char *build_id,
+				bool again, struct err *err);
 char *space_url(const struct config *c, const char *label);  /* malloc'd, without a slash at the end */
 char *space_host(const struct config *c, const char *label); /* "label.domain[:port]" */
 void space_instance_free(struct instance *in);		     /* frees it; must not be linked any more */
 
 /* route.c */
 void route_publish(struct spaces *s, const struct space *sp);
+
+/* replicas.c */
+void replicas_link(struct instance *in);
+bool replicas_unlink(struct instance *in);	 /* false: it is none */
+unsigned replicas_serving(const struct unit *u); /* all that answer requests */
+/* What has happened to one that was linked. */
+void replicas_healthy(struct instance *in);
+void replicas_ended(struct instance *in, const char *message);
+void replicas_later(struct instance *in, uint32_t ms);
+bool replicas_promote(struct unit *u);	   /* one of them serves in the place of what has ended; false: there is none */
+void replicas_retire(struct unit *u);	   /* all; the route has none of them any more */
+bool replicas_quiet(const struct unit *u); /* all proxies have answered for each (sleep.c) */
+/* Starts or retires one towards what should be there. True: to be called again. */
+bool replicas_settle(struct unit *u, uint64_t now);
 
 /* domain.c */
 /* The Space's route, for each host name of its own; `r->host` is changed. */

@@ -34,6 +34,7 @@ struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err)
 	u->name = xasprintf("%s/%s", sp.owner, sp.name);
 	u->label = xstrdup(sp.label);
 	u->sleep_s = sp.sleep_s;
+	u->replicas = sp.replicas;
 	HASH_ADD_STR(s->units, id, u);
 	HASH_ADD_KEYPTR(hh_name, s->units_by_name, u->name, strlen(u->name), u);
 	space_release(&sp);
@@ -55,13 +56,18 @@ struct instance *space_instance(struct spaces *s, const char *name)
 		return u->serving;
 	if (u->starting && strcmp(u->starting->name, name) == 0)
 		return u->starting;
-	struct instance *in = u->old;
+	struct instance *in = u->extra;
+	while (in && strcmp(in->name, name) != 0)
+		in = in->next;
+	if (in)
+		return in;
+	in = u->old;
 	while (in && strcmp(in->name, name) != 0)
 		in = in->next;
 	return in;
 }
 
-/* From serving or starting into the list of those that go. */
+/* From serving, starting or extra into the list of those that go. */
 static void make_old(struct instance *in)
 {
 	struct unit *u = in->unit;
@@ -70,7 +76,7 @@ static void make_old(struct instance *in)
 		u->serving = NULL;
 	else if (u->starting == in)
 		u->starting = NULL;
-	else
+	else if (!replicas_unlink(in))
 		return;
 	in->next = u->old;
 	u->old = in;
@@ -347,6 +353,10 @@ void life_start_later(struct instance *in, uint32_t ms)
 {
 	struct unit *u = in->unit;
 
+	if (in->extra) {
+		replicas_later(in, ms);
+		return;
+	}
 	start_at(u, in->release_id, in->build_id, in->again, ms);
 	unlink_instance(in);
 	space_instance_free(in);
@@ -372,13 +382,14 @@ void life_restart_alone(struct unit *u, const char *message)
 }
 
 /* Each start takes a volume and a sandbox, and the one before it goes slower than people can ask for a restart. */
-static bool may_start(const struct unit *u)
+bool life_may_start(const struct unit *u)
 {
 	unsigned going = 0;
 
 	for (const struct instance *in = u->old; in; in = in->next)
 		going += in->state == INST_STOPPING;
-	return going < GOING_MAX && place_connected(u->s->place) && !(u->start_alone && (u->old || u->serving));
+	return going < GOING_MAX && place_connected(u->s->place) &&
+	       !(u->start_alone && (u->old || u->serving || u->extra));
 }
 
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again)
@@ -392,7 +403,7 @@ void life_start(struct unit *u, const char *release_id, const char *build_id, bo
 	life_drop_start(u, "a newer start began");
 	if (!again)
 		life_stage(s, u->id, EV_START, "");
-	if (!may_start(u)) {
+	if (!life_may_start(u)) {
 		start_at(u, release_id, build_id, again, 500);
 		return;
 	}
@@ -401,8 +412,9 @@ void life_start(struct unit *u, const char *release_id, const char *build_id, bo
 		cleanup_free char *log = logfile_build(s->config, build_id);
 		logfile_append(log, "--> start\n");
 	}
-	if (store_space_by_id(s->store, u->id, &sp, &err) < 0 ||
-	    start_instance(u, &sp, release_id, build_id, again, &err) < 0) {
+	if (store_space_by_id(s->store, u->id, &sp, &err) == 0)
+		u->starting = start_instance(u, &sp, release_id, build_id, again, &err);
+	if (!u->starting) {
 		life_stage(s, u->id, EV_START_FAILED, err.msg);
 		if (*build_id)
 			watch_end(s, build_id, "Failed: %s\n", err.msg);
@@ -419,6 +431,13 @@ void life_healthy(struct instance *in)
 	cleanup_free char *url = space_url(s->config, u->label);
 	double took = (double)(io_now_ms() - in->began) / 1000;
 
+	if (in->extra) {
+		replicas_healthy(in);
+		return;
+	}
+	/* Those of the release before are not in the route that is published now. */
+	struct instance *extra = u->extra;
+	u->extra = NULL;
 	health_free(in->health);
 	in->health = NULL;
 	in->state = INST_SERVING;
@@ -430,8 +449,11 @@ void life_healthy(struct instance *in)
 	if (store_space_set_release(s->store, u->id, in->release_id, in->generation, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	life_stage(s, u->id, EV_HEALTHY, "");
+	u->extra = extra;
+	replicas_retire(u);
 	if (old)
 		life_retire(old);
+	life_tick_need(s);
 	if (*in->build_id) {
 		cleanup_free char *log = logfile_build(s->config, in->build_id);
 		logfile_append(log, "--> start (%.1f s): healthy on port %u\n===== Live =====\n", took, in->port);
@@ -462,6 +484,11 @@ static void crashed(struct instance *in, const char *message)
 	struct unit *u = in->unit;
 	struct spaces *s = u->s;
 	char release[STORE_ID];
+
+	if (in->extra) {
+		replicas_ended(in, message);
+		return;
+	}
 	int wait = crashes_note(&u->crashes, io_now_ms());
 	cleanup_free char *text = NULL;
 
@@ -472,6 +499,8 @@ static void crashed(struct instance *in, const char *message)
 		life_gone(in);
 	else
 		life_stop(in, 0);
+	if (replicas_promote(u))
+		return;
 	if (wait < 0) {
 		text = xasprintf("%s It ended %d times within %d minutes and is not started again.", message,
 				 CRASHES_MAX, CRASH_WINDOW_MS / 60000);
@@ -493,7 +522,7 @@ void life_start_failed(struct instance *in, const char *message)
 	struct space sp = {0};
 	struct err err = ERR_INIT;
 
-	if (in->again) {
+	if (in->again || in->extra) {
 		crashed(in, message);
 		return;
 	}
@@ -585,13 +614,14 @@ static bool unit_tick(struct unit *u, uint64_t now)
 		}
 	}
 	if (u->start_at && now >= u->start_at) {
-		if (may_start(u)) {
+		if (life_may_start(u)) {
 			u->start_at = 0;
 			life_start(u, u->start_release, u->start_build, u->start_again);
 		} else {
 			u->start_at = now + TICK_MS;
 		}
 	}
+	more |= replicas_settle(u, now);
 	return more || u->start_at;
 }
 

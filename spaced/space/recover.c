@@ -50,7 +50,7 @@ static int by_generation(const void *a, const void *b)
 
 /* ---- first time: from the store ---- */
 
-static bool adopt(struct spaces *s, const struct space *sp, const struct running *r)
+static bool adopt(struct spaces *s, const struct space *sp, const struct running *r, bool extra)
 {
 	struct release rel = {0};
 	struct run_plan plan = {0};
@@ -74,7 +74,10 @@ static bool adopt(struct spaces *s, const struct space *sp, const struct running
 		memcpy(in->name, r->name, sizeof in->name);
 		snprintf(in->release_id, sizeof in->release_id, "%s", rel.id);
 		snprintf(in->commit, sizeof in->commit, "%s", rel.commit);
-		u->serving = in;
+		if (extra)
+			replicas_link(in);
+		else
+			u->serving = in;
 		/* The one before us may have died before it was frozen. */
 		if (sp->stage == STAGE_SLEEPING)
 			sleep_freeze(in);
@@ -124,28 +127,59 @@ static bool should_run(enum space_stage st)
 	return stage_serves(st) || st == STAGE_APP_STARTING || st == STAGE_BUILDING;
 }
 
-static void recover_space(struct spaces *s, const struct space *sp, const struct running *r, size_t n)
+static bool is_in(const uint32_t *list, size_t n, uint32_t generation)
 {
-	uint32_t generations[16];
-	struct err err = ERR_INIT;
-	char release[STORE_ID];
-	bool adopted = false;
+	for (size_t i = 0; i < n; i++)
+		if (list[i] == generation)
+			return true;
+	return false;
+}
 
-	if (n > 16) {
-		for (size_t i = 0; i < n - 16; i++)
-			stop_stray(s, r[i].name);
-		r += n - 16;
-		n = 16;
-	}
+/* Of several that serve (replicas.c) the store names all, and one as the first. If just that one is gone another one is. */
+static bool adopt_all(struct spaces *s, const struct space *sp, const struct running *r, size_t n)
+{
+	uint32_t generations[UNIT_INSTANCES_MAX], others[UNIT_INSTANCES_MAX];
+	size_t nothers = 0;
+	struct err err = ERR_INIT;
+
 	for (size_t i = 0; i < n; i++)
 		generations[i] = r[i].generation;
+	if (store_replica_list(s->store, sp->id, others, UNIT_INSTANCES_MAX, &nothers, &err) < 0)
+		log_error("recover: %s", err.msg);
 	int pick = stage_adopt(sp->stage, sp->serving, generations, n);
+	for (size_t i = 0; pick < 0 && stage_serves(sp->stage) && i < n; i++)
+		if (is_in(others, nothers, generations[i]))
+			pick = (int)i;
+	bool adopted = pick >= 0 && adopt(s, sp, &r[pick], false);
+	if (adopted && generations[pick] != sp->serving &&
+	    store_space_set_release(s->store, sp->id, sp->release_id, generations[pick], &err) < 0)
+		log_error("recover: %s", err.msg);
+	for (size_t i = 0; i < nothers; i++) {
+		bool serves = adopted && stage_serves(sp->stage) && is_in(generations, n, others[i]) &&
+			      others[i] != generations[pick];
+		if (!serves && store_replica_remove(s->store, sp->id, others[i], &err) < 0)
+			log_error("recover: %s", err.msg);
+	}
 	for (size_t i = 0; i < n; i++) {
-		if ((int)i == pick && adopt(s, sp, &r[i]))
-			adopted = true;
-		else
+		if (adopted && (int)i == pick)
+			continue;
+		if (!adopted || !stage_serves(sp->stage) || !is_in(others, nothers, generations[i]) ||
+		    !adopt(s, sp, &r[i], true))
 			stop_stray(s, r[i].name);
 	}
+	if (adopted)
+		life_tick_need(s); /* those that are missing */
+	return adopted;
+}
+
+static void recover_space(struct spaces *s, const struct space *sp, const struct running *r, size_t n)
+{
+	struct err err = ERR_INIT;
+	char release[STORE_ID];
+
+	for (; n > UNIT_INSTANCES_MAX; n--)
+		stop_stray(s, r++->name);
+	bool adopted = adopt_all(s, sp, r, n);
 	if (sp->stage == STAGE_DELETING) {
 		struct unit *u = unit_get(s, sp->id, &err);
 		if (u) {
@@ -332,11 +366,13 @@ static void compare(struct spaces *s, struct instance *in, const struct place_st
 
 static void compare_unit(struct unit *u, const struct place_status *v, size_t n)
 {
-	char names[16][SANDBOX_NAME_MAX + 1];
+	char names[UNIT_INSTANCES_MAX][SANDBOX_NAME_MAX + 1];
 	size_t count = 0;
 
 	/* by name: each comparison may free instances */
-	for (struct instance *in = u->old; in && count < 16; in = in->next)
+	for (struct instance *in = u->extra; in && count < UNIT_INSTANCES_MAX; in = in->next)
+		memcpy(names[count++], in->name, sizeof names[0]);
+	for (struct instance *in = u->old; in && count < UNIT_INSTANCES_MAX; in = in->next)
 		memcpy(names[count++], in->name, sizeof names[0]);
 	compare(u->s, u->serving, v, n);
 	compare(u->s, u->starting, v, n);

@@ -81,12 +81,22 @@ static bool to_site(struct spaces *s, const struct space *sp, struct route *r)
 	return found;
 }
 
+static void add_endpoint(struct route *r, const struct instance *in)
+{
+	struct endpoint *e = &r->endpoints[r->nendpoints++];
+
+	snprintf(e->name, sizeof e->name, "%s", in->name);
+	e->generation = in->generation;
+}
+
 static void to_app(const struct instance *in, struct route *r)
 {
 	r->kind = ROUTE_APP;
-	r->nendpoints = 1;
-	snprintf(r->endpoints[0].name, sizeof r->endpoints[0].name, "%s", in->name);
-	r->endpoints[0].generation = in->generation;
+	add_endpoint(r, in);
+	for (const struct instance *other = in->unit->extra; other && r->nendpoints < ROUTE_ENDPOINTS_MAX;
+	     other = other->next)
+		if (other->state == INST_SERVING)
+			add_endpoint(r, other);
 	r->port = in->port;
 	r->headers = xstrdup(in->headers);
 }
@@ -101,6 +111,7 @@ void route_publish(struct spaces *s, const struct space *sp)
 	snprintf(r.space_id, sizeof r.space_id, "%s", sp->id);
 	r.gated = sp->visibility == SPACE_PRIVATE;
 	r.rate = sp->rate == SPACE_RATE_DEFAULT ? s->config->space_rate : (uint32_t)sp->rate;
+	snprintf(r.sticky, sizeof r.sticky, "%s", sp->sticky);
 	if (u && u->serving && u->serving->sleep == SLEEP_AWAKE && sp->stage != STAGE_DELETING) {
 		to_app(u->serving, &r);
 	} else if (!to_site(s, sp, &r)) {

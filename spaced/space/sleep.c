@@ -73,6 +73,7 @@ static void awake(struct instance *in)
 	in->paged_out = false;
 	in->visited = io_now_ms();
 	publish(in->unit);
+	life_tick_need(in->unit->s); /* the others of it start */
 }
 
 /* ---- thaw ---- */
@@ -174,6 +175,7 @@ static void stop(struct instance *in)
 	if (store_space_set_release(u->s->store, u->id, in->release_id, 0, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	life_retire(in);
+	replicas_retire(u);
 	publish(u);
 }
 
@@ -186,22 +188,33 @@ static void quiet(struct instance *in, enum sleep_step step)
 	in->quiet = ++s->sleeper->serials;
 	publish(in->unit);
 	router_quiet(s->router, in->name, in->generation, in->quiet);
+	for (struct instance *other = in->unit->extra; other; other = other->next) {
+		if (other->state != INST_SERVING)
+			continue;
+		other->quiet = ++s->sleeper->serials;
+		router_quiet(s->router, other->name, other->generation, other->quiet);
+	}
 }
 
 void spaces_quieted(struct spaces *s, const char *instance, uint32_t serial, bool busy)
 {
-	struct instance *in = space_instance(s, instance);
+	struct instance *asked = space_instance(s, instance);
+	struct instance *in = asked && asked->extra ? asked->unit->serving : asked;
 
-	if (!in || in->sleep != SLEEP_QUIETING || in->quiet != serial)
+	if (!in || in->sleep != SLEEP_QUIETING || asked->quiet != serial)
 		return;
+	asked->quiet = 0;
 	/* A push or a restart may have come in between. */
 	if (busy || in != in->unit->serving || in->unit->starting || in->unit->start_at || s->ending ||
 	    !is_stage(in->unit, STAGE_RUNNING)) {
 		awake(in);
 		return;
 	}
+	if (in->quiet || !replicas_quiet(in->unit))
+		return; /* others have not answered yet */
 	note_idle(in, in->sleep_step == SLEEP_FREEZE ? "asleep" : "stopped", io_now_ms());
 	life_stage(s, in->unit->id, EV_SLEEP, "");
+	replicas_retire(in->unit);
 	if (in->sleep_step == SLEEP_FREEZE)
 		sleep_freeze(in);
 	else

@@ -70,6 +70,10 @@ int spaces_domain_remove(struct spaces *s, const char *space_id, const char *tex
 			 struct err *err);
 /* How many requests per second it may get (store.h), from now on. */
 int spaces_set_rate(struct spaces *s, const char *space_id, int64_t rate, struct err *err);
+/* So many instances; they are started, or end when what they have in flight is over. EINVAL with a sentence for people. */
+int spaces_scale(struct spaces *s, const char *space_id, uint32_t n, struct err *err);
+/* Whether a cookie keeps each visitor to one of them. Switched on again the cookies of before count no more. */
+int spaces_set_sticky(struct spaces *s, const char *space_id, bool sticky, struct err *err);
 /* What it is to stand on (store.h), from its next build on. ENOENT: there is no such base. */
 int spaces_set_base(struct spaces *s, const char *space_id, const char *base, struct err *err);
 /* All versions of a base, a moment later. EBUSY while a Space or a build stands on it, or it is the default. */
@@ -96,6 +100,7 @@ struct space_live {
 	uint32_t open_connections;
 	char commit[41];
 	uint16_t port;
+	unsigned instances; /* that answer requests */
 };
 bool spaces_live(struct spaces *s, const char *space_id, struct space_live *out);
 

@@ -49,6 +49,10 @@ static void unit_free(struct unit *u)
 		next = in->next;
 		space_instance_free(in);
 	}
+	for (struct instance *in = u->extra; in; in = next) {
+		next = in->next;
+		space_instance_free(in);
+	}
 	HASH_DELETE(hh, u->s->units, u);
 	HASH_DELETE(hh_name, u->s->units_by_name, u);
 	free(u->name);
@@ -118,7 +122,7 @@ void life_shutdown_check(struct spaces *s)
 		return;
 	HASH_ITER(hh, s->units, u, tmp)
 	{
-		if (u->serving || u->starting || u->old)
+		if (u->serving || u->starting || u->extra || u->old)
 			return;
 	}
 	uv_timer_start(&s->shutdown_timer, shutdown_now, 0, 0);
@@ -133,6 +137,8 @@ static void stop_unit(struct unit *u, uint32_t grace_ms)
 		life_stop(u->starting, 0);
 	if (u->serving)
 		life_stop(u->serving, grace_ms);
+	while (u->extra)
+		life_stop(u->extra, grace_ms);
 	for (struct instance *in = u->old; in; in = next) {
 		next = in->next;
 		if (in->state == INST_DRAINING) {
@@ -335,7 +341,8 @@ static bool runs_on_base(struct spaces *s, const char *space_id, const char *nam
 				return true;
 		}
 	}
-	for (const struct instance *old = u ? u->old : NULL; old; old = old->next) {
+	for (const struct instance *old = u ? u->old : NULL; old;
+	     old = old->next) { /* the extra ones are of the first */
 		base_of_release(s, old->release_id, of);
 		if (strcmp(of, name) == 0)
 			return true;
@@ -481,7 +488,7 @@ void life_delete_next(struct unit *u)
 bool unit_delete_due(struct unit *u)
 {
 	/* its uid range is free for another Space from then on: nothing may run there any more */
-	if (!u->deleting || u->serving || u->starting || u->old || builder_busy(u->s->builder, u->id))
+	if (!u->deleting || u->serving || u->starting || u->extra || u->old || builder_busy(u->s->builder, u->id))
 		return false;
 	delete_now(u);
 	return true;
@@ -563,6 +570,7 @@ bool spaces_live(struct spaces *s, const char *space_id, struct space_live *out)
 	out->requests = in->requests;
 	out->open_connections = in->open;
 	out->port = in->port;
+	out->instances = replicas_serving(u);
 	return true;
 }
 

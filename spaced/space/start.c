@@ -198,6 +198,8 @@ static void on_health(void *ctx, const char *name, enum health_news news, const 
 	struct space sp = {0};
 	switch (news) {
 	case HEALTH_HINT:
+		if (in->extra)
+			break; /* the Space runs */
 		if (log)
 			logfile_append(log, "still waiting: %s\n", text);
 		if (store_space_by_id(s->store, in->unit->id, &sp, &err) == 0 &&
@@ -360,32 +362,31 @@ static void run(struct unit *u, const struct space *sp, struct instance *in, str
 	argv_free(spec.env);
 }
 
-int start_instance(struct unit *u, const struct space *sp, const char *release_id, const char *build_id, bool again,
-		   struct err *err)
+struct instance *start_instance(struct unit *u, const struct space *sp, const char *release_id, const char *build_id,
+				bool again, struct err *err)
 {
 	struct spaces *s = u->s;
 	struct release rel = {0};
 	struct run_plan plan = {0};
 	uint32_t generation;
-	int rc = -1;
+	struct instance *in = NULL;
 
 	if (store_release_by_id(s->store, release_id, &rel, err) < 0)
-		return -1;
+		return NULL;
 	if (run_plan_parse(rel.recipe, &plan, err) == 0 && plan.argv && plan.port &&
 	    store_space_next_generation(s->store, sp->id, &generation, err) == 0) {
-		struct instance *in = instance_new(u, &rel, &plan, generation, build_id, again);
+		in = instance_new(u, &rel, &plan, generation, build_id, again);
 		cleanup_close int log = open_run_log(s, in, err);
 		if (log >= 0) {
-			u->starting = in;
 			run(u, sp, in, &plan, log);
-			rc = 0;
 		} else {
 			space_instance_free(in);
+			in = NULL;
 		}
 	} else if (!err->msg[0]) {
 		err_text(err, EINVAL, "the release's recipe names no program");
 	}
 	run_plan_release(&plan);
 	release_release(&rel);
-	return rc;
+	return in;
 }

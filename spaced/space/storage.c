@@ -43,6 +43,9 @@ static bool in_use(const struct unit *u, const char *volume)
 	for (const struct instance *in = u->old; in; in = in->next)
 		if (has(in, volume))
 			return true;
+	for (const struct instance *in = u->extra; in; in = in->next)
+		if (has(in, volume))
+			return true;
 	return false;
 }
 

@@ -47,6 +47,8 @@ static void ask(struct spaces *s, const struct instance *in)
 static void ask_all(const struct unit *u)
 {
 	ask(u->s, u->serving);
+	for (struct instance *in = u->extra; in; in = in->next)
+		ask(u->s, in);
 	for (struct instance *in = u->old; in; in = in->next)
 		ask(u->s, in);
 }
@@ -66,8 +68,14 @@ void spaces_each_usage(struct spaces *s, void (*cb)(void *ctx, const char *space
 
 	HASH_ITER(hh, s->units, u, tmp)
 	{
-		if (u->serving && u->serving->measured)
-			cb(ctx, u->name, u->serving->memory, u->serving->cpu_usec);
+		if (!u->serving || !u->serving->measured)
+			continue;
+		uint64_t memory = u->serving->memory, cpu_usec = u->serving->cpu_usec;
+		for (const struct instance *in = u->extra; in; in = in->next) {
+			memory += in->memory;
+			cpu_usec += in->cpu_usec;
+		}
+		cb(ctx, u->name, memory, cpu_usec);
 	}
 }
 

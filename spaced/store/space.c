@@ -51,6 +51,7 @@ void space_release(struct space *sp)
 	free(sp->egress);
 	free(sp->egress_list);
 	free(sp->base);
+	free(sp->sticky);
 	*sp = (struct space){0};
 }
 
@@ -75,7 +76,7 @@ bool space_visibility_of(const char *name, enum space_visibility *out)
 #define SPACE_COLUMNS                                                                                                  \
 	"SELECT s.id, s.owner_id, u.name, s.name, s.label, s.visibility, s.stage, s.stage_message, s.default_branch,"  \
 	" s.slot, s.sdk, s.card, s.release_id, s.generation, s.created, s.modified, s.serving,"                        \
-	" s.egress, s.egress_list, s.storage, s.base, s.volume, s.sleep_s, s.rate"                                     \
+	" s.egress, s.egress_list, s.storage, s.base, s.volume, s.sleep_s, s.rate, s.replicas, s.sticky"               \
 	" FROM spaces s JOIN users u ON u.id = s.owner_id "
 
 static void read_space(sqlite3_stmt *st, struct space *sp)
@@ -107,6 +108,8 @@ static void read_space(sqlite3_stmt *st, struct space *sp)
 	sp->volume = (uint32_t)store_u64(st, 21);
 	sp->sleep_s = (int32_t)sqlite3_column_int(st, 22);
 	sp->rate = (int64_t)store_u64(st, 23);
+	sp->replicas = (uint32_t)store_u64(st, 24);
+	sp->sticky = store_text(st, 25);
 }
 
 static int one_space(struct store *s, sqlite3_stmt *query, struct space *out, struct err *err)

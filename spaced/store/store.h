@@ -102,6 +102,8 @@ struct space {
 	uint64_t modified;
 	char *egress;	   /* the operator's word for this Space: "none", "internet", "list"; "": the configuration's */
 	int32_t sleep_s;   /* stopped after so long without a visit; 0: as the configuration says; -1: never */
+	uint32_t replicas; /* instances that it is to have */
+	char *sticky;	   /* key of the cookie that keeps a visitor to one of them, 32 hex digits; "": there is none */
 	uint64_t storage;  /* bytes of its persistent volume; 0: none */
 	uint32_t volume;   /* which one that is */
 	int64_t rate;	   /* requests per second that it may get; 0: no limit; or SPACE_RATE_DEFAULT */
@@ -134,6 +136,12 @@ int store_space_set_sleep(struct store *s, const char *id, int32_t seconds, stru
 int store_space_set_egress(struct store *s, const char *id, const char *egress, const char *list, struct err *err);
 int store_space_set_rate(struct store *s, const char *id, int64_t rate, struct err *err);
 int store_space_set_base(struct store *s, const char *id, const char *base, struct err *err);
+int store_space_set_replicas(struct store *s, const char *id, uint32_t replicas, struct err *err);
+int store_space_set_sticky(struct store *s, const char *id, const char *key, struct err *err);
+/* Generations that serve beside `serving`. */
+int store_replica_add(struct store *s, const char *space_id, uint32_t generation, struct err *err);
+int store_replica_remove(struct store *s, const char *space_id, uint32_t generation, struct err *err);
+int store_replica_list(struct store *s, const char *space_id, uint32_t *out, size_t max, size_t *n, struct err *err);
 int store_space_next_generation(struct store *s, const char *id, uint32_t *out, struct err *err);
 int store_space_remove(struct store *s, const char *id, struct err *err);
 /* What an instance has had from the Internet and sent there so far, in bytes: the larger figures count, so saying it twice does

@@ -572,6 +572,64 @@ static void storage_and_volume(void **state)
 	user_release(&u);
 }
 
+static void replicas_and_domains(void **state)
+{
+	struct store *s = *state;
+	struct user u = add_user(s, "alice");
+	struct space a = add_space(s, &u, "a"), b = add_space(s, &u, "b"), now = {0};
+	struct domain *list;
+	uint32_t generations[2];
+	size_t n;
+
+	assert_int_equal(a.replicas, 1);
+	assert_string_equal(a.sticky, "");
+	OK(store_space_set_replicas(s, a.id, 3, &err));
+	OK(store_space_set_sticky(s, a.id, "key", &err));
+	OK(store_space_by_id(s, a.id, &now, &err));
+	assert_int_equal(now.replicas, 3);
+	assert_string_equal(now.sticky, "key");
+	space_release(&now);
+
+	OK(store_replica_add(s, a.id, 7, &err));
+	OK(store_replica_add(s, a.id, 7, &err));
+	OK(store_replica_add(s, a.id, 5, &err));
+	OK(store_replica_add(s, b.id, 9, &err));
+	OK(store_replica_list(s, a.id, generations, 2, &n, &err));
+	assert_int_equal(n, 2);
+	assert_int_equal(generations[0], 5);
+	OK(store_replica_remove(s, a.id, 5, &err));
+	OK(store_replica_remove(s, a.id, 5, &err));
+	OK(store_replica_list(s, a.id, generations, 2, &n, &err));
+	assert_int_equal(n, 1);
+	assert_int_equal(generations[0], 7);
+
+	OK(store_domain_add(s, a.id, "x.example.org", &err));
+	OK(store_domain_add(s, b.id, "*.example.net", &err));
+	assert_int_equal(store_domain_add(s, b.id, "x.example.org", &err), -1);
+	assert_int_equal(err.code, EEXIST);
+	assert_int_equal(store_domain_remove(s, b.id, "x.example.org", &err), -1);
+	assert_int_equal(err.code, ENOENT);
+	OK(store_domain_list(s, NULL, &list, &n, &err));
+	assert_int_equal(n, 2);
+	store_domains_free(list, n);
+	OK(store_domain_list(s, b.id, &list, &n, &err));
+	assert_int_equal(n, 1);
+	assert_string_equal(list[0].host, "*.example.net");
+	assert_string_equal(list[0].space, "alice/b");
+	store_domains_free(list, n);
+
+	/* All goes with its Space. */
+	OK(store_space_remove(s, a.id, &err));
+	OK(store_domain_list(s, NULL, &list, &n, &err));
+	assert_int_equal(n, 1);
+	store_domains_free(list, n);
+	OK(store_replica_list(s, a.id, generations, 2, &n, &err));
+	assert_int_equal(n, 0);
+	space_release(&a);
+	space_release(&b);
+	user_release(&u);
+}
+
 static void transactions(void **state)
 {
 	struct store *s = *state;
@@ -741,6 +799,7 @@ int main(void)
 	    T(egress_and_traffic),
 	    T(rate_of_a_space),
 	    T(storage_and_volume),
+	    T(replicas_and_domains),
 	    T(transactions),
 	    T(migrations),
 	    T(newer_schema_is_refused),
