@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -15,7 +16,7 @@
 #define PIECE (256U * 1024)
 #define POLL_MS 200
 #define TAIL_MAX 100000
-#define READERS_MAX 16 /* at a time */
+#define READERS_MAX 16 /* at a time; admins have as many again, so that owners cannot shut them out */
 
 enum phase { LOOKING, SENDING, FOLLOWING };
 
@@ -23,7 +24,8 @@ struct access_reader {
 	struct api *a;
 	struct http_req *r; /* NULL: over */
 	uv_timer_t timer;
-	char *space; /* owner/name with the quote behind it; NULL: all */
+	char *space;				       /* owner/name with the quote behind it; NULL: all */
+	char since[sizeof "2026-01-01T00:00:00.000Z"]; /* of a Space: before it was made another one had its name */
 	int dir;
 	int fd[2]; /* the older file and the one that grows; -1: not there */
 	unsigned file;
@@ -37,13 +39,18 @@ struct access_reader {
 };
 #define PLACE_NEW (1ULL << 63)
 
+#define TIME_AT (sizeof "{\"time\":\"" - 1)
+
 /* ---- lines ---- */
 
 static bool wanted(const struct access_reader *s, const char *line, size_t n)
 {
 	size_t len = s->space ? strlen(s->space) : 0;
 
-	return n > ACCESS_SPACE_AT + len && memcmp(line + ACCESS_SPACE_AT, s->space ? s->space : "", len) == 0;
+	if (!s->space)
+		return true;
+	return n > ACCESS_SPACE_AT + len && memcmp(line + ACCESS_SPACE_AT, s->space, len) == 0 &&
+	       memcmp(line + TIME_AT, s->since, sizeof s->since - 1) >= 0;
 }
 
 static void take_line(struct access_reader *s, const char *line, size_t n, uint64_t at)
@@ -213,7 +220,19 @@ void access_reader_free(struct access_reader *s)
 	uv_close((uv_handle_t *)&s->timer, on_closed);
 }
 
-static void answer(struct call *c, const char *space)
+static void of_space(struct access_reader *s, const struct space *sp)
+{
+	time_t t = (time_t)(sp->created / 1000);
+	struct tm tm;
+
+	s->space = xasprintf("%s/%s\"", sp->owner, sp->name);
+	gmtime_r(&t, &tm);
+	size_t n = strftime(s->since, sizeof s->since, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(s->since + n, sizeof s->since - n, ".%03uZ", (unsigned)(sp->created % 1000));
+}
+
+/* `sp` NULL: of all. */
+static void answer(struct call *c, const struct space *sp)
 {
 	cleanup_free char *folder = xasprintf("%s/%s", c->a->config->state, STATE_ACCESS);
 	cleanup_buf struct buf tail = BUF_INIT;
@@ -222,9 +241,10 @@ static void answer(struct call *c, const char *space)
 		call_error(c, 404, NULL, "no access log is kept: access-log-size is 0");
 		return;
 	}
-	if (c->a->nreaders >= READERS_MAX) {
+	unsigned most = c->me.admin ? 2 * READERS_MAX : READERS_MAX;
+	if (c->a->nreaders >= most) {
 		http_set_header(c->r, "Retry-After", "5");
-		call_error(c, 503, NULL, "the access log is being read by %d already", READERS_MAX);
+		call_error(c, 503, NULL, "the access log is being read by %u already", c->a->nreaders);
 		return;
 	}
 	int dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -236,7 +256,8 @@ static void answer(struct call *c, const char *space)
 	s->a = c->a;
 	s->r = c->r;
 	s->dir = dir;
-	s->space = space ? xasprintf("%s\"", space) : NULL;
+	if (sp)
+		of_space(s, sp);
 	s->follow = call_flag(c, "follow");
 	s->phase = SENDING;
 	if (call_query(c, "tail", &tail)) {
@@ -270,7 +291,5 @@ void access_log_get(struct call *c)
 
 void space_access_log_get(struct call *c)
 {
-	cleanup_free char *name = xasprintf("%s/%s", c->space.owner, c->space.name);
-
-	answer(c, name);
+	answer(c, &c->space);
 }

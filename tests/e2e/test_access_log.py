@@ -109,6 +109,36 @@ def test_who_may_read_it(spaced, logged, repo):
     assert stat.S_IMODE(os.stat(spaced.state / "access" / "access.log").st_mode) == 0o600
 
 
+def test_the_name_of_a_space_that_was_deleted(spaced, repo):
+    """Whoever has it next does not read what was asked of the one before."""
+    for mark in ("of-the-first", "of-the-second"):
+        work = repo(files=static_files())
+        wait_for("a push", lambda: spaced.push(work, "alice", "again").returncode == 0)  # not while it is deleted
+        spaced.wait_stage("alice", "again", "RUNNING")
+        ask(spaced, "/", mark, host=spaced.host("alice", "again"))
+        assert find(spaced, mark)["space"] == "alice/again"
+        assert {x["user_agent"] for x in read(spaced, "alice/again") if "user_agent" in x} == {mark}
+        spaced.spacectl("space", "delete", "-y", "alice/again", check=True)
+
+
+def test_owners_do_not_shut_out_admins(spaced, logged):
+    followers = []
+    head = (f"GET /api/spaces/alice/logged/access-log?follow=1 HTTP/1.1\r\nHost: {spaced.domain}\r\n"
+            f"Authorization: Bearer {spaced.token('alice')}\r\n\r\n").encode()
+    try:
+        for _ in range(16):
+            followers.append(Peer(socket.create_connection(("127.0.0.1", spaced.port))))
+            followers[-1].send(head)
+            assert followers[-1].message(head_only=True).status == 200
+        late = Peer(socket.create_connection(("127.0.0.1", spaced.port)))
+        late.send(head)
+        assert late.message().status == 503
+        assert read(spaced)
+    finally:
+        for peer in followers:
+            peer.close()
+
+
 def test_tail_and_follow(spaced, logged):
     peer = Peer(socket.create_connection(("127.0.0.1", spaced.port)))  # one connection, one proxy: their order is sure
     host = spaced.host("alice", "logged")
