@@ -190,15 +190,22 @@ static void put_connections(struct buf *out, const struct metrics_row *rows, siz
 		"Lines of the access log for which there was no room.", c->n[COUNT_LOG_DROPPED]);
 }
 
-static void add_usage(void *ctx, const char *space, uint64_t memory, uint64_t cpu_usec)
+/* A series for each instance: a sum over them would shrink when one ends. */
+static void put_instance(struct buf *out, const char *name, const char *space, const char *instance)
+{
+	buf_addf(out, "%s{", name);
+	put_label(out, "space", space);
+	buf_addc(out, ',');
+	put_label(out, "sandbox", instance);
+}
+
+static void add_usage(void *ctx, const char *space, const char *instance, uint64_t memory, uint64_t cpu_usec)
 {
 	struct buf *to = ctx;
 
-	buf_adds(&to[0], "spaced_space_memory_bytes{");
-	put_label(&to[0], "space", space);
+	put_instance(&to[0], "spaced_space_memory_bytes", space, instance);
 	put_value(&to[0], memory);
-	buf_adds(&to[1], "spaced_space_cpu_seconds_total{");
-	put_label(&to[1], "space", space);
+	put_instance(&to[1], "spaced_space_cpu_seconds_total", space, instance);
 	buf_addf(&to[1], "} %llu.%06u\n", (unsigned long long)(cpu_usec / 1000000), (unsigned)(cpu_usec % 1000000));
 }
 
@@ -207,12 +214,11 @@ static void put_usage(struct buf *out, struct api *a)
 	static const struct family memory = {.name = "spaced_space_memory_bytes",
 					     .type = "gauge",
 					     .unit = "bytes",
-					     .help = "Memory of a running app, a minute ago at most."};
-	static const struct family cpu = {
-	    .name = "spaced_space_cpu_seconds",
-	    .type = "counter",
-	    .unit = "seconds",
-	    .help = "CPU time of the app that runs, a minute ago at most; a new one begins at 0."};
+					     .help = "Memory of an instance that serves, a minute ago at most."};
+	static const struct family cpu = {.name = "spaced_space_cpu_seconds",
+					  .type = "counter",
+					  .unit = "seconds",
+					  .help = "CPU time of an instance that serves, a minute ago at most."};
 	struct buf to[2] = {BUF_INIT, BUF_INIT};
 
 	spaces_each_usage(a->spaces, add_usage, to);

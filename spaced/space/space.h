@@ -89,9 +89,9 @@ bool spaces_log_live(struct spaces *s, const char *space_id, bool build, const c
 unsigned spaces_queue_position(struct spaces *s, const char *build_id);
 /* Asks what is running for its bytes: the store knows them a moment later. It does so by itself every minute. */
 void spaces_count_traffic(struct spaces *s, const char *space_id);
-/* What serves, with memory (bytes) and CPU time (of its cgroup) as it was told at that minute. */
-void spaces_each_usage(struct spaces *s, void (*cb)(void *ctx, const char *space, uint64_t memory, uint64_t cpu_usec),
-		       void *ctx);
+/* Each instance that serves, with memory (bytes) and CPU time (of its cgroup) as it was told at that minute. */
+typedef void (*spaces_usage_cb)(void *ctx, const char *space, const char *instance, uint64_t memory, uint64_t cpu_usec);
+void spaces_each_usage(struct spaces *s, spaces_usage_cb cb, void *ctx);
 /* Live figures of the running instance; false when none runs. */
 struct space_live {
 	char instance[81];

@@ -61,21 +61,17 @@ void spaces_count_traffic(struct spaces *s, const char *space_id)
 		ask_all(u);
 }
 
-void spaces_each_usage(struct spaces *s, void (*cb)(void *ctx, const char *space, uint64_t memory, uint64_t cpu_usec),
-		       void *ctx)
+void spaces_each_usage(struct spaces *s, spaces_usage_cb cb, void *ctx)
 {
 	struct unit *u, *tmp;
 
 	HASH_ITER(hh, s->units, u, tmp)
 	{
-		if (!u->serving || !u->serving->measured)
-			continue;
-		uint64_t memory = u->serving->memory, cpu_usec = u->serving->cpu_usec;
-		for (const struct instance *in = u->extra; in; in = in->next) {
-			memory += in->memory;
-			cpu_usec += in->cpu_usec;
-		}
-		cb(ctx, u->name, memory, cpu_usec);
+		if (u->serving && u->serving->measured)
+			cb(ctx, u->name, u->serving->name, u->serving->memory, u->serving->cpu_usec);
+		for (const struct instance *in = u->extra; in; in = in->next)
+			if (in->measured)
+				cb(ctx, u->name, in->name, in->memory, in->cpu_usec);
 	}
 }
 

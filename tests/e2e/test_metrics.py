@@ -100,6 +100,17 @@ def test_counts_are_exact(spaced, repo, admin):
     assert after[("spaced_builds", (("state", "running"),))] == 0
 
 
+def test_memory_and_cpu(spaced, admin):
+    instance = spaced.show("alice", "counted")["spaced"]["live"]["instance"]  # who looks has it measured
+
+    def measured():
+        now = scrape(spaced, admin)
+        return [of(now, name, "alice/counted", sandbox=instance) for name in ("spaced_space_memory_bytes", "spaced_space_cpu_seconds_total")]
+
+    wait_for("its figures", lambda: all(measured()))
+    assert 1 << 20 < measured()[0] < 1 << 31 and 0 < measured()[1] < 600
+
+
 def test_websockets_that_are_open(spaced, admin):
     name = "alice/counted"
     with socket.create_connection(("127.0.0.1", spaced.port)) as s:
