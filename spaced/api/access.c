@@ -14,14 +14,12 @@
 
 #define JWT_S 3600    /* a client keeps it while it talks to the app */
 #define REDIRECT_S 60 /* in an address for one redirect */
-#define FORM_MAX 16384
 #define PATH_MAX_BYTES 2048
 
 /* ---- for the proxies ---- */
 
-/* `wait` is not 0 when there were too many wrong ones. EACCES: no such token. */
-static int check_token(struct api *a, const char *token, struct str client, struct user *out, unsigned *wait,
-		       struct err *err)
+int api_check_token(struct api *a, const char *token, struct str client, struct user *out, unsigned *wait,
+		    struct err *err)
 {
 	uint64_t now = io_now_ms();
 	bool bad = limiter_known_bad(&a->limiter, STRZ(token), now);
@@ -42,7 +40,7 @@ enum gate_verdict api_may_enter(void *ctx, const char *space_id, const char *tok
 	struct user u = {0};
 	struct space sp = {0};
 
-	if (check_token(a, token, STRZ(client), &u, wait, &err) < 0)
+	if (api_check_token(a, token, STRZ(client), &u, wait, &err) < 0)
 		return err.code != EACCES ? VERDICT_LATER : *wait ? VERDICT_SLOW : VERDICT_WRONG;
 	enum gate_verdict verdict = VERDICT_FOREIGN;
 	if (store_space_by_id(a->store, space_id, &sp, &err) == 0) {
@@ -160,8 +158,7 @@ static void set_cookie(struct call *c, const char *value, unsigned seconds)
 			value, seconds, access_secure(c->a->keys) ? "; Secure" : "");
 }
 
-/* A form of another site (or of an app below our own domain) would sign a visitor in as somebody else. */
-static bool from_elsewhere(struct call *c)
+bool call_from_elsewhere(struct call *c)
 {
 	struct str origin, host = http_host(c->r);
 
@@ -325,7 +322,7 @@ static void on_form(struct http_req *r, struct str body, void *ctx)
 	destination_read(c, body, &d);
 	if (!url_query_get(body, "token", &token) || !token.len) {
 		send_form(c, 400, &d, "A token is needed.");
-	} else if (check_token(c->a, token.data, http_client(r), &u, &wait, &err) == 0) {
+	} else if (api_check_token(c->a, token.data, http_client(r), &u, &wait, &err) == 0) {
 		begin_session(c, &d, token.data, u.id);
 	} else if (err.code != EACCES) {
 		call_fail(c, &err);
@@ -343,13 +340,13 @@ static void on_form(struct http_req *r, struct str body, void *ctx)
 
 void sign_in_post(struct call *c)
 {
-	if (!from_elsewhere(c))
+	if (!call_from_elsewhere(c))
 		http_collect(c->r, FORM_MAX, on_form, c);
 }
 
 void sign_out_post(struct call *c)
 {
-	if (from_elsewhere(c))
+	if (call_from_elsewhere(c))
 		return;
 	set_cookie(c, "", 0);
 	http_set_header(c->r, "Location", "/");

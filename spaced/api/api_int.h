@@ -106,6 +106,12 @@ bool call_authenticate(struct call *c);
 void call_session(struct call *c);
 /* Nothing that was handed out before opens a private Space any more. */
 void api_access_renew(struct api *a);
+#define FORM_MAX 16384
+/* A token out of a form. `wait` is not 0 when there were too many wrong ones. EACCES: no such token. */
+int api_check_token(struct api *a, const char *token, struct str client, struct user *out, unsigned *wait,
+		    struct err *err);
+/* A form of another site, or of an app below our own domain, which would act as somebody else: refused, true. */
+bool call_from_elsewhere(struct call *c);
 void space_jwt_get(struct call *c);
 void space_settings_put(struct call *c);
 void sign_in_get(struct call *c);
@@ -128,6 +134,9 @@ void space_sleep_time(struct call *c);
 void sleep_text(const struct config *config, const struct space *sp, char out[SLEEP_TEXT]); /* for people */
 bool sleep_time_parse(const char *text, int32_t *seconds); /* "30m", "never", "default", to what the store has */
 int sleep_time_set(struct call *c, int32_t seconds, struct err *err); /* of c->space, and notes it */
+/* settings.c */
+void page_settings(struct call *c);
+void page_settings_post(struct call *c);
 void space_egress_set(struct call *c);
 void space_rate_set(struct call *c);
 json_t *call_rate_json(const struct call *c, const struct space *sp);

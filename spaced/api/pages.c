@@ -325,8 +325,9 @@ void page_space(struct call *c)
 		add_domains(c, sp, &body);
 	buf_addf(&body,
 		 "<h2>Logs</h2>\n<p><a href=\"/spaces/%s/%s/logs/build\">last build</a> ·"
-		 " <a href=\"/spaces/%s/%s/logs/run\">app</a> (for its owner)</p>\n",
-		 sp->owner, sp->name, sp->owner, sp->name);
+		 " <a href=\"/spaces/%s/%s/logs/run\">app</a> (for its owner)</p>\n"
+		 "<p><a href=\"/spaces/%s/%s/settings\">Settings</a> (for its owner)</p>\n",
+		 sp->owner, sp->name, sp->owner, sp->name, sp->owner, sp->name);
 	page_send(c, 200, title, body.data);
 	json_decref(card);
 }

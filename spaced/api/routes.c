@@ -15,6 +15,8 @@ const struct route_row route_rows[] = {
     {"GET", "/spaces", ACCESS_OPEN, page_spaces_redirect, false},
     {"GET", "/spaces/:owner/:name", ACCESS_SPACE_READ, page_space, false},
     {"GET", "/spaces/:owner/:name/logs/:kind", ACCESS_SPACE_WRITE, logs_get, false},
+    {"GET", "/spaces/:owner/:name/settings", ACCESS_SPACE_WRITE, page_settings, false},
+    {"POST", "/spaces/:owner/:name/settings", ACCESS_OPEN, page_settings_post, false},
 
     {"GET", "/api/whoami-v2", ACCESS_USER, whoami_get, false},
     {"GET", "/api/agent-harnesses", ACCESS_OPEN, harnesses_get, false},

@@ -1,4 +1,6 @@
 """The whole way once, meant for the build with ASan and UBSan (tests/run sanitize): no role may report anything."""
+import concurrent.futures
+import contextlib
 import re
 import signal
 
@@ -11,8 +13,26 @@ REPORT = re.compile(r"ERROR: (Address|Leak|Undefined)\w*Sanitizer|runtime error:
 
 
 @pytest.mark.deadline(600)
+def sleep_and_wake(daemon, answer):
+    """Down each rung of the ladder, with requests that wait: frozen, and stopped."""
+    for space_sleep in ([], ["space", "sleep", "alice/app"], ["space", "sleep", "alice/app"]):
+        if space_sleep:
+            assert daemon.spacectl(*space_sleep)[0] == 0
+        daemon.wait_stage("alice", "app", "SLEEPING")
+        with contextlib.suppress(TimeoutError):  # who does not live to see the answer
+            daemon.get("alice", "app", timeout=0.001)
+        hasty = daemon.get("alice", "app", headers={"X-Scale-Up-Timeout": "0"})
+        assert hasty.status in (200, 503)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(daemon.get, "alice", "app", timeout=60) for _ in range(8)]
+            assert {a.result().text for a in answers} == {answer}
+    for args in (["30m"], ["default"], ["never"]):
+        assert daemon.spacectl("space", "sleep", "alice/app", *args)[0] == 0
+    assert daemon.spacectl("space", "wake", "alice/app")[0] == 0
+
+
 def test_push_run_stop_without_a_report(repo):
-    daemon = Spaced()
+    daemon = Spaced(freeze_after="2s")
     try:
         daemon.start(timeout=60)
         app = repo(files=app_files("one"))
@@ -21,6 +41,7 @@ def test_push_run_stop_without_a_report(repo):
         app.commit("two", {"app.py": app_files("two")["app.py"]})
         daemon.push_ok(app, "alice", "app")
         assert daemon.get("alice", "app").text == "two"
+        sleep_and_wake(daemon, "two")
         site = repo(files=static_files("site"))
         daemon.push_ok(site, "alice", "site")
         assert daemon.get("alice", "site").text == "site"

@@ -1,11 +1,13 @@
 """Apps that nobody visits fall asleep, and a visit wakes them: the whole daemon, real freezers, real visitors (battery I3, I4)."""
 import asyncio
 import concurrent.futures
+import datetime
 import os
 import signal
 import subprocess
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -158,11 +160,13 @@ def test_a_visit_before_control_knows_what_runs(dozy, repo):
 
 def test_a_command_inside_keeps_it_awake(dozy, repo):
     dozy.push_ok(repo(files=identity_app()), "alice", "shell")
-    asleep = len(events(dozy, "shell", "asleep"))
-    code, out, err = dozy.spacectl("exec", "alice/shell", "--", "sh", "-c", "sleep 4; echo done")
-    assert (code, out) == (0, "done\n"), err
-    assert len(events(dozy, "shell", "asleep")) == asleep
+    code, out, err = dozy.spacectl("exec", "alice/shell", "--", "sh", "-c", "date +%s.%N; sleep 4; date +%s.%N")
+    assert code == 0, err
     until_asleep(dozy, "shell")
+    began, ended = map(float, out.split())
+    slept = [datetime.datetime.fromisoformat(e["at"].replace("Z", "+00:00")).timestamp()
+             for e in dozy.ctl_json("space", "events", "alice/shell") if e["kind"] == "asleep"]
+    assert slept and not [at for at in slept if began < at < ended]
 
 
 def test_exec_deploy_and_pause_while_frozen(dozy, repo):
@@ -195,6 +199,14 @@ print(api.get_space_runtime("alice/own").sleep_time, api.set_space_sleep_time("a
 """
 
 
+PAUSE_AND_RESTART = """
+import sys
+from huggingface_hub import HfApi
+api = HfApi(endpoint=sys.argv[1], token=sys.argv[2])
+print(api.get_space_runtime("alice/own").stage, api.pause_space("alice/own").stage, api.restart_space("alice/own").stage)
+"""
+
+
 def test_stopped_after_its_own_sleep_time(dozy, repo, venv):
     """By the stock client: set_space_sleep_time()."""
     python = venv("huggingface_hub==0.36.0")
@@ -214,9 +226,15 @@ def test_stopped_after_its_own_sleep_time(dozy, repo, venv):
     dozy.get("alice", "own")
     time.sleep(4)
     assert dozy.stage("alice", "own") == "RUNNING", "never means never"
+    set_sleep_time(0)
+    until_asleep(dozy, "own")
+    out = subprocess.run([python, "-W", "ignore", "-c", PAUSE_AND_RESTART, dozy.url, dozy.token()],
+                         env=git_env(dozy.home), capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["SLEEPING", "PAUSED", "APP_STARTING"]
+    dozy.wait_stage("alice", "own", {"RUNNING", "SLEEPING"}, 60)
 
 
-def test_sleep_time_by_spacectl(sleepy, repo):
+def test_sleep_time_by_spacectl_and_page(sleepy, repo):
     sleepy.push_ok(repo(files=identity_app()), "alice", "timed")
 
     def shown():
@@ -233,6 +251,21 @@ def test_sleep_time_by_spacectl(sleepy, repo):
         code, out, err = sleepy.spacectl("space", "sleep", "alice/timed", wrong)
         assert code == 1 and "such as 30m" in err, (wrong, err)
     assert events(sleepy, "timed", "sleep time")[0] == "after 2d without a visit (the host's)"
+
+    def post(time_, token, **headers):
+        form = urllib.parse.urlencode({"time": time_, "token": token})
+        return sleepy.request("POST", "/spaces/alice/timed/settings", body=form, headers={
+            "Content-Type": "application/x-www-form-urlencoded", **headers})
+
+    own, other = sleepy.token(), sleepy.token("bob")
+    page = sleepy.request("GET", "/spaces/alice/timed/settings", headers={"Authorization": f"Bearer {own}"})
+    assert page.status == 200 and "after 2d without a visit (the host&#39;s)" in page.text
+    assert sleepy.request("GET", "/spaces/alice/timed/settings").status == 401
+    assert (post("45m", own).status, shown()) == (303, (2700, "after 45m without a visit"))
+    refused = [post("1m", "hf_wrong"), post("1m", ""), post("1m", other), post("soon", own),
+               post("1m", own, Origin="http://alice-evil.localhost")]
+    assert [r.status for r in refused] == [401, 400, 403, 400, 403]
+    assert shown() == (2700, "after 45m without a visit")
     assert sleepy.stage("alice", "timed") == "RUNNING"
 
 
