@@ -13,9 +13,11 @@
 #include "base/log.h"
 #include "spaced/role/parent_int.h"
 #include "spaced/role/state.h"
+#include "spaced/store/store.h"
 
 #define CHECK_MS 30000
 #define CHECK_SAYS 4096
+#define SCHEMA "SPACED_SCHEMA" /* tells the check which database the program uses that runs */
 
 /* ---- the configuration ---- */
 
@@ -108,10 +110,13 @@ static void run_check(struct parent *p, int out)
 	char **argv = xcalloc((size_t)p->argc + 2, sizeof *argv);
 	struct err err = ERR_INIT;
 	struct handed h;
+	char schema[16];
 
 	sigprocmask(SIG_SETMASK, &p->inherited, NULL);
 	dup2(out, STDOUT_FILENO);
 	dup2(out, STDERR_FILENO);
+	snprintf(schema, sizeof schema, "%u", store_schema());
+	setenv(SCHEMA, schema, 1);
 	memcpy(argv, p->argv, (size_t)p->argc * sizeof *argv);
 	argv[p->argc] = (char[]){"--check"};
 	collect(p, false, &h);
@@ -293,6 +298,21 @@ int parent_public_socket(struct handed *h)
 	return fd < 0 && h->n == 1 ? handed_take(h, h->at[0].name) : fd;
 }
 
+/* An older program would find a database that it does not know, and end. */
+static int check_schema(struct err *err)
+{
+	const char *text = getenv(SCHEMA);
+	unsigned long used = text ? strtoul(text, NULL, 10) : 0;
+
+	if (used <= store_schema())
+		return 0;
+	return err_set(
+	    err, 0,
+	    "the program that runs uses a database with schema %lu, this one knows only %u: install a newer one, or "
+	    "stop the daemon and restore a backup",
+	    used, store_schema());
+}
+
 int role_check(const struct config *config)
 {
 	struct err err = ERR_INIT;
@@ -305,6 +325,8 @@ int role_check(const struct config *config)
 		r = state_check_listener(public, config->listen, &err);
 	if (r == 0 && lock >= 0)
 		r = state_check(config, &a, lock, &err);
+	if (r == 0)
+		r = check_schema(&err);
 	if (r < 0)
 		fprintf(stderr, "spaced: %s\n", err.msg);
 	else

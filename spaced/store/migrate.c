@@ -48,6 +48,16 @@ static int apply(sqlite3 *db, const struct asset *step, unsigned number, struct 
 	return -1;
 }
 
+unsigned store_schema(void)
+{
+	unsigned last = 0;
+
+	for (const struct asset *a = asset_table; a->name; a++)
+		if (step_number(a->name) > last)
+			last = step_number(a->name);
+	return last;
+}
+
 int store_migrate(sqlite3 *db, const struct asset *table, struct err *err)
 {
 	unsigned have, last = 0;

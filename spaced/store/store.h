@@ -14,6 +14,8 @@
 #define STORE_ID 25 /* with NUL */
 
 struct store;
+/* The number of the newest schema that this program knows. */
+unsigned store_schema(void);
 struct store *store_open(const char *path, struct err *err); /* migrates; refuses a newer schema */
 void store_close(struct store *s);
 

@@ -61,6 +61,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 Server(("0.0.0.0", int(os.environ["PORT"])), H).serve_forever()
 '''
+LARGE = os.urandom(1 << 20) * 8
 SERVE = "the new proxies serve"
 SLOW = b"".join(b"%03d," % i * 250 for i in range(40))
 
@@ -68,7 +69,7 @@ SLOW = b"".join(b"%03d," % i * 250 for i in range(40))
 class Crowd:
     """Visitors of every kind. Each notes what it should not have met, by its kind."""
 
-    def __init__(self, daemon, kinds=("fresh", "kept", "site", "apex", "post", "hidden", "download", "upload", "socket")):
+    def __init__(self, daemon, kinds=("fresh", "kept", "site", "apex", "post", "hidden", "file", "download", "upload", "socket")):
         self.daemon, self.kinds = daemon, kinds
         self.good = {kind: 0 for kind in kinds}
         self.wrong, self.started, self.closes = [], set(), 0
@@ -150,6 +151,20 @@ class Crowd:
         self.good["download"] += 1
         peer.close()
 
+    def file(self):
+        """Of the static role, read slowly."""
+        peer = self.connect()
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        peer.send(f"GET /large HTTP/1.1\r\nHost: {self.daemon.host('alice', 'site')}\r\n\r\n".encode())
+        head, got = peer.message(head_only=True), b""
+        assert head.status == 200, head.line
+        while len(got) < len(LARGE):
+            got += peer.exactly(min(256 * 1024, len(LARGE) - len(got)))
+            time.sleep(0.05)
+        assert got == LARGE
+        self.good["file"] += 1
+        peer.close()
+
     def upload(self):
         import hashlib
         body, peer = os.urandom(200_000), self.connect()
@@ -180,7 +195,7 @@ class Crowd:
         """All have got something since now."""
         before = dict(self.good)
         wait_for(f"more for each: {before}", lambda: self.wrong or
-                 all(self.good[k] >= before[k] + (1 if k in ("download", "upload") else n) for k in self.kinds), timeout)
+                 all(self.good[k] >= before[k] + (1 if k in ("file", "download", "upload") else n) for k in self.kinds), timeout)
 
     def __enter__(self):
         for t in self.threads:
@@ -199,7 +214,7 @@ class Crowd:
 def deploy(daemon, tmp):
     files = {**app_files(), "app.py": APP}
     daemon.push_ok(Repo(tmp / "app", files=files), "alice", "steady")
-    daemon.push_ok(Repo(tmp / "site", files=static_files("files")), "alice", "site")
+    daemon.push_ok(Repo(tmp / "site", files={**static_files("files"), "large": LARGE}), "alice", "site")
     daemon.push_ok(Repo(tmp / "hidden", files=static_files("mine")), "alice", "hidden")
     daemon.spacectl("space", "visibility", "alice/hidden", "private", check=True)
 
@@ -341,6 +356,40 @@ def test_upgrade_with_what_cannot_change(daemon, config):
     assert daemon.pids() == before and daemon.get("alice", "steady").status == 200
 
 
+def test_check_by_hand(tmp_path):
+    """Without a daemon, and as the one that runs asks for it."""
+
+    def check(*args, **env):
+        return subprocess.run([BUILD / "spaced", "--state", tmp_path / "none", *args, "--check"], capture_output=True, text=True,
+                              env={**os.environ, **env}, timeout=60)
+
+    assert check().returncode == 0 and not (tmp_path / "none").exists()
+    bad = check("--memory", "much")
+    assert bad.returncode == 2 and "memory = `much`" in bad.stderr
+    older = check(SPACED_SCHEMA="9999")
+    assert older.returncode == 1 and "schema 9999, this one knows only" in older.stderr
+    assert check(SPACED_SCHEMA="1").returncode == 0
+
+
+def test_what_outlives_the_drain_is_closed(start_spaced, repo):
+    """A WebSocket that never ends does not keep the proxy of before for ever."""
+    daemon = start_spaced(drain_timeout="2s")
+    daemon.push_ok(repo(files={**app_files(), "app.py": APP}), "alice", "steady")
+    daemon.proxies = len(daemon.pids("proxy"))
+    with Crowd(daemon, ("fresh", "kept")) as crowd:
+        peer = crowd.connect()
+        peer.send((f"GET /ws HTTP/1.1\r\nHost: {crowd.app()}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                   "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode())
+        assert peer.message(head_only=True).status == 101
+        upgrade(daemon)
+        assert len(daemon.pids("proxy")) > daemon.proxies
+        peer.send(b"still here")
+        assert peer.exactly(10) == b"still here"
+        assert peer.closed()
+        wait_for("the proxy of before to end", lambda: len(daemon.pids("proxy")) == daemon.proxies, 30)
+        crowd.more()
+
+
 def test_pushes_across_upgrades(daemon, tmp_path):
     """Each is accepted, or told that nothing was changed and when to come again."""
     over, accepted, odd = threading.Event(), [], []
@@ -420,7 +469,7 @@ def test_held_socket_across_restarts(tmp_path):
     try:
         daemon.start()
         deploy(daemon, tmp_path)
-        with Crowd(daemon, ("fresh", "kept", "site", "apex", "post", "hidden", "download", "upload")) as crowd:
+        with Crowd(daemon, ("fresh", "kept", "site", "apex", "post", "hidden", "file", "download", "upload")) as crowd:
             for _ in range(3):
                 assert daemon.stop() == 0
                 daemon.start(timeout=60)
