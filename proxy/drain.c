@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "proxy/worker.h"
 
+#define LAST_MS 2000
+
 /* What the kernel has accepted for us: with the socket it would be reset. No more than was there: they may go on to come as
  * fast as they are taken. */
 static void take_queue(struct listener *l)
@@ -52,8 +54,11 @@ void worker_drain(struct worker *w, bool ending, uint32_t ms)
 	drain_tick(w);
 }
 
+/* The last moments of one that makes way are an end like any other. */
 void drain_tick(struct worker *w)
 {
+	if (w->draining && !w->ending && uv_now(&w->loop) + LAST_MS >= w->drain_until)
+		worker_drain(w, true, LAST_MS);
 	bool over = w->draining && uv_now(&w->loop) >= w->drain_until;
 
 	if (over)

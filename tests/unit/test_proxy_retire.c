@@ -51,6 +51,36 @@ static void retires(void **state)
 	close(queued);
 }
 
+/* Who says nothing until its deadline is closed in time, and not cut off. */
+static void retires_at_last(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	cleanup_buf struct buf ms = BUF_INIT;
+	int idle = dial(f->port), busy = dial(f->port);
+	int status;
+
+	reset(f->control);
+	route_page(f->control, "p.test", 200, false);
+	route_app(f->control, "a.test", 1, f->app_port);
+	commit(f->control);
+	ask(idle, "p.test");
+	read_until(idle, "</html>", &b);
+	ask(busy, "a.test");
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	put_u32(&ms, 2500);
+	say(f->parent, PROXY_RETIRE, &ms, -1);
+	wait_readable(idle);
+	assert_int_equal(read(idle, &(char){0}, 1), 0);
+	assert_int_equal(waitpid(f->pid, &status, WNOHANG), 0); /* before the one that is busy is cut */
+	assert_int_equal(waitpid(f->pid, &status, 0), f->pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	close(app);
+	close(idle);
+	close(busy);
+}
+
 /* A request that comes on a connection that was kept alive while the worker ends is answered, not cut off. */
 static void speaks_while_it_ends(void **state)
 {
@@ -144,6 +174,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(retires),
+	    TEST(retires_at_last),
 	    TEST(speaks_while_it_ends),
 	    TEST(a_question_waits_for_the_next_control),
 	};
