@@ -31,25 +31,13 @@ static int check_free(struct spaces *s, const char *space_id, const char *host, 
 	return rc;
 }
 
-static void publish(struct spaces *s, const char *space_id)
-{
-	struct space sp = {0};
-	struct err err = ERR_INIT;
-
-	if (store_space_by_id(s->store, space_id, &sp, &err) < 0)
-		log_error("space %s: %s", space_id, err.msg);
-	else
-		route_publish(s, &sp);
-	space_release(&sp);
-}
-
 int spaces_domain_add(struct spaces *s, const char *space_id, const char *text, char host[DOMAIN_MAX + 1],
 		      struct err *err)
 {
 	if (domain_check(text, s->config->domain, host, err) < 0 || check_free(s, space_id, host, err) < 0 ||
 	    store_domain_add(s->store, space_id, host, err) < 0)
 		return -1;
-	publish(s, space_id);
+	route_publish_now(s, space_id);
 	return 0;
 }
 

@@ -115,6 +115,8 @@ struct spaces {
 };
 
 /* lifecycle.c */
+/* An event for people. */
+void life_note(struct spaces *s, const char *space_id, const char *kind, const char *text);
 struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err); /* loads it; NULL: no such Space */
 struct unit *unit_find(struct spaces *s, const char *space_id);			/* NULL: nothing happens to it */
 struct instance *space_instance(struct spaces *s, const char *name);
@@ -123,11 +125,14 @@ void life_built(void *ctx, const struct build_result *r);
 void life_build(struct spaces *s, const struct space *sp, const char *commit, const char *cause, bool factory,
 		char build_id[STORE_ID], struct err *err);
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again);
+/* The same in `ms`; the texts may be the unit's own. */
+void life_start_at(struct unit *u, const char *release_id, const char *build_id, bool again, uint64_t ms);
+/* From serving, starting or extra into the list of those that go. */
+void life_make_old(struct instance *in);
 void life_drop_start(struct unit *u, const char *why);
 bool life_may_start(const struct unit *u);
 void life_retire(struct instance *in); /* no new requests; stopped when those in flight are over, or after DRAIN_MS */
 void life_stop(struct instance *in, uint32_t grace_ms); /* takes its own time; frees it in the end */
-void life_start_failed(struct instance *in, const char *message);
 void life_healthy(struct instance *in);
 /* The instance is gone from its place: forget it. */
 void life_gone(struct instance *in);
@@ -141,6 +146,9 @@ void life_shutdown_check(struct spaces *s);
 
 /* Stops what runs of it; the release that served, or was being started, starts again when all of that is gone. */
 void life_restart_alone(struct unit *u, const char *message);
+
+/* ended.c */
+void life_start_failed(struct instance *in, const char *message);
 
 /* storage.c */
 /* The persistent volume of a Space: a name that no other has had, nor will have: what is deleted stays deleted. */
@@ -162,6 +170,7 @@ void space_instance_free(struct instance *in);		     /* frees it; must not be li
 
 /* route.c */
 void route_publish(struct spaces *s, const struct space *sp);
+void route_publish_now(struct spaces *s, const char *space_id); /* as it is in the store */
 
 /* replicas.c */
 void replicas_link(struct instance *in);

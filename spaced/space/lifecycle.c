@@ -67,8 +67,7 @@ struct instance *space_instance(struct spaces *s, const char *name)
 	return in;
 }
 
-/* From serving, starting or extra into the list of those that go. */
-static void make_old(struct instance *in)
+void life_make_old(struct instance *in)
 {
 	struct unit *u = in->unit;
 
@@ -84,7 +83,7 @@ static void make_old(struct instance *in)
 
 static void unlink_instance(struct instance *in)
 {
-	make_old(in);
+	life_make_old(in);
 	for (struct instance **p = &in->unit->old; *p; p = &(*p)->next) {
 		if (*p == in) {
 			*p = in->next;
@@ -116,7 +115,7 @@ void life_stage(struct spaces *s, const char *space_id, enum stage_event ev, con
 	space_release(&sp);
 }
 
-static void note(struct spaces *s, const char *space_id, const char *kind, const char *text)
+void life_note(struct spaces *s, const char *space_id, const char *kind, const char *text)
 {
 	struct err err = ERR_INIT;
 
@@ -157,7 +156,7 @@ void life_stop(struct instance *in, uint32_t grace_ms)
 {
 	struct spaces *s = in->unit->s;
 
-	make_old(in);
+	life_make_old(in);
 	in->state = INST_STOPPING;
 	health_free(in->health);
 	in->health = NULL;
@@ -172,7 +171,7 @@ void life_stop(struct instance *in, uint32_t grace_ms)
 
 void life_retire(struct instance *in)
 {
-	make_old(in);
+	life_make_old(in);
 	in->state = INST_DRAINING;
 	in->deadline = io_now_ms() + in->unit->s->config->drain_timeout_s * UINT64_C(1000);
 	life_tick_need(in->unit->s);
@@ -237,13 +236,14 @@ static void publish_static(struct spaces *s, struct unit *u, const struct build_
 	struct instance *old = u->serving;
 	life_drop_start(u, "it is a static Space now");
 	if (old)
-		make_old(old);
+		life_make_old(old);
 	life_stage(s, u->id, EV_PUBLISHED, "");
+	replicas_retire(u);
 	if (old)
 		life_retire(old);
 	logfile_append(log, "===== Live =====\n");
 	watch_end(s, r->build_id, "\n  %s/\n\n", url);
-	note(s, u->id, "running", url);
+	life_note(s, u->id, "running", url);
 	gc_soon(s);
 }
 
@@ -287,7 +287,7 @@ static void build_failed(struct spaces *s, struct unit *u, const struct build_re
 	else
 		text = xstrdup(r->message);
 	life_stage(s, u->id, ev, text);
-	note(s, u->id, "build failed", r->message);
+	life_note(s, u->id, "build failed", r->message);
 	watch_end(s, r->build_id, "%s: %s\n%s", r->outcome == OUT_CANCELLED ? "Cancelled" : "Failed", r->message,
 		  serves ? "The version before still runs.\n" : "");
 	space_release(&sp);
@@ -335,7 +335,7 @@ void life_built(void *ctx, const struct build_result *r)
 
 /* ---- starting ---- */
 
-static void start_at(struct unit *u, const char *release_id, const char *build_id, bool again, uint64_t ms)
+void life_start_at(struct unit *u, const char *release_id, const char *build_id, bool again, uint64_t ms)
 {
 	char release[STORE_ID], build[STORE_ID];
 
@@ -357,7 +357,7 @@ void life_start_later(struct instance *in, uint32_t ms)
 		replicas_later(in, ms);
 		return;
 	}
-	start_at(u, in->release_id, in->build_id, in->again, ms);
+	life_start_at(u, in->release_id, in->build_id, in->again, ms);
 	unlink_instance(in);
 	space_instance_free(in);
 }
@@ -378,7 +378,7 @@ void life_restart_alone(struct unit *u, const char *message)
 	if (serving)
 		life_stop(serving, STOP_GRACE_MS);
 	u->start_alone = true;
-	start_at(u, release, "", false, 0);
+	life_start_at(u, release, "", false, 0);
 }
 
 /* Each start takes a volume and a sandbox, and the one before it goes slower than people can ask for a restart. */
@@ -404,7 +404,7 @@ void life_start(struct unit *u, const char *release_id, const char *build_id, bo
 	if (!again)
 		life_stage(s, u->id, EV_START, "");
 	if (!life_may_start(u)) {
-		start_at(u, release_id, build_id, again, 500);
+		life_start_at(u, release_id, build_id, again, 500);
 		return;
 	}
 	u->start_alone = false;
@@ -443,7 +443,7 @@ void life_healthy(struct instance *in)
 	in->state = INST_SERVING;
 	in->visited = io_now_ms();
 	if (old)
-		make_old(old);
+		life_make_old(old);
 	u->serving = in;
 	u->starting = NULL;
 	if (store_space_set_release(s->store, u->id, in->release_id, in->generation, &err) < 0)
@@ -459,140 +459,9 @@ void life_healthy(struct instance *in)
 		logfile_append(log, "--> start (%.1f s): healthy on port %u\n===== Live =====\n", took, in->port);
 		watch_end(s, in->build_id, "\n  %s/\n\n", url);
 	}
-	note(s, u->id, "running", url);
+	life_note(s, u->id, "running", url);
 	recover_missing(s);
 	gc_soon(s);
-}
-
-/* The app's own last words go where the push and the build log's readers see them. */
-static void report_failed_start(struct instance *in, const char *message, bool serves)
-{
-	struct spaces *s = in->unit->s;
-	cleanup_free char *build = logfile_build(s->config, in->build_id);
-	cleanup_free char *run = logfile_run(s->config, in->unit->id, in->generation);
-	cleanup_buf struct buf tail = BUF_INIT;
-
-	logfile_tail(run, 0, 8192, 40, &tail);
-	logfile_append(build, "%s%s===== Start failed: %s =====\n", tail.len ? "Last lines of the app's log:\n" : "",
-		       tail.len ? tail.data : "", message);
-	watch_end(s, in->build_id, "Failed: %s\n%s", message, serves ? "The version before still runs.\n" : "");
-}
-
-/* The app, which was healthy once, ended: again, later and later, until it is hopeless. */
-static void crashed(struct instance *in, const char *message)
-{
-	struct unit *u = in->unit;
-	struct spaces *s = u->s;
-	char release[STORE_ID];
-
-	if (in->extra) {
-		replicas_ended(in, message);
-		return;
-	}
-	int wait = crashes_note(&u->crashes, io_now_ms());
-	cleanup_free char *text = NULL;
-
-	memcpy(release, in->release_id, sizeof release);
-	note(s, u->id, "crashed", message);
-	make_old(in);
-	if (in->exited)
-		life_gone(in);
-	else
-		life_stop(in, 0);
-	if (replicas_promote(u))
-		return;
-	if (wait < 0) {
-		text = xasprintf("%s It ended %d times within %d minutes and is not started again.", message,
-				 CRASHES_MAX, CRASH_WINDOW_MS / 60000);
-		u->crashes.n = 0;
-		life_stage(s, u->id, EV_GAVE_UP, text);
-	} else {
-		text = xasprintf("%s It is started again in %d s.", message, wait / 1000);
-		life_stage(s, u->id, EV_CRASHED, text);
-		if (!u->starting && !u->start_at)
-			start_at(u, release, "", true, (uint64_t)wait);
-	}
-	recover_missing(s);
-}
-
-void life_start_failed(struct instance *in, const char *message)
-{
-	struct unit *u = in->unit;
-	struct spaces *s = u->s;
-	struct space sp = {0};
-	struct err err = ERR_INIT;
-
-	if (in->again || in->extra) {
-		crashed(in, message);
-		return;
-	}
-	if (store_space_by_id(s->store, u->id, &sp, &err) == 0) {
-		bool serves = stage_serves(stage_next(sp.stage, EV_START_FAILED));
-		cleanup_free char *text =
-		    serves
-			? xasprintf("The start of %.7s failed: %s The version before still runs.", in->commit, message)
-			: xstrdup(message);
-		make_old(in);
-		life_stage(s, u->id, EV_START_FAILED, text);
-		note(s, u->id, "start failed", message);
-		if (*in->build_id)
-			report_failed_start(in, message, serves);
-		space_release(&sp);
-	}
-	life_stop(in, 0);
-	recover_missing(s);
-}
-
-static void app_exited(struct spaces *s, const char *name, const struct sandbox_exit *e)
-{
-	struct instance *in = space_instance(s, name);
-	cleanup_free char *message = NULL;
-
-	if (!in) {
-		place_forget(s->place, name);
-		return;
-	}
-	in->exited = true;
-	if (in->stop_sent)
-		return; /* the answer to the stop comes when all of it is cleaned up */
-	if (in->state == INST_STOPPING || in->state == INST_DRAINING) {
-		life_gone(in);
-		return;
-	}
-	bool says_more = *e->reason && strncmp(e->reason, "exit code", 9) != 0;
-	message = xasprintf("Exit code: %d. Reason: %s.", e->status, says_more ? e->reason : "the app ended by itself");
-	cleanup_free char *log = logfile_run(s->config, in->unit->id, in->generation);
-	logfile_append(log, "\n===== %s =====\n", message);
-	if (in->state == INST_STARTING)
-		life_start_failed(in, message);
-	else if (!sleep_lost(in))
-		crashed(in, message);
-}
-
-void spaces_exited(struct spaces *s, const char *name, const struct sandbox_exit *e)
-{
-	traffic_note(s, name, e->received, e->sent);
-	if (strncmp(name, "build-", 6) == 0)
-		builder_exited(s->builder, name, e);
-	else
-		app_exited(s, name, e);
-}
-
-/* What runs on felt a limit: an event for its owner and a line in its log, whole or not at all beside the monitor's, which
- * appends to the same file. */
-void spaces_limited(struct spaces *s, const char *name, enum limit_kind kind, const char *sentence)
-{
-	const struct instance *in = space_instance(s, name);
-	cleanup_free char *event = xasprintf("limit: %s", limit_kind_name(kind));
-
-	if (strncmp(name, "build-", 6) == 0) {
-		builder_limited(s->builder, name, sentence);
-	} else if (in) {
-		cleanup_free char *log = logfile_run(s->config, in->unit->id, in->generation);
-		logfile_append(log, "\n[spaced] %s\n", sentence);
-		log_info("%s: %s", in->unit->name, sentence);
-		note(s, in->unit->id, event, sentence);
-	}
 }
 
 /* ---- time ---- */

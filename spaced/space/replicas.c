@@ -16,24 +16,6 @@
 
 #define AGAIN_MS 2000
 
-static void note(struct unit *u, const char *kind, const char *text)
-{
-	struct err err = ERR_INIT;
-
-	if (store_event_add(u->s->store, u->id, NULL, kind, text, &err) < 0)
-		log_warn("event: %s", err.msg);
-}
-
-static void publish(struct unit *u)
-{
-	struct space sp = {0};
-	struct err err = ERR_INIT;
-
-	if (store_space_by_id(u->s->store, u->id, &sp, &err) == 0)
-		route_publish(u->s, &sp);
-	space_release(&sp);
-}
-
 static void remember(struct instance *in, bool serves)
 {
 	struct unit *u = in->unit;
@@ -98,9 +80,9 @@ void replicas_healthy(struct instance *in)
 	in->state = INST_SERVING;
 	in->visited = io_now_ms();
 	remember(in, true);
-	publish(u);
+	route_publish_now(u->s, u->id);
 	cleanup_free char *text = xasprintf("%u of %u instances", replicas_serving(u), u->replicas);
-	note(u, "running", text);
+	life_note(u->s, u->id, "running", text);
 }
 
 /* Not before the wait is another one started in its place. */
@@ -118,7 +100,7 @@ void replicas_ended(struct instance *in, const char *message)
 	bool served = in->state == INST_SERVING;
 	cleanup_free char *text = xasprintf("%s: %s", in->name, message);
 
-	note(u, "crashed", text);
+	life_note(u->s, u->id, "crashed", text);
 	wait_after(u, &u->extra_crashes);
 	if (in->exited)
 		life_gone(in);
@@ -126,7 +108,7 @@ void replicas_ended(struct instance *in, const char *message)
 		life_stop(in, 0);
 	if (!served)
 		return;
-	publish(u);
+	route_publish_now(u->s, u->id);
 	/* It may have been the last that was asked whether it is quiet. */
 	if (u->serving && u->serving->sleep == SLEEP_QUIETING)
 		sleep_wake(u, "the end of an instance");
@@ -155,7 +137,7 @@ bool replicas_promote(struct unit *u)
 	if (store_space_set_release(u->s->store, u->id, in->release_id, in->generation, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	wait_after(u, &u->extra_crashes);
-	publish(u);
+	route_publish_now(u->s, u->id);
 	log_info("%s: %s serves now", u->name, in->name);
 	return true;
 }
@@ -199,7 +181,7 @@ bool replicas_settle(struct unit *u, uint64_t now)
 		fewer = true;
 	}
 	if (fewer && in)
-		publish(u);
+		route_publish_now(u->s, u->id);
 	if (n < want && !u->starting && !u->start_at && now >= u->extra_at && life_may_start(u)) {
 		start_one(u);
 		n++;
@@ -259,6 +241,6 @@ int spaces_set_sticky(struct spaces *s, const char *space_id, bool sticky, struc
 		io_random_hex(key, 16);
 	if (!u || store_space_set_sticky(s->store, space_id, key, err) < 0)
 		return -1;
-	publish(u);
+	route_publish_now(u->s, u->id);
 	return 0;
 }

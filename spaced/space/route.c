@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "spaced/build/logfile.h"
 #include "spaced/space/internal.h"
 
@@ -120,4 +121,16 @@ void route_publish(struct spaces *s, const struct space *sp)
 	router_set(s->router, &r);
 	domain_routes_set(s, sp->id, &r);
 	route_release(&r);
+}
+
+void route_publish_now(struct spaces *s, const char *space_id)
+{
+	struct space sp = {0};
+	struct err err = ERR_INIT;
+
+	if (store_space_by_id(s->store, space_id, &sp, &err) < 0)
+		log_error("space %s: %s", space_id, err.msg);
+	else
+		route_publish(s, &sp);
+	space_release(&sp);
 }

@@ -31,30 +31,12 @@ struct sleeper {
 	uint64_t memory_at;
 };
 
-static void note(struct spaces *s, const char *space_id, const char *kind, const char *text)
-{
-	struct err err = ERR_INIT;
-
-	if (store_event_add(s->store, space_id, NULL, kind, text, &err) < 0)
-		log_warn("event: %s", err.msg);
-}
-
 static void note_idle(const struct instance *in, const char *what, uint64_t now)
 {
 	cleanup_free char *text =
 	    xasprintf("%s after %llu s without a visit", what, (unsigned long long)(now - in->visited) / 1000);
 
-	note(in->unit->s, in->unit->id, "asleep", text);
-}
-
-static void publish(struct unit *u)
-{
-	struct space sp = {0};
-	struct err err = ERR_INIT;
-
-	if (store_space_by_id(u->s->store, u->id, &sp, &err) == 0)
-		route_publish(u->s, &sp);
-	space_release(&sp);
+	life_note(in->unit->s, in->unit->id, "asleep", text);
 }
 
 static bool is_stage(struct unit *u, enum space_stage stage)
@@ -72,7 +54,7 @@ static void awake(struct instance *in)
 	in->sleep = SLEEP_AWAKE;
 	in->paged_out = false;
 	in->visited = io_now_ms();
-	publish(in->unit);
+	route_publish_now(in->unit->s, in->unit->id);
 	life_tick_need(in->unit->s); /* the others of it start */
 }
 
@@ -94,7 +76,7 @@ static void on_thawed(void *ctx, const char *name, const struct err *err)
 	}
 	cleanup_free char *text =
 	    xasprintf("woken by %s in %llu ms", in->woken_by, (unsigned long long)(io_now_ms() - in->woken));
-	note(s, in->unit->id, "woken", text);
+	life_note(s, in->unit->id, "woken", text);
 	awake(in);
 }
 
@@ -155,7 +137,7 @@ static void on_paged_out(void *ctx, const char *name, const struct err *err)
 	} else if (err) {
 		log_info("page out %s: %s", name, err->msg); /* a visit came first, or it ends: not worth another try */
 	} else if (in && in->sleep == SLEEP_FROZEN) {
-		note(s, in->unit->id, "asleep", "its memory is paged out");
+		life_note(s, in->unit->id, "asleep", "its memory is paged out");
 	}
 }
 
@@ -176,7 +158,7 @@ static void stop(struct instance *in)
 		log_error("space %s: %s", u->id, err.msg);
 	life_retire(in);
 	replicas_retire(u);
-	publish(u);
+	route_publish_now(u->s, u->id);
 }
 
 static void quiet(struct instance *in, enum sleep_step step)
@@ -186,7 +168,7 @@ static void quiet(struct instance *in, enum sleep_step step)
 	in->sleep = SLEEP_QUIETING;
 	in->sleep_step = step;
 	in->quiet = ++s->sleeper->serials;
-	publish(in->unit);
+	route_publish_now(in->unit->s, in->unit->id);
 	router_quiet(s->router, in->name, in->generation, in->quiet);
 	for (struct instance *other = in->unit->extra; other; other = other->next) {
 		if (other->state != INST_SERVING)
@@ -248,7 +230,7 @@ static void start_again(struct unit *u, const char *why)
 
 	if (store_space_by_id(u->s->store, u->id, &sp, &err) == 0 && sp.stage == STAGE_SLEEPING && *sp.release_id) {
 		cleanup_free char *text = xasprintf("woken by %s: it is started", why);
-		note(u->s, u->id, "woken", text);
+		life_note(u->s, u->id, "woken", text);
 		metrics_count(u->s->metrics, u->name, COUNT_WAKES, 1);
 		life_start(u, sp.release_id, "", false);
 	}
@@ -322,7 +304,7 @@ bool sleep_lost(struct instance *in)
 	if (store_space_set_release(u->s->store, u->id, in->release_id, 0, &err) < 0)
 		log_error("space %s: %s", u->id, err.msg);
 	life_gone(in);
-	publish(u);
+	route_publish_now(u->s, u->id);
 	return true;
 }
 
@@ -404,7 +386,7 @@ static void press(struct spaces *s, uint64_t now)
 	if (!of[pick]->paged_out && !s->sleeper->no_page_out) {
 		page_out(of[pick]);
 	} else {
-		note(s, of[pick]->unit->id, "asleep", "stopped: the host's memory is short");
+		life_note(s, of[pick]->unit->id, "asleep", "stopped: the host's memory is short");
 		stop(of[pick]);
 	}
 }

@@ -173,12 +173,7 @@ void spaces_shutdown(struct spaces *s, bool stop_apps, void (*done)(void *ctx), 
 
 void spaces_created(struct spaces *s, const char *space_id)
 {
-	struct space sp = {0};
-	struct err err = ERR_INIT;
-
-	if (store_space_by_id(s->store, space_id, &sp, &err) == 0)
-		route_publish(s, &sp);
-	space_release(&sp);
+	route_publish_now(s, space_id);
 }
 
 void space_tip(struct spaces *s, const struct space *sp, char oid[41])
