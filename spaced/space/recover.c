@@ -78,9 +78,12 @@ static bool adopt(struct spaces *s, const struct space *sp, const struct running
 			replicas_link(in);
 		else
 			u->serving = in;
-		/* The one before us may have died before it was frozen. */
+		/* The one before us may have died between what it noted down and what it did: before the freeze, or before the
+		 * thaw, which does no harm to what runs. */
 		if (sp->stage == STAGE_SLEEPING)
 			sleep_freeze(in);
+		else
+			place_thaw(s->place, in->name, NULL, NULL);
 	}
 	run_plan_release(&plan);
 	release_release(&rel);

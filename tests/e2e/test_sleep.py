@@ -1,6 +1,7 @@
 """Apps that nobody visits fall asleep, and a visit wakes them: the whole daemon, real freezers, real visitors (battery I3, I4)."""
 import asyncio
 import concurrent.futures
+import contextlib
 import datetime
 import os
 import signal
@@ -156,6 +157,27 @@ def test_a_visit_before_control_knows_what_runs(dozy, repo):
     finally:
         os.kill(spawner, signal.SIGCONT)
     assert dozy.show("alice", "early")["spaced"]["generation"] == generation
+
+
+def test_control_dies_between_the_wake_and_the_thaw(dozy, repo):
+    """The store says RUNNING, the app is frozen, and who was to thaw it is gone."""
+    dozy.push_ok(repo(files=identity_app()), "alice", "torn")
+    first = dozy.get("alice", "torn").text
+    until_asleep(dozy, "torn")
+    spawner, control = dozy.pids("spawner")[0], dozy.pids("control")[0]
+    os.kill(spawner, signal.SIGSTOP)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            got = pool.submit(dozy.get, "alice", "torn", timeout=60)
+            wait_for("the wake to be noted", lambda: dozy.request(
+                "GET", "/api/spaces/alice/torn/runtime").json()["stage"] == "RUNNING", 30)
+            assert not got.done()
+            os.kill(control, signal.SIGKILL)
+            os.kill(spawner, signal.SIGKILL)
+            assert (got.result().status, got.result().text) == (200, first)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(spawner, signal.SIGCONT)
 
 
 def test_a_command_inside_keeps_it_awake(dozy, repo):
