@@ -47,6 +47,15 @@ bool counters_any(const struct counters *c)
 	return false;
 }
 
+bool counters_visited(const struct counters *c)
+{
+	uint64_t strangers = c->n[COUNT_REFUSED + REFUSED_ACCESS], answered = 0;
+
+	for (size_t i = 0; i < 5; i++)
+		answered += c->n[COUNT_ANSWERED + i];
+	return c->now[GAUGE_OPEN] || c->n[COUNT_REQUESTS] > strangers || answered > strangers;
+}
+
 void counters_put(struct buf *b, const struct counters *c)
 {
 	uint64_t present = 0;

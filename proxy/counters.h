@@ -57,6 +57,8 @@ struct counters {
  * which a duration says nothing. */
 void counters_answered(struct counters *c, unsigned status, uint64_t ms, bool endless);
 bool counters_any(const struct counters *c); /* something grew */
+/* Of that growth: did anybody visit, or is there still? Not who was only told by the gate that he may not. */
+bool counters_visited(const struct counters *c);
 
 /* On the wire: a word with a bit for each number that is not 0, those numbers, the gauges. */
 void counters_put(struct buf *b, const struct counters *c);

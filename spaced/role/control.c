@@ -131,7 +131,8 @@ static void activity(void *ctx, uint64_t peer, const char *space, const struct c
 	const struct counters *sum = metrics_add(c->metrics, peer, space, growth);
 
 	if (*space)
-		spaces_activity(c->spaces, space, growth->n[COUNT_REQUESTS], sum->now[GAUGE_OPEN]);
+		spaces_activity(c->spaces, space, growth->n[COUNT_REQUESTS], sum->now[GAUGE_OPEN],
+				counters_visited(growth));
 }
 
 static void proxy_gone(void *ctx, uint64_t peer)

@@ -30,8 +30,8 @@ void spaces_limited(struct spaces *s, const char *name, enum limit_kind kind, co
 void spaces_spawner_lost(struct spaces *s);
 void spaces_exec_ended(struct spaces *s, const char *instance, uint32_t exec, uint32_t status, const char *why);
 void spaces_idle(struct spaces *s, const char *instance, uint32_t generation);
-/* So many requests more, and so many open now. */
-void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint32_t open);
+/* So many requests more, and so many open now; `visited`: some of them by who may. */
+void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint32_t open, bool visited);
 /* Somebody waits at a proxy for "owner/name". */
 void spaces_visited(struct spaces *s, const char *space);
 /* All proxies have answered router_quiet(). */

@@ -91,7 +91,7 @@ void spaces_spawner_lost(struct spaces *s)
 	exec_lost(s);
 }
 
-void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint32_t open)
+void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uint32_t open, bool visited)
 {
 	struct unit *u;
 
@@ -99,7 +99,8 @@ void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uin
 	if (u && u->serving) {
 		u->serving->requests += requests;
 		u->serving->open = open;
-		u->serving->visited = io_now_ms();
+		if (visited)
+			u->serving->visited = io_now_ms();
 	}
 }
 

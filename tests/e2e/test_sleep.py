@@ -212,6 +212,47 @@ def test_exec_deploy_and_pause_while_frozen(dozy, repo):
     assert dozy.stage("alice", "busy") == "PAUSED", "a visit does not wake what is paused"
 
 
+def processes_of(name):
+    """Of an instance, wherever they hang: by their cgroup."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            if name in path.read_text():
+                found.append(path.parent.name)
+        except OSError:
+            pass
+    return found
+
+
+def test_deleted_while_frozen_and_while_a_visit_wakes_it(dozy, repo):
+    for name, visits in (("gone", 0), ("gone-too", 8)):
+        dozy.push_ok(repo(files=identity_app()), "alice", name)
+        dozy.get_ok("alice", name)
+        until_asleep(dozy, name)
+        app = instance(dozy, name)
+        assert processes_of(app)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(dozy.get, "alice", name, timeout=60) for _ in range(visits)]
+            assert dozy.spacectl("space", "delete", f"alice/{name}", "-y")[0] == 0
+            assert {a.result().status for a in answers} <= {200, 404, 502, 503}, "each has an answer"
+        wait_for("the end of its processes", lambda: not processes_of(app), 60)
+        wait_for("the end of its record", lambda: dozy.spacectl("space", "show", f"alice/{name}")[0] == 1, 60)
+        assert dozy.get("alice", name).status == 404
+
+
+def test_strangers_do_not_keep_a_private_space_awake(dozy, repo):
+    dozy.push_ok(repo(files=identity_app()), "alice", "secret")
+    assert dozy.spacectl("space", "visibility", "alice/secret", "private")[0] == 0
+
+    def asleep_though_asked():
+        assert dozy.get("alice", "secret").status == 401
+        return dozy.stage("alice", "secret") == "SLEEPING"
+    wait_for("sleep", asleep_though_asked, 30)
+    for _ in range(5):
+        assert dozy.get("alice", "secret").status == 401
+    assert dozy.stage("alice", "secret") == "SLEEPING", "nor do they wake it"
+
+
 SLEEP_TIME = """
 import sys
 from huggingface_hub import HfApi

@@ -84,6 +84,24 @@ static bool none_exists(void *ctx, const char *space)
 	return false;
 }
 
+/* What keeps an app awake. */
+static void strangers_are_no_visitors(void **state)
+{
+	struct counters c = {.n[COUNT_REQUESTS] = 2, .n[COUNT_REFUSED + REFUSED_ACCESS] = 2};
+
+	counters_answered(&c, 401, 0, false);
+	counters_answered(&c, 404, 0, false);
+	assert_false(counters_visited(&c));
+	assert_false(counters_visited(&(struct counters){.n[COUNT_BYTES_OUT] = 1}));
+	c.n[COUNT_REQUESTS]++;
+	assert_true(counters_visited(&c)); /* one that is under way, of somebody who was let in */
+	c.n[COUNT_REQUESTS] = 0;	   /* they came before the last report */
+	assert_false(counters_visited(&c));
+	counters_answered(&c, 200, 0, false);
+	assert_true(counters_visited(&c));
+	assert_true(counters_visited(&(struct counters){.n[COUNT_BYTES_OUT] = 1, .now[GAUGE_OPEN] = 1}));
+}
+
 static void rows_free(struct metrics_row *rows, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -127,6 +145,7 @@ int main(void)
 	    cmocka_unit_test(answers_by_class),
 	    cmocka_unit_test(same_on_the_other_side),
 	    cmocka_unit_test(unknown_counter_is_malformed),
+	    cmocka_unit_test(strangers_are_no_visitors),
 	    cmocka_unit_test(sums_grow_and_gauges_go_with_their_proxy),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
