@@ -1,65 +1,5 @@
-/* The control store: migrations, uniqueness, refusals, and that what was said to be kept is there after a reopen. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <sqlite3.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "base/buf.h"
-#include "base/cleanup.h"
-#include "base/io.h"
-#include "spaced/names.h"
-#include "spaced/store/store_int.h"
-
-static char dir[64], db[96];
-static struct err err;
-
-#define OK(call)                                                                                                       \
-	do {                                                                                                           \
-		err = ERR_INIT;                                                                                        \
-		if ((call) != 0)                                                                                       \
-			fail_msg("%s: %s", #call, err.msg);                                                            \
-	} while (0)
-#define FAILS(want, call)                                                                                              \
-	do {                                                                                                           \
-		err = ERR_INIT;                                                                                        \
-		assert_int_equal((call), -1);                                                                          \
-		if (err.code != (want))                                                                                \
-			fail_msg("%s: code %d (%s)", #call, err.code, err.msg);                                        \
-		assert_true(err.msg[0] != '\0');                                                                       \
-	} while (0)
-
-static struct store *reopen(struct store *s)
-{
-	store_close(s);
-	err = ERR_INIT;
-	s = store_open(db, &err);
-	if (!s)
-		fail_msg("open: %s", err.msg);
-	return s;
-}
-
-static int set_up(void **state)
-{
-	snprintf(dir, sizeof(dir), "/tmp/test_store.XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
-	snprintf(db, sizeof(db), "%s/spaced.db", dir);
-	*state = store_open(db, &err);
-	return *state ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-	store_close(*state);
-	return io_remove_tree(AT_FDCWD, dir);
-}
+/* The control store: uniqueness, refusals, and that what was said to be kept is there after a reopen. */
+#include "store_rig.h"
 
 static mode_t mode_of(const char *name)
 {
@@ -655,115 +595,6 @@ static void transactions(void **state)
 	FAILS(ENOENT, store_user_by_name(s, "bob", &u, &err));
 }
 
-/* ---- migrations ---- */
-
-static struct asset step(const char *name, const char *sql)
-{
-	return (struct asset){name, sql, strlen(sql)};
-}
-
-static sqlite3 *raw(const char *path)
-{
-	sqlite3 *d;
-
-	assert_int_equal(sqlite3_open(path, &d), SQLITE_OK);
-	return d;
-}
-
-static int number(sqlite3 *d, const char *sql)
-{
-	sqlite3_stmt *st;
-	int n = -1;
-
-	if (sqlite3_prepare_v2(d, sql, -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW)
-		n = sqlite3_column_int(st, 0);
-	sqlite3_finalize(st);
-	return n;
-}
-
-static void migrations(void **state)
-{
-	cleanup_free char *path = xasprintf("%s/m.db", dir);
-	struct asset one[] = {step("schema/0001_a.sql", "CREATE TABLE a (x); INSERT INTO a VALUES (1);"), {0}};
-	struct asset bad[] = {
-	    one[0], step("schema/0002_b.sql", "CREATE TABLE b (x); INSERT INTO nothing VALUES (1);"), {0}};
-	struct asset two[] = {
-	    one[0], step("schema/0002_b.sql", "CREATE TABLE b (x); INSERT INTO b SELECT x FROM a;"), {0}};
-	struct asset gap[] = {
-	    one[0], two[1], step("schema/0004_d.sql", "CREATE TABLE d (x);"), step("web/x.html", ""), {0}};
-	struct asset twice[] = {one[0], two[1], step("schema/0002_c.sql", "CREATE TABLE c (x);"), {0}};
-	sqlite3 *d = raw(path);
-
-	OK(store_migrate(d, one, &err));
-	OK(store_migrate(d, one, &err));
-	assert_int_equal(number(d, "PRAGMA user_version"), 1);
-	/* A step that fails half-way leaves nothing behind. */
-	FAILS(EIO, store_migrate(d, bad, &err));
-	assert_non_null(strstr(err.msg, "0002_b.sql"));
-	assert_int_equal(number(d, "PRAGMA user_version"), 1);
-	assert_int_equal(number(d, "SELECT count(*) FROM b"), -1);
-	OK(store_migrate(d, two, &err));
-	assert_int_equal(number(d, "SELECT x FROM b"), 1);
-	FAILS(ENOTSUP, store_migrate(d, one, &err));
-	assert_non_null(strstr(err.msg, "newer"));
-	FAILS(EINVAL, store_migrate(d, gap, &err));
-	assert_non_null(strstr(err.msg, "migration 3 is missing"));
-	FAILS(EINVAL, store_migrate(d, twice, &err));
-	assert_non_null(strstr(err.msg, "two migrations"));
-	sqlite3_close(d);
-}
-
-static void newer_schema_is_refused(void **state)
-{
-	store_close(*state);
-	*state = NULL;
-	sqlite3 *d = raw(db);
-	assert_int_equal(sqlite3_exec(d, "PRAGMA user_version=99", NULL, NULL, NULL), SQLITE_OK);
-	sqlite3_close(d);
-	err = ERR_INIT;
-	assert_null(store_open(db, &err));
-	assert_non_null(strstr(err.msg, "newer spaced"));
-}
-
-static void refuses_what_is_no_database(void **state)
-{
-	cleanup_free char *junk = xasprintf("%s/junk.db", dir), *none = xasprintf("%s/none/x.db", dir);
-
-	assert_int_equal(io_write_file(AT_FDCWD, junk, "this is not a database, at all............", 40, 0600), 0);
-	err = ERR_INIT;
-	assert_null(store_open(junk, &err));
-	assert_non_null(strstr(err.msg, "junk.db"));
-	assert_null(store_open(none, &err));
-	assert_int_equal(err.code, ENOENT);
-}
-
-/* 1,000 Spaces: every query of the hot paths is answered from an index. */
-static void plans_use_indexes(void **state)
-{
-	static const char *const hot[] = {
-	    "SELECT t.id FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.hash = ?",
-	    "SELECT s.id FROM spaces s JOIN users u ON u.id = s.owner_id WHERE u.name = ? AND s.name = ?",
-	    "SELECT 1 FROM spaces WHERE label = ?",
-	    "SELECT id FROM builds WHERE space_id = ? ORDER BY queued DESC, rowid DESC LIMIT ?",
-	    "SELECT id FROM builds WHERE state IN ('queued', 'running') ORDER BY queued, rowid",
-	    ("SELECT s.id FROM spaces s JOIN users u ON u.id = s.owner_id WHERE s.visibility = 0"
-	     " ORDER BY s.created DESC, s.id DESC LIMIT 50"),
-	};
-	struct store *s = *state;
-
-	for (size_t i = 0; i < sizeof(hot) / sizeof(hot[0]); i++) {
-		cleanup_free char *sql = xasprintf("EXPLAIN QUERY PLAN %s", hot[i]);
-		sqlite3_stmt *st;
-		assert_int_equal(sqlite3_prepare_v2(s->db, sql, -1, &st, NULL), SQLITE_OK);
-		while (sqlite3_step(st) == SQLITE_ROW) {
-			const char *plan = (const char *)sqlite3_column_text(st, 3);
-			if (strstr(plan, "TEMP B-TREE") || (strstr(plan, "SCAN") && !strstr(plan, "USING")))
-				fail_msg("%s: %s", hot[i], plan);
-		}
-		sqlite3_finalize(st);
-	}
-}
-
 static void a_thousand_spaces(void **state)
 {
 	struct store *s = *state;
@@ -801,10 +632,6 @@ int main(void)
 	    T(storage_and_volume),
 	    T(replicas_and_domains),
 	    T(transactions),
-	    T(migrations),
-	    T(newer_schema_is_refused),
-	    T(refuses_what_is_no_database),
-	    T(plans_use_indexes),
 	    T(a_thousand_spaces),
 	};
 
