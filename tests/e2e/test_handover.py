@@ -31,11 +31,12 @@ class H(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
-        if self.path == "/slow":  # 40 pieces in about two seconds
+        if self.path.startswith("/slow"):  # 20 pieces a second
+            count = int(self.path[5:] or 40)
             self.send_response(200)
-            self.send_header("Content-Length", str(40 * 1000))
+            self.send_header("Content-Length", str(count * 1000))
             self.end_headers()
-            for i in range(40):
+            for i in range(count):
                 self.wfile.write(b"%03d," % i * 250)
                 self.wfile.flush()
                 time.sleep(0.05)
@@ -388,6 +389,22 @@ def test_what_outlives_the_drain_is_closed(start_spaced, repo):
         assert peer.closed()
         wait_for("the proxy of before to end", lambda: len(daemon.pids("proxy")) == daemon.proxies, 30)
         crowd.more()
+
+
+def test_upgrade_right_after_a_deploy(daemon, tmp_path):
+    """What is in flight to the version before is answered by it to its end."""
+    work = Repo(tmp_path / "app", files={**app_files(), "app.py": APP})
+    daemon.push_ok(work, "alice", "deployed")
+    peer = Peer(socket.create_connection(("127.0.0.1", daemon.port)))
+    peer.send(f"GET /slow200 HTTP/1.1\r\nHost: {daemon.host('alice', 'deployed')}\r\n\r\n".encode())
+    head = peer.message(head_only=True)
+    assert head.status == 200
+    work.commit("second", {"app.py": APP.replace("str(STARTED).encode()", "b'second'")})
+    daemon.push_ok(work, "alice", "deployed")
+    assert daemon.get("alice", "deployed").text == "second"
+    upgrade(daemon)
+    assert daemon.get("alice", "deployed").text == "second"
+    assert peer.exactly(200_000).endswith(b"199," * 250)
 
 
 def test_pushes_across_upgrades(daemon, tmp_path):
