@@ -16,6 +16,9 @@
 #include "proxy/route.h"
 #include "sandbox/egress_list.h"
 
+#define HOLD_MAX_S 3600
+#define DRAIN_MAX_S 86400
+
 enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS, LIST, OWNERS };
 
 struct option_row {
@@ -394,6 +397,11 @@ static int finish(struct config *c, struct err *err)
 		return err_set(err, 0, "client-rate, space-rate: expected at most %d", RATE_MAX);
 	if (c->space_requests == 0)
 		return err_set(err, 0, "space-requests: expected at least 1");
+	/* The proxies take 0 for their own default, and have both as milliseconds in 32 bits. */
+	if (c->hold_timeout_s == 0 || c->hold_timeout_s > HOLD_MAX_S || c->hold_requests == 0)
+		return err_set(err, 0, "hold-timeout, hold-requests: expected 1s to 1h, and at least 1");
+	if (c->drain_timeout_s > DRAIN_MAX_S)
+		return err_set(err, 0, "drain-timeout: expected at most 24h");
 	if (c->access_log_sample == 0 || c->access_log_sample > 1000000)
 		return err_set(err, 0, "access-log-sample = %u: expected 1 to 1000000", c->access_log_sample);
 	if (c->access_log_bytes && c->access_log_bytes < 1U << 20)

@@ -107,6 +107,10 @@ static void mistakes_say_where_and_what(void **state)
 	    {"egress = list\n", NULL, "egress-list has to name"},
 	    {"egress-list = a.test, 10.0.0.1\n", NULL, "never reachable"},
 	    {"builds = 0\n", NULL, "expected 1 to 64"},
+	    {"hold-timeout = 0\n", NULL, "hold-timeout, hold-requests: expected"},
+	    {"hold-timeout = 61m\n", NULL, "hold-timeout, hold-requests: expected"},
+	    {"hold-requests = 0\n", NULL, "hold-timeout, hold-requests: expected"},
+	    {"drain-timeout = 50d\n", NULL, "drain-timeout: expected"},
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
