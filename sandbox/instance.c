@@ -394,7 +394,7 @@ static void on_state(struct instance *i, struct frame *f)
 	if (!i->start_id)
 		instance_settle(i);
 	instance_limits_watch(i, i->start_id != 0);
-	if (pidnote_write(i->dir, "init", i->init, &err) < 0)
+	if (pidnote_write(i->dir, "init", i->init, &err) < 0 && err.code != ESRCH) /* it has ended already */
 		log_warn("%s", err.msg);
 	for (uint32_t k = 0; k < i->info.nuses; k++)
 		spawn_note_mounted(i->s, i->info.uses[k].name);
