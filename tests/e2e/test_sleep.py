@@ -99,6 +99,33 @@ def test_no_request_is_lost_around_the_freeze(dozy, repo):
         assert (got.status, got.text) == (200, first)
 
 
+def test_no_visit_is_lost_whatever_happens(dozy, repo):
+    """Three visitors who come at about the time of the freeze, while it is put to sleep and restarted and roles are killed."""
+    dozy.push_ok(repo(files=identity_app()), "alice", "busy-street")
+    over, statuses = threading.Event(), []
+
+    def visitor(pause):
+        while not over.is_set():
+            statuses.append(dozy.get("alice", "busy-street", timeout=60).status)
+            over.wait(pause)
+            pause = 1.9 - pause  # now before it falls asleep, now after
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        visitors = [pool.submit(visitor, pause) for pause in (0.5, 0.7, 0.9)]
+        try:
+            for _ in range(2):
+                for act in (lambda: dozy.spacectl("space", "sleep", "alice/busy-street"), lambda: dozy.kill_role("control"),
+                            lambda: dozy.spacectl("space", "restart", "alice/busy-street"), lambda: dozy.kill_role("spawner")):
+                    act()
+                    after = len(statuses) + 4
+                    wait_for("more visits", lambda: len(statuses) >= after or any(v.done() for v in visitors), 60)
+        finally:
+            over.set()
+        for v in visitors:
+            v.result()
+    assert set(statuses) == {200}
+
+
 def test_open_websocket_keeps_it_awake_and_wakes_it(dozy, tmp_path):
     dozy.push_ok(Repo(tmp_path / "ws", source=EXAMPLES / "fastapi"), "alice", "ws", timeout=580)
 
