@@ -50,7 +50,9 @@ static int by_generation(const void *a, const void *b)
 
 /* ---- first time: from the store ---- */
 
-static bool adopt(struct spaces *s, const struct space *sp, const struct running *r, bool extra)
+enum adopted_as { AS_SERVING, AS_EXTRA, AS_OLD };
+
+static bool adopt(struct spaces *s, const struct space *sp, const struct running *r, enum adopted_as as)
 {
 	struct release rel = {0};
 	struct run_plan plan = {0};
@@ -74,10 +76,14 @@ static bool adopt(struct spaces *s, const struct space *sp, const struct running
 		memcpy(in->name, r->name, sizeof in->name);
 		snprintf(in->release_id, sizeof in->release_id, "%s", rel.id);
 		snprintf(in->commit, sizeof in->commit, "%s", rel.commit);
-		if (extra)
-			replicas_link(in);
-		else
+		if (as == AS_SERVING) {
 			u->serving = in;
+		} else if (as == AS_EXTRA) {
+			replicas_link(in);
+		} else {
+			in->next = u->old;
+			u->old = in;
+		}
 		/* The one before us may have died between what it noted down and what it did: before the freeze, or before the
 		 * thaw, which does no harm to what runs. */
 		if (sp->stage == STAGE_SLEEPING)
@@ -153,7 +159,7 @@ static bool adopt_all(struct spaces *s, const struct space *sp, const struct run
 	for (size_t i = 0; pick < 0 && stage_serves(sp->stage) && i < n; i++)
 		if (is_in(others, nothers, generations[i]))
 			pick = (int)i;
-	bool adopted = pick >= 0 && adopt(s, sp, &r[pick], false);
+	bool adopted = pick >= 0 && adopt(s, sp, &r[pick], AS_SERVING);
 	if (adopted && generations[pick] != sp->serving &&
 	    store_space_set_release(s->store, sp->id, sp->release_id, generations[pick], &err) < 0)
 		log_error("recover: %s", err.msg);
@@ -166,8 +172,8 @@ static bool adopt_all(struct spaces *s, const struct space *sp, const struct run
 	for (size_t i = 0; i < n; i++) {
 		if (adopted && (int)i == pick)
 			continue;
-		if (!adopted || !stage_serves(sp->stage) || !is_in(others, nothers, generations[i]) ||
-		    !adopt(s, sp, &r[i], true))
+		enum adopted_as as = is_in(others, nothers, generations[i]) ? AS_EXTRA : AS_OLD;
+		if (!adopted || !stage_serves(sp->stage) || !adopt(s, sp, &r[i], as))
 			stop_stray(s, r[i].name);
 	}
 	if (adopted)
@@ -271,6 +277,22 @@ static void settle_stages(struct spaces *s, const struct space *list, size_t n)
 	}
 }
 
+/* What was replaced before we came, or was never healthy: what the proxies have in flight to it has its time. */
+static void retire_old(struct spaces *s)
+{
+	struct unit *u, *tmp;
+	struct instance *next;
+
+	HASH_ITER(hh, s->units, u, tmp)
+	{
+		for (struct instance *in = u->old; in; in = next) {
+			next = in->next;
+			if (in->state == INST_SERVING)
+				life_retire(in);
+		}
+	}
+}
+
 static void first_recovery(struct spaces *s, const struct running *r, size_t n)
 {
 	const struct space_filter all = {.viewer_id = "*"};
@@ -307,6 +329,7 @@ static void first_recovery(struct spaces *s, const struct running *r, size_t n)
 	s->recovered = true;
 	log_info("recover: %zu Spaces, %zu apps were running", count, n);
 	router_ready(s->router);
+	retire_old(s);
 	recover_missing(s);
 }
 

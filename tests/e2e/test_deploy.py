@@ -177,6 +177,26 @@ def test_what_is_in_flight_ends_on_the_version_before(start_spaced, repo):
 
 
 @pytest.mark.deadline(300)
+def test_a_new_control_lets_it_end_too(start_spaced, repo):
+    """Control dies while the version before still has something in flight."""
+    daemon = start_spaced(drain_timeout="10m")
+    work = repo(files=files("one"))
+    daemon.push_ok(work, "alice", "deploy")
+    host, space = daemon.host("alice", "deploy"), daemon.show("alice", "deploy")["_id"]
+    ws = websocket(daemon, host)
+    deploy(daemon, work, "two")
+    daemon.kill_role("control")
+    wait_for("control", daemon.healthy)
+    assert daemon.get("alice", "deploy").text == "two"
+    assert len(daemon.monitors(space)) == 2
+    say(ws)
+    ws.until(b"one")
+    ws.s.close()
+    wait_for("the old instance to end", lambda: len(daemon.monitors(space)) == 1)
+    assert daemon.get("alice", "deploy").text == "two"
+
+
+@pytest.mark.deadline(300)
 def test_the_drain_deadline(start_spaced, repo):
     daemon = start_spaced(drain_timeout="3s")
     work = repo(files=files("one"))
