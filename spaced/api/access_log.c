@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <utlist.h>
+
 #include "base/cleanup.h"
 #include "proxy/access_line.h"
 #include "spaced/access_file.h"
@@ -21,6 +23,7 @@
 enum phase { LOOKING, SENDING, FOLLOWING };
 
 struct access_reader {
+	struct access_reader *prev, *next; /* in a->readers */
 	struct api *a;
 	struct http_req *r; /* NULL: over */
 	uv_timer_t timer;
@@ -216,8 +219,22 @@ void access_reader_free(struct access_reader *s)
 	if (!s)
 		return;
 	stop(s);
+	DL_DELETE(s->a->readers, s);
 	s->a->nreaders--;
 	uv_close((uv_handle_t *)&s->timer, on_closed);
+}
+
+void access_readers_cut(struct api *a)
+{
+	struct access_reader *s;
+
+	DL_FOREACH(a->readers, s)
+	{
+		struct http_req *r = s->r;
+		stop(s);
+		if (r)
+			http_abort(r);
+	}
 }
 
 static void of_space(struct access_reader *s, const struct space *sp)
@@ -269,6 +286,7 @@ static void answer(struct call *c, const struct space *sp)
 	open_files(s);
 	uv_timer_init(c->a->loop, &s->timer);
 	s->timer.data = s;
+	DL_APPEND(c->a->readers, s);
 	c->a->nreaders++;
 	c->reader = s;
 	http_set_header(c->r, "Cache-Control", "no-store");

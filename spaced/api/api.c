@@ -35,12 +35,16 @@ struct api *api_new(uv_loop_t *loop, const struct config *config, const struct a
 	return a;
 }
 
+void api_close(struct api *a)
+{
+	logs_close_all(a);
+	exec_close_all(a);
+}
+
 void api_free(struct api *a)
 {
 	if (!a)
 		return;
-	logs_close_all(a);
-	exec_close_all(a);
 	free(a->repos);
 	free(a);
 }

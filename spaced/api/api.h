@@ -19,6 +19,8 @@ struct api_parts {
 	struct superior *superior;
 };
 struct api *api_new(uv_loop_t *loop, const struct config *config, const struct api_parts *parts);
+/* Ends what goes on by itself. Requests that are open still may have something of it: it is freed when all have closed. */
+void api_close(struct api *a);
 void api_free(struct api *a);
 /* Followers of logs are cut off: they ask the next control. */
 void api_cut_streams(struct api *a);

@@ -28,8 +28,9 @@ struct api {
 	struct limiter limiter;
 	struct stream *streams; /* open log followers */
 	unsigned nstreams;
-	unsigned nscrapes;	    /* of /metrics, under way */
-	unsigned nreaders;	    /* of the access log */
+	unsigned nscrapes;	       /* of /metrics, under way */
+	struct access_reader *readers; /* of the access log */
+	unsigned nreaders;
 	struct exec_session *execs; /* commands inside apps */
 };
 
@@ -184,6 +185,7 @@ void metrics_scrape_free(struct scrape *s); /* with its request; NULL is fine */
 void access_log_get(struct call *c);
 void space_access_log_get(struct call *c);
 void access_reader_free(struct access_reader *s); /* the same */
+void access_readers_cut(struct api *a);
 
 void logs_get(struct call *c);
 void logs_close_all(struct api *a);

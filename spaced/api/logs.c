@@ -335,6 +335,7 @@ void api_cut_streams(struct api *a)
 		if (r)
 			http_abort(r);
 	}
+	access_readers_cut(a);
 }
 
 void logs_close_all(struct api *a)

@@ -403,7 +403,7 @@ static int open_all(struct control *c, struct err *err)
 static void close_all(struct control *c)
 {
 	http_server_free(c->http);
-	api_free(c->api);
+	api_close(c->api);
 	access_keys_free(c->keys);
 	git_server_free(c->git);
 	spaces_free(c->spaces);
@@ -416,6 +416,7 @@ static void close_all(struct control *c)
 	uv_close((uv_handle_t *)&c->end.timer, NULL);
 	for (int i = 0; i < 100 && uv_run(&c->loop, UV_RUN_NOWAIT); i++)
 		;
+	api_free(c->api);
 	superior_free(c->superior);
 	store_close(c->store);
 	uv_loop_close(&c->loop);

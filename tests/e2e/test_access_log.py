@@ -139,6 +139,19 @@ def test_owners_do_not_shut_out_admins(spaced, logged):
             peer.close()
 
 
+def test_the_daemon_ends_under_those_who_follow(start_spaced):
+    """They are cut off, and nothing of theirs is touched after its end."""
+    daemon = start_spaced()
+    daemon.request("GET", "/healthz")
+    follow = subprocess.Popen([BUILD / "spacectl", "--state", daemon.state, "access-log", "-f"], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert json.loads(follow.stdout.readline())["path"] == "/healthz"
+    daemon.stop()
+    follow.communicate(timeout=60)
+    log = daemon.log_path.read_text()
+    assert "ended" in log and "Sanitizer" not in log and "killed" not in log
+
+
 def test_tail_and_follow(spaced, logged):
     peer = Peer(socket.create_connection(("127.0.0.1", spaced.port)))  # one connection, one proxy: their order is sure
     host = spaced.host("alice", "logged")
