@@ -213,8 +213,8 @@ static void shutdown_spaces(struct control *c)
 	spaces_shutdown(c->spaces, c->end.stop_apps, ended, c);
 }
 
-/* First pushes and fetches come to their end, and instances that were replaced; without another control to follow the proxies do,
- * which need this one for requests in flight. Then what is short is answered, while new requests wait in the sockets. */
+/* First pushes and fetches come to their end; without another control to follow the proxies, too, which need this one for
+ * requests in flight. Then what is short is answered, while new requests wait in the sockets. */
 static void on_end_tick(uv_timer_t *t)
 {
 	struct control *c = t->data;
@@ -222,8 +222,7 @@ static void on_end_tick(uv_timer_t *t)
 	bool over = now >= c->end.until;
 
 	if (!c->end.last) {
-		bool needed = c->end.hand_over ? spaces_draining(c->spaces)
-					       : router_proxies(c->router) && now < c->end.since + PROXIES_MS;
+		bool needed = !c->end.hand_over && router_proxies(c->router) && now < c->end.since + PROXIES_MS;
 		if (!over && (git_server_busy(c->git) || needed))
 			return;
 		c->end.last = true;

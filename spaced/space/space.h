@@ -36,8 +36,6 @@ void spaces_activity(struct spaces *s, const char *space, uint64_t requests, uin
 void spaces_visited(struct spaces *s, const char *space);
 /* All proxies have answered router_quiet(). */
 void spaces_quieted(struct spaces *s, const char *instance, uint32_t serial, bool busy);
-/* Do instances that were replaced still answer what is in flight to them? The next control would stop them. */
-bool spaces_draining(const struct spaces *s);
 /* Tells each push that follows its build that this ends, and ends it. */
 void spaces_end_output(struct spaces *s);
 /* Orderly end of control. With stop_apps all instances are stopped first; `done` is called when it may exit. */

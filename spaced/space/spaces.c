@@ -149,15 +149,6 @@ static void stop_unit(struct unit *u, uint32_t grace_ms)
 	}
 }
 
-bool spaces_draining(const struct spaces *s)
-{
-	for (const struct unit *u = s->units; u; u = u->hh.next)
-		for (const struct instance *in = u->old; in; in = in->next)
-			if (in->state == INST_DRAINING)
-				return true;
-	return false;
-}
-
 void spaces_shutdown(struct spaces *s, bool stop_apps, void (*done)(void *ctx), void *ctx)
 {
 	struct unit *u, *tmp;
