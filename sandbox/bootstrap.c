@@ -137,11 +137,10 @@ _Noreturn static void inside(const struct bootstrap *b, int sock, int out)
 
 static int provide(const struct bootstrap *b, pid_t pid, int sock, struct err *err)
 {
-	const struct sandbox_spec ids = {.id_base = FIRST_ID};
 	const struct plan_mount tree = {.write = true, .idmap = true};
 	char path[64];
 
-	if (user_write_maps(pid, &ids, err) < 0 || user_write_oom(pid, err) < 0)
+	if (user_write_maps(pid, FIRST_ID, NULL, err) < 0 || user_write_oom(pid, err) < 0)
 		return -1;
 	snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
 	cleanup_close int userns = open(path, O_RDONLY | O_CLOEXEC);

@@ -8,11 +8,14 @@ static const struct {
 	const char *name;
 	int (*run)(struct contain *c, struct err *err);
 } order[] = {
-    {"enter the cgroups", cgroup_enter},       /* first: all that follows is charged to it */
-    {"wait for the parent", sync_wait_parent}, /* ids mapped, in the cgroup, mounts received */
-    {"enter the user namespace", user_enter},  /* become its root: what is made now belongs to the range */
-    {"namespaces", namespaces_finish},	       /* host name, loopback, root of the cgroup view */
-    {"root file system", mnt_build},	       /* overlay root, /usr, /dev, /proc, /tmp, binds, masks */
+    {"enter the cgroups", cgroup_enter},      /* first: all that follows is charged to it */
+    {"wait for ids", sync_wait_ids},	      /* mapped by the parent */
+    {"enter the user namespace", user_enter}, /* become its root: what is made now belongs to the range */
+    {"namespaces", namespaces_finish},	      /* loopback, root of the cgroup view */
+    {"devices and /proc", mnt_ahead},	      /* the same for all: /dev, /proc, its masks */
+    {"wait for the plan", sync_wait_plan},    /* a shell (sandbox.h) waits here; mounts received */
+    {"host name", hostname_set},
+    {"root file system", mnt_build},	       /* overlay root, /usr, /tmp, binds */
     {"enter the root file system", mnt_enter}, /* pivot_root; the host's tree is gone */
     {"keyring", keyring_fresh},		       /* no key of the caller's session */
     {"resource limits", rlimit_apply},

@@ -9,8 +9,8 @@
 #include "sandbox/plan.h"
 
 struct contain {
-	const struct sandbox_spec *spec;
-	const struct sandbox_sources *src;
+	const struct sandbox_spec *spec;   /* NULL in a shell, until it has been told; the same for ... */
+	const struct sandbox_sources *src; /* ... where to copy mounts from: rootless, which has no shells */
 	const struct plan *plan;
 	const int *stdio;
 	int sock;   /* to the parent: descriptors come in, an error goes out; closed by exec: all went well */
@@ -19,7 +19,9 @@ struct contain {
 	int mounts[PLAN_MAX_MOUNTS]; /* detached, from the parent; rootless: made here */
 	int root;		     /* the new root, while it is being built */
 	int masks[2];		     /* of a file and of a folder, once there is one: those to come are copies */
+	uint32_t id_base;	     /* as of sandbox_spec */
 	bool rootless;
+	bool outlives;	/* as of sandbox_sources */
 	bool own_netns; /* made by clone, so its loopback is ours to switch on */
 	bool cgroups;	/* they limit the number of processes, so that no rlimit has to */
 	const struct cgroup *group;
@@ -34,11 +36,14 @@ _Noreturn void contain(struct contain *c);
 
 /* contain.c's steps. 0, or -1 with err. */
 int cgroup_enter(struct contain *c, struct err *err);
-int sync_wait_parent(struct contain *c, struct err *err); /* until ids are mapped and mounts are here */
-int sync_let_go(struct contain *c, struct err *err);	  /* until limits and network are there */
+int sync_wait_ids(struct contain *c, struct err *err);	/* until they are mapped */
+int sync_wait_plan(struct contain *c, struct err *err); /* until it is known what to build, and mounts are here */
+int sync_let_go(struct contain *c, struct err *err);	/* until limits and network are there */
 int user_enter(struct contain *c, struct err *err);
 int user_drop(struct contain *c, struct err *err);
 int namespaces_finish(struct contain *c, struct err *err);
+int hostname_set(struct contain *c, struct err *err);
+int mnt_ahead(struct contain *c, struct err *err);
 int mnt_build(struct contain *c, struct err *err);
 int mnt_enter(struct contain *c, struct err *err);
 int keyring_fresh(struct contain *c, struct err *err);
@@ -69,8 +74,23 @@ bool exec_serve(const struct contain *c, struct exec_table *t, int sock); /* one
 void exec_reaped(struct exec_table *t, int sock, pid_t pid, int status);
 bool exec_report(struct exec_table *t, int sock); /* true: not all could be said, to be called again soon */
 
+/* Frames from the parent to the child, each in its turn: the child takes nothing else. */
+enum sync_frame {
+	SYNC_IDS = 1, /* they are mapped */
+	SYNC_SPEC,    /* only to a shell: {spec} */
+	SYNC_FACTS,   /* the same: what else the parent's memory would hold, and stdio */
+	SYNC_MOUNTS,  /* id: how many there are in all; at most FRAME_MAX_FDS in each */
+	SYNC_GO,
+};
+int sync_receive(int sock, enum sync_frame type, struct frame *f, struct err *err);
+/* shell.c: the parent says what a shell is for, and the child hears it. */
+int shell_tell(int sock, const struct sandbox_spec *spec, const struct plan_facts *facts, const int stdio[3],
+	       bool outlives, struct err *err);
+int shell_hear(struct contain *c, struct err *err);
+
 /* Parent's halves. */
-int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err);
+/* `spec` is looked at only where `id_base` is 0. */
+int user_write_maps(pid_t pid, uint32_t id_base, const struct sandbox_spec *spec, struct err *err);
 int user_write_oom(pid_t pid, struct err *err);
 /* Where the caller may have no cores at all (a limit of 0), what rlimit_apply() sets takes CAP_SYS_RESOURCE of the host; without,
  * protection.c tells. */

@@ -261,6 +261,17 @@ static int attach_tmpfs(struct contain *c, const struct plan_step *s, struct err
 	return fd < 0 ? -1 : mnt_host()->move(fd, at, "", err);
 }
 
+/* With all that is mounted in it. */
+static int move_ahead(struct contain *c, const struct plan_step *s, struct err *err)
+{
+	cleanup_close int fd = open(s->target + 1, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_set(err, errno, "what was made ahead");
+	cleanup_close int at = mnt_target(c->root, s->target, true, err);
+	return at < 0 ? -1 : mnt_host()->move(fd, at, "", err);
+}
+
 static int empty(struct contain *c, const struct plan_step *s, struct err *err)
 {
 	int rc = resolve_in_root(c->root, s->target, O_WRONLY | O_TRUNC | O_NOFOLLOW);
@@ -283,6 +294,8 @@ static int run_step(struct contain *c, const struct plan_step *s, struct err *er
 		return stage_tmpfs(s, err);
 	case PLAN_OVERLAY:
 		return overlay(c, s, err);
+	case PLAN_MOVE:
+		return move_ahead(c, s, err);
 	case PLAN_ATTACH:
 		return attach(c, s, err);
 	case PLAN_TMPFS:
@@ -321,8 +334,18 @@ static int take_mounts(struct contain *c, struct err *err)
 	return 0;
 }
 
-int mnt_build(struct contain *c, struct err *err)
+static int run_steps(struct contain *c, const struct plan *plan, struct err *err)
 {
+	for (size_t i = 0; i < plan->nsteps; i++)
+		if (run_step(c, &plan->steps[i], err) < 0)
+			return err_prefix(err, "%s", plan->steps[i].target);
+	return 0;
+}
+
+int mnt_ahead(struct contain *c, struct err *err)
+{
+	static struct plan ahead;
+
 	/* Nothing that the host mounts later may show up here, nothing of ours there. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return err_set(err, errno, "make all mounts private");
@@ -333,15 +356,16 @@ int mnt_build(struct contain *c, struct err *err)
 		return -1;
 	if (fchdir(staging) < 0)
 		return err_set(err, errno, "enter the staging folder");
-	if (take_mounts(c, err) < 0)
-		return -1;
-	for (size_t i = 0; i < c->plan->nsteps; i++) {
-		const struct plan_step *s = &c->plan->steps[i];
+	plan_ahead(&ahead);
+	c->root = staging;
+	int rc = run_steps(c, &ahead, err);
+	c->root = -1;
+	return rc;
+}
 
-		if (run_step(c, s, err) < 0)
-			return err_prefix(err, "%s", s->target);
-	}
-	return 0;
+int mnt_build(struct contain *c, struct err *err)
+{
+	return take_mounts(c, err) < 0 ? -1 : run_steps(c, c->plan, err);
 }
 
 /* Nothing above "/", and it is what we have built: whoever gets this wrong leaves the host one ".." away. */

@@ -167,7 +167,7 @@ static void add_tmpfs(struct plan *p, const char *target, uint64_t size, mode_t 
 	s->owner = owner;
 }
 
-static void plan_dev(struct plan *p, uint64_t tmpfs)
+static void plan_dev(struct plan *p)
 {
 	add_tmpfs(p, "/dev", 64 * 1024, 0755, 0);
 	for (const struct plan_device *d = plan_devices; d->path; d++)
@@ -178,7 +178,6 @@ static void plan_dev(struct plan *p, uint64_t tmpfs)
 		snprintf(s->text, sizeof s->text, "%s", links[i].to);
 	}
 	add(p, PLAN_DEVPTS, "/dev/pts");
-	add_tmpfs(p, "/dev/shm", tmpfs, 01777, 0);
 }
 
 static void plan_proc(struct plan *p)
@@ -206,14 +205,22 @@ static bool covers_wall(const char *target)
 	return false;
 }
 
+void plan_ahead(struct plan *p)
+{
+	p->nmounts = p->nsteps = 0;
+	plan_dev(p);
+	plan_proc(p);
+}
+
 int plan_make(const struct sandbox_spec *spec, const struct plan_facts *facts, struct plan *p, struct err *err)
 {
 	uint64_t tmpfs = spec->limits.tmpfs ? spec->limits.tmpfs : DEFAULT_TMPFS;
 
 	p->nmounts = p->nsteps = 0;
 	plan_root(p, spec, facts);
-	plan_dev(p, tmpfs);
-	plan_proc(p);
+	add(p, PLAN_MOVE, "/dev");
+	add_tmpfs(p, "/dev/shm", tmpfs, 01777, 0);
+	add(p, PLAN_MOVE, "/proc");
 	add_tmpfs(p, "/tmp", tmpfs, 01777, 0);
 	add_tmpfs(p, "/run", 16 * MIB, 0755, spec->uid);
 	for (size_t i = 0; i < spec->nbinds; i++) {

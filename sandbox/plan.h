@@ -24,7 +24,9 @@ enum plan_op {
 	PLAN_FOLDER,  /* make `target` in the staging folder */
 	PLAN_POOL,    /* tmpfs of `size` at `target` in the staging folder: the writable layer without a volume */
 	PLAN_OVERLAY, /* at `target` in the staging folder, which is "new" or below; see `text` */
-	/* From here on `target` is a path inside the new root, "new" in the staging folder. */
+	/* From here on `target` is a path inside the new root, "new" in the staging folder; in the steps made ahead, inside the
+	 * staging folder itself. */
+	PLAN_MOVE,   /* what was made ahead at `target`, to the same place in the new root */
 	PLAN_ATTACH, /* `mount` at `target`; made when missing */
 	PLAN_TMPFS,  /* `size` bytes, `mode`, owned by `owner` */
 	PLAN_DEVICE, /* bind of the host's character device of that path, checked to be `device` */
@@ -74,6 +76,10 @@ extern const struct plan_device {
 	unsigned major, minor;
 } plan_devices[];
 
+/* The steps that are the same for every sandbox and need nothing of the host's but its devices: /dev and /proc, in the
+ * staging folder. */
+void plan_ahead(struct plan *plan);
+/* All others. They come after those. */
 int plan_make(const struct sandbox_spec *spec, const struct plan_facts *facts, struct plan *plan, struct err *err);
 
 #endif

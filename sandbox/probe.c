@@ -94,8 +94,8 @@ bool sandbox_can_idmap(int source)
 		_exit(1);
 	}
 	close(ready[1]);
-	bool can = pid > 0 && read(ready[0], &byte, 1) == 1 && byte && user_write_maps(pid, &spec, &err) == 0 &&
-		   can_idmap(pid, source);
+	bool can = pid > 0 && read(ready[0], &byte, 1) == 1 && byte &&
+		   user_write_maps(pid, spec.id_base, &spec, &err) == 0 && can_idmap(pid, source);
 	close(ready[0]);
 	if (pid > 0) {
 		kill(pid, SIGKILL);
@@ -123,7 +123,8 @@ static void probe_namespaces(struct sandbox_host *h)
 	pid_t pid = probe_child(answer, wait_for);
 	close(answer[1]);
 	close(wait_for[0]);
-	if (pid > 0 && read(answer[0], &bits, 1) == 1 && bits & 1 && user_write_maps(pid, &spec, &err) == 0) {
+	if (pid > 0 && read(answer[0], &bits, 1) == 1 && bits & 1 &&
+	    user_write_maps(pid, spec.id_base, &spec, &err) == 0) {
 		h->user_namespaces = true;
 		h->idmapped_mounts = h->root && can_idmap(pid, usr);
 		bits = 1;

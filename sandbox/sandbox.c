@@ -27,11 +27,13 @@
 #define KILL_TIMEOUT_MS 5000
 
 /* What is being started; all of it is undone by launch_abort(). */
-struct launch {
+struct sandbox_shell {
 	struct contain child;
+	struct plan_facts facts;
 	struct plan plan;
 	struct sandbox box;
 	int sock; /* our end */
+	int userns;
 	int dpkg;
 	bool cgroup_made;
 };
@@ -60,31 +62,33 @@ static bool covered(int source)
 	return false;
 }
 
-static int make_plan(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
+static int make_plan(struct sandbox_shell *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
 		     struct err *err)
 {
-	struct plan_facts facts = {.top = src->top >= 0, .idmap = src->idmap && spec->id_base && mnt_host()->detached};
+	struct plan_facts *facts = &l->facts;
 	bool build_root = spec->profile == SANDBOX_BUILD_ROOT;
 
+	facts->top = src->top >= 0;
+	facts->idmap = src->idmap && spec->id_base && mnt_host()->detached;
 	for (size_t i = 0; i < spec->nlayers; i++) {
-		facts.layer_root[i] = is_folder(src->layers[i], "root");
-		facts.layer_usr[i] = is_folder(src->layers[i], "usr");
+		facts->layer_root[i] = is_folder(src->layers[i], "root");
+		facts->layer_usr[i] = is_folder(src->layers[i], "usr");
 	}
 	/* apt must know what the base's /usr holds already. */
 	if (build_root)
 		l->dpkg = openat(src->base_usr, "../var/lib/dpkg", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	facts.dpkg = l->dpkg >= 0;
-	facts.usr_covered = !ids_host_root() && covered(src->base_usr);
-	for (size_t i = 0; facts.usr_covered && i < spec->nlayers; i++)
-		if (facts.layer_usr[i])
+	facts->dpkg = l->dpkg >= 0;
+	facts->usr_covered = !ids_host_root() && covered(src->base_usr);
+	for (size_t i = 0; facts->usr_covered && i < spec->nlayers; i++)
+		if (facts->layer_usr[i])
 			return err_text(err, EINVAL,
 					"a layer with programs cannot be laid over a /usr with mounts below it "
 					"by a daemon without root");
 	if (src->top >= 0 && mnt_prepare_top(src->top, build_root, src->idmap ? 0 : spec->id_base, err) < 0)
 		return -1;
-	if (plan_make(spec, &facts, &l->plan, err) < 0)
+	if (plan_make(spec, facts, &l->plan, err) < 0)
 		return -1;
-	for (size_t i = 0; src->idmap && spec->id_base && !facts.idmap && i < l->plan.nmounts; i++)
+	for (size_t i = 0; src->idmap && spec->id_base && !facts->idmap && i < l->plan.nmounts; i++)
 		if (l->plan.mounts[i].write || build_root)
 			return err_text(
 			    err, ENOSYS,
@@ -93,7 +97,7 @@ static int make_plan(struct launch *l, const struct sandbox_spec *spec, const st
 	return 0;
 }
 
-static int mount_source(const struct launch *l, const struct sandbox_sources *src, const struct plan_mount *m)
+static int mount_source(const struct sandbox_shell *l, const struct sandbox_sources *src, const struct plan_mount *m)
 {
 	switch (m->source) {
 	case PLAN_BASE_USR:
@@ -143,14 +147,14 @@ static void find_title(struct contain *c)
  * ids and once more for the owner of its user namespace, who is the effective user of clone3. Were that root, one app
  * could use up what all others and the host's own root have: so it is the range's first id, for the length of the call,
  * with all capabilities kept. */
-static int borrow_owner(const struct launch *l, int *bits, struct err *err)
+static int borrow_owner(const struct sandbox_shell *l, int *bits, struct err *err)
 {
 	*bits = -1;
 	if (l->child.rootless || geteuid() != 0)
 		return 0;
 	*bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
 	if (*bits < 0 || prctl(PR_SET_SECUREBITS, *bits | SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0 ||
-	    seteuid(l->child.spec->id_base) < 0) {
+	    seteuid(l->child.id_base) < 0) {
 		int code = errno;
 
 		if (*bits >= 0)
@@ -169,7 +173,7 @@ static void return_owner(int bits)
 
 /* The child is born in the network namespace in which its parent is: we go there and come back. To come back is not
  * optional: a spawner in an app's network would serve everybody from there. */
-static pid_t clone_in_netns(struct launch *l, const struct sandbox_sources *src, struct clone_args *args,
+static pid_t clone_in_netns(struct sandbox_shell *l, const struct sandbox_sources *src, struct clone_args *args,
 			    struct err *err)
 {
 	cleanup_close int home = -1;
@@ -197,7 +201,7 @@ static pid_t clone_in_netns(struct launch *l, const struct sandbox_sources *src,
 }
 
 /* The same for mounts, where they cannot be handed over later. */
-static pid_t clone_in_mntns(struct launch *l, const struct sandbox_sources *src, struct clone_args *args,
+static pid_t clone_in_mntns(struct sandbox_shell *l, const struct sandbox_sources *src, struct clone_args *args,
 			    struct err *err)
 {
 	int sources[PLAN_MAX_MOUNTS];
@@ -225,7 +229,7 @@ static pid_t clone_in_mntns(struct launch *l, const struct sandbox_sources *src,
 	return pid;
 }
 
-static int launch_clone(struct launch *l, const struct sandbox_sources *src, struct err *err)
+static int launch_clone(struct sandbox_shell *l, const struct sandbox_sources *src, struct err *err)
 {
 	struct clone_args args = {.flags = NAMESPACES | CLONE_PIDFD, .exit_signal = SIGCHLD};
 	int pidfd = -1;
@@ -246,34 +250,41 @@ static int launch_clone(struct launch *l, const struct sandbox_sources *src, str
 	return 0;
 }
 
-/* What only the parent may do for the child, which waits for it: ids, and mounts with the child's ids. */
-static int launch_provide(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
-			  struct err *err)
+/* What only the parent may do for the child, which waits for it: ids, and what has to be written before it takes them. */
+static int launch_map(struct sandbox_shell *l, struct err *err)
 {
-	int mounts[PLAN_MAX_MOUNTS], n = 0, rc = 0;
 	char path[64];
-	cleanup_close int userns = -1;
 
-	if (rlimit_lend_core(l->box.init, err) < 0 || user_write_maps(l->box.init, spec, err) < 0)
+	if (rlimit_lend_core(l->box.init, err) < 0 ||
+	    user_write_maps(l->box.init, l->child.id_base, l->child.spec, err) < 0)
 		return -1;
 	/* now, while its files in /proc are still ours and not root's */
-	if (!spec->id_base && user_write_oom(l->box.init, err) < 0)
+	if (l->child.rootless && user_write_oom(l->box.init, err) < 0)
 		return -1;
 	snprintf(path, sizeof path, "/proc/%d/ns/user", l->box.init);
-	userns = open(path, O_RDONLY | O_CLOEXEC);
-	if (userns < 0)
+	l->userns = open(path, O_RDONLY | O_CLOEXEC);
+	if (l->userns < 0)
 		return err_set(err, errno, "user namespace of the new process");
+	int rc = frame_send(l->sock, SYNC_IDS, 0, NULL, 0, NULL, 0);
+	return rc < 0 ? err_set(err, -rc, "say that ids are mapped") : 0;
+}
+
+/* Mounts with the child's ids. */
+static int launch_provide(struct sandbox_shell *l, const struct sandbox_sources *src, struct err *err)
+{
+	int mounts[PLAN_MAX_MOUNTS], n = 0, rc = 0;
+
 	for (; !l->child.rootless && mnt_host()->detached && n < (int)l->plan.nmounts && rc == 0; n++) {
 		const struct plan_mount *m = &l->plan.mounts[n];
 
-		mounts[n] = mnt_clone_for(m, mount_source(l, src, m), userns, err);
+		mounts[n] = mnt_clone_for(m, mount_source(l, src, m), l->userns, err);
 		rc = mounts[n] < 0 ? -1 : 0;
 	}
-	/* At most FRAME_MAX_FDS in a frame; each says how many there are in all, rootless none. */
+	/* Each says how many there are in all, rootless none. */
 	for (int sent = 0; rc == 0 && (sent == 0 || sent < n); sent += FRAME_MAX_FDS) {
 		int now = n - sent < FRAME_MAX_FDS ? n - sent : FRAME_MAX_FDS;
 
-		rc = frame_send(l->sock, 1, (uint32_t)n, NULL, 0, mounts + sent, now);
+		rc = frame_send(l->sock, SYNC_MOUNTS, (uint32_t)n, NULL, 0, mounts + sent, now);
 		if (rc < 0)
 			err_set(err, -rc, "hand the mounts over");
 	}
@@ -284,7 +295,7 @@ static int launch_provide(struct launch *l, const struct sandbox_spec *spec, con
 }
 
 /* What the main process must find, while the child builds its root on another processor; then the child may go on. */
-static int launch_let_go(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
+static int launch_let_go(struct sandbox_shell *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
 			 struct err *err)
 {
 	char path[64];
@@ -301,57 +312,12 @@ static int launch_let_go(struct launch *l, const struct sandbox_spec *spec, cons
 		return -1;
 	if (src->born && src->born(src->born_ctx, l->box.init, err) < 0)
 		return -1;
-	int rc = frame_send(l->sock, 2, 0, NULL, 0, NULL, 0);
+	int rc = frame_send(l->sock, SYNC_GO, 0, NULL, 0, NULL, 0);
 	return rc < 0 ? err_set(err, -rc, "let the sandbox go on") : 0;
 }
 
-/* Child. */
-int cgroup_enter(struct contain *c, struct err *err)
-{
-	for (int i = 0; i < c->ndoors; i++)
-		if (write(c->doors[i], "0", 1) != 1)
-			return err_set(err, errno, "door %d", i);
-	return cgroup_verify(c->group, err);
-}
-
-/* Child: receives what launch_provide() sends. */
-int sync_wait_parent(struct contain *c, struct err *err)
-{
-	int have = 0, want;
-
-	/* With the parent we die; set again after the uid change, which clears it. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return err_set(err, errno, "parent-death signal");
-	do {
-		struct frame f;
-		int rc = frame_recv(c->sock, &f);
-
-		if (rc <= 0)
-			return err_set(err, rc < 0 ? -rc : ECONNRESET, "the parent is gone");
-		want = (int)f.id;
-		for (int i = 0; i < f.nfds && have < PLAN_MAX_MOUNTS; i++)
-			c->mounts[have++] = frame_take_fd(&f, i);
-		frame_release(&f);
-	} while (have < want);
-	return 0;
-}
-
-/* Child: what launch_let_go() sends. A parent that has died since we were born is the end of file. */
-int sync_let_go(struct contain *c, struct err *err)
-{
-	struct frame f;
-
-	if (prctl(PR_SET_PDEATHSIG, c->src->outlives ? 0 : SIGKILL, 0, 0, 0) < 0)
-		return err_set(err, errno, "parent-death signal");
-	int rc = frame_recv(c->sock, &f);
-	if (rc <= 0)
-		return err_set(err, rc < 0 ? -rc : ECONNRESET, "the parent is gone");
-	frame_release(&f);
-	return 0;
-}
-
 /* Success is the end of file: exec has closed the last copy. */
-static int launch_wait(struct launch *l, struct err *err)
+static int launch_wait(struct sandbox_shell *l, struct err *err)
 {
 	struct timeval limit = {.tv_sec = START_TIMEOUT_S};
 	bool reset = false;
@@ -377,7 +343,7 @@ static int launch_wait(struct launch *l, struct err *err)
 	}
 }
 
-static void launch_abort(struct launch *l)
+static void launch_abort(struct sandbox_shell *l)
 {
 	struct err ignored;
 
@@ -393,22 +359,19 @@ static void launch_abort(struct launch *l)
 	sandbox_release(&l->box);
 }
 
-static int launch(struct launch *l, const struct sandbox_spec *spec, const struct sandbox_sources *src, struct err *err)
+/* The child is born; then it waits for the plan. */
+static int launch_make(struct sandbox_shell *l, const char *group, const struct sandbox_limits *limits,
+		       const struct sandbox_sources *src, struct err *err)
 {
 	cleanup_close int theirs = -1, status = -1, exec = -1;
 	int pair[2], pipes[2], execs[2];
 
 	landlock_abi();
-	if (make_plan(l, spec, src, err) < 0)
-		return -1;
-	if (cgroup_host()->create(spec->name, &spec->limits, &l->box.cgroup, err) < 0)
+	if (cgroup_host()->create(group, limits, &l->box.cgroup, err) < 0)
 		return -1;
 	l->child.group = &l->box.cgroup;
 	l->cgroup_made = cgroup_host()->kind != CGROUP_NONE;
 	l->child.cgroups = cgroup_limits_pids();
-	/* Kept where the kernel can: `doctor` and the log of the start name a host that cannot. */
-	if (spec->limits.io_bytes && io_limit(&l->box.cgroup, spec, src, err) < 0 && err->code != ENOTSUP)
-		return -1;
 	int rc = frame_pair(pair);
 	if (rc < 0)
 		return err_set(err, -rc, "socket pair");
@@ -433,49 +396,135 @@ static int launch(struct launch *l, const struct sandbox_spec *spec, const struc
 	close(steal_fd(&theirs));
 	close(steal_fd(&status));
 	close(steal_fd(&exec));
-	if (launch_provide(l, spec, src, err) < 0 || launch_let_go(l, spec, src, err) < 0) {
+	return launch_map(l, err);
+}
+
+static int launch_run(struct sandbox_shell *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
+		      const int stdio[3], struct err *err)
+{
+	/* Kept where the kernel can: `doctor` and the log of the start name a host that cannot. */
+	if (spec->limits.io_bytes && io_limit(&l->box.cgroup, spec, src, err) < 0 && err->code != ENOTSUP)
+		return -1;
+	if (!l->child.spec && shell_tell(l->sock, spec, &l->facts, stdio, src->outlives, err) < 0)
+		return -1;
+	return launch_provide(l, src, err) < 0 || launch_let_go(l, spec, src, err) < 0 ? -1 : 0;
+}
+
+static int launch(struct sandbox_shell *l, const struct sandbox_spec *spec, const struct sandbox_sources *src,
+		  const int stdio[3], struct err *err)
+{
+	if (make_plan(l, spec, src, err) < 0)
+		return -1;
+	int rc = l->box.init > 0 ? 0 : launch_make(l, spec->name, &spec->limits, src, err);
+	if (rc == 0)
+		rc = launch_run(l, spec, src, stdio, err);
+	if (rc < 0 && l->box.init > 0) {
 		/* A child that failed meanwhile knows better why. */
 		struct err theirs_err;
 		shutdown(l->sock, SHUT_WR);
 		if (launch_wait(l, &theirs_err) < 0 && theirs_err.code != ECONNRESET)
 			*err = theirs_err;
-		return -1;
 	}
-	return launch_wait(l, err);
+	return rc < 0 ? -1 : launch_wait(l, err);
+}
+
+static struct sandbox_shell *launch_new(uint32_t id_base, const struct sandbox_sources *src)
+{
+	struct sandbox_shell *l = xcalloc(1, sizeof *l);
+
+	l->child = (struct contain){.sock = -1,
+				    .root = -1,
+				    .masks = {-1, -1},
+				    .id_base = id_base,
+				    .rootless = id_base == 0,
+				    .own_netns = src->netns < 0};
+	l->box = (struct sandbox){.pidfd = -1, .netns = -1, .status_pipe = -1, .exec = -1, .cgroup.v2_dir = -1};
+	l->sock = l->userns = l->dpkg = -1;
+	return l;
+}
+
+static void launch_free(struct sandbox_shell *l)
+{
+	const int fds[] = {l->sock, l->userns, l->dpkg};
+
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	free(l);
+}
+
+struct sandbox_shell *sandbox_shell_make(const char *group, uint32_t id_base, int netns, struct err *err)
+{
+	/* Every controller: who knows what will be limited. */
+	const struct sandbox_limits all = {.io_bytes = SANDBOX_IO_MIN};
+	const struct sandbox_sources src = {.netns = netns};
+
+	if (!ids_host_root() || !id_base || !mnt_host()->detached) {
+		err_set(err, ENOTSUP, "a sandbox made ahead needs root, and mounts that can be handed over");
+		return NULL;
+	}
+	struct sandbox_shell *l = launch_new(id_base, &src);
+	if (launch_make(l, group, &all, &src, err) == 0)
+		return l;
+	launch_abort(l);
+	launch_free(l);
+	return NULL;
+}
+
+void sandbox_shell_free(struct sandbox_shell *shell)
+{
+	if (!shell)
+		return;
+	launch_abort(shell);
+	launch_free(shell);
+}
+
+int sandbox_shell_pidfd(const struct sandbox_shell *shell)
+{
+	return shell->box.pidfd;
+}
+
+/* SPACED_FORCE=shell: each start by way of one, so that all tests of starts are tests of shells, too. */
+static int forced_shell(const struct sandbox_spec *spec, const struct sandbox_sources *src,
+			struct sandbox_shell **shell, struct err *err)
+{
+	const char *force = getenv("SPACED_FORCE");
+
+	if (!force || !strstr(force, "shell") || !ids_host_root() || !mnt_host()->detached)
+		return 0;
+	*shell = sandbox_shell_make(spec->name, spec->id_base, src->netns, err);
+	return *shell ? 0 : -1;
 }
 
 int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources *src, const int stdio[3],
 		  struct sandbox *out, struct err *err)
 {
-	struct launch *l = xcalloc(1, sizeof *l);
+	struct sandbox_shell *l = src->shell;
 	int rc = sandbox_spec_check(spec, err);
 
-	l->child = (struct contain){.spec = spec,
-				    .src = src,
-				    .plan = &l->plan,
-				    .stdio = stdio,
-				    .sock = -1,
-				    .root = -1,
-				    .masks = {-1, -1},
-				    .rootless = spec->id_base == 0,
-				    .own_netns = src->netns < 0};
-	l->box = (struct sandbox){.pidfd = -1, .netns = -1, .status_pipe = -1, .exec = -1, .cgroup.v2_dir = -1};
-	l->sock = l->dpkg = -1;
-	if (rc == 0 && l->child.rootless && ids_host_root())
+	if (rc == 0 && !spec->id_base && ids_host_root())
 		rc = err_set(err, EPERM, "root has to give a range of ids: nothing inside may map to it");
+	if (rc == 0 && !l)
+		rc = forced_shell(spec, src, &l, err);
+	if (rc == 0 && l && l->child.id_base != spec->id_base)
+		rc = err_set(err, EINVAL, "the sandbox was made ahead with other ids");
+	if (!l) {
+		l = launch_new(spec->id_base, src);
+		l->child.spec = spec;
+		l->child.src = src;
+		l->child.plan = &l->plan;
+		l->child.stdio = stdio;
+		l->child.outlives = src->outlives;
+	}
 	if (rc == 0)
-		rc = launch(l, spec, src, err);
-	if (l->sock >= 0)
-		close(l->sock);
-	if (l->dpkg >= 0)
-		close(l->dpkg);
+		rc = launch(l, spec, src, stdio, err);
 	if (rc == 0) {
 		*out = l->box;
 	} else {
 		launch_abort(l);
 		err_prefix(err, "start `%s`", spec->name);
 	}
-	free(l);
+	launch_free(l);
 	return rc;
 }
 

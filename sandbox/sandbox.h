@@ -34,6 +34,11 @@ bool sandbox_has_idmaps(void);
 /* Whether what is below this folder's descriptor can be shown with other ids. Tried, which takes a fork. */
 bool sandbox_can_idmap(int source);
 
+/* A sandbox as far as it can be made without knowing what for: its pid 1 waits in its namespaces and its cgroup, ids are
+ * mapped, /dev and /proc are built, the rest of the order of containment is to come. sandbox_start() is then a third
+ * shorter. Belongs to the process that has made it, and dies with it. */
+struct sandbox_shell;
+
 /* Where things come from; the spawner resolves volumes into mounts, the `sandbox` program uses host paths. */
 struct sandbox_sources {
 	int base_usr; /* O_PATH of the base's usr/; var/lib/dpkg/ beside it is what apt knows (SANDBOX_BUILD_ROOT) */
@@ -41,8 +46,9 @@ struct sandbox_sources {
 	int layers[SANDBOX_MAX_LAYERS]; /* O_PATH of each layer's mount */
 	int top;			/* O_PATH of the top volume's mount, -1: tmpfs */
 	int binds[SANDBOX_MAX_BINDS];
-	int netns;     /* prepared network namespace with lo up; -1: make one */
-	bool idmap;    /* layers, top and binds are to be idmapped onto the range */
+	int netns;		     /* prepared network namespace with lo up; -1: make one */
+	struct sandbox_shell *shell; /* taken over, whatever comes of it; NULL: nothing was made ahead */
+	bool idmap;		     /* layers, top and binds are to be idmapped onto the range */
 	bool outlives; /* goes on when the caller dies (spawner: a monitor is replaced); else dies with it */
 	/* Called with pid 1 before it may go on, for one that outlives its caller: it must be found by others. NULL: it is found
 	 * by its cgroup. */
@@ -69,6 +75,11 @@ struct sandbox {
 int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources *src, const int stdio[3],
 		  struct sandbox *out, struct err *err);
 void sandbox_release(struct sandbox *s);
+/* `group` is the name of its cgroup, `id_base` that of the spec to come, `netns` as of sandbox_sources and the caller's. NULL
+ * with err; ENOTSUP: only root has these, where mounts can be made in one mount namespace for another. */
+struct sandbox_shell *sandbox_shell_make(const char *group, uint32_t id_base, int netns, struct err *err);
+int sandbox_shell_pidfd(const struct sandbox_shell *shell); /* of its pid 1; stays the shell's */
+void sandbox_shell_free(struct sandbox_shell *shell);	    /* ends it: nothing is left. NULL: nothing to do */
 /* For root that starts many: from now on the sandboxes of this process, and of its forks, are born in a mount namespace
  * with nothing in it but /proc and devices. A start then costs the same however many mounts the caller has, and sees none
  * of them. Nothing is done where mounts cannot be handed over from one namespace to another. */

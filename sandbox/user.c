@@ -54,13 +54,13 @@ static int write_proc(pid_t pid, const char *file, const char *text, struct err 
 
 /* Parent. As root: 0..2046 and nobody onto the range. Rootless: the one id that the kernel lets us map, after giving
  * up setgroups, else a group could be left that denies access. */
-int user_write_maps(pid_t pid, const struct sandbox_spec *spec, struct err *err)
+int user_write_maps(pid_t pid, uint32_t id_base, const struct sandbox_spec *spec, struct err *err)
 {
 	char map[128];
 
-	if (spec->id_base) {
-		snprintf(map, sizeof map, "0 %u %u\n%u %u 1\n", spec->id_base, SANDBOX_IDS - 1, NOBODY,
-			 spec->id_base + SANDBOX_IDS - 1);
+	if (id_base) {
+		snprintf(map, sizeof map, "0 %u %u\n%u %u 1\n", id_base, SANDBOX_IDS - 1, NOBODY,
+			 id_base + SANDBOX_IDS - 1);
 		return write_proc(pid, "uid_map", map, err) < 0 || write_proc(pid, "gid_map", map, err) < 0 ? -1 : 0;
 	}
 	snprintf(map, sizeof map, "%u %u 1\n", spec->uid, geteuid());
@@ -132,15 +132,20 @@ static int loopback_up(struct err *err)
  * /proc/self/cgroup would show the way to ours (battery B9). */
 int namespaces_finish(struct contain *c, struct err *err)
 {
+	if (unshare(CLONE_NEWCGROUP) < 0)
+		return err_set(err, errno, "cgroup namespace");
+	return c->own_netns ? loopback_up(err) : 0;
+}
+
+int hostname_set(struct contain *c, struct err *err)
+{
 	const char *name = c->spec->hostname ? c->spec->hostname : c->spec->name;
 	size_t n = strnlen(name, 64);
 	struct utsname now;
 
-	if (unshare(CLONE_NEWCGROUP) < 0)
-		return err_set(err, errno, "cgroup namespace");
 	if (sethostname(name, n) < 0)
 		return err_set(err, errno, "host name");
 	if (uname(&now) < 0 || strnlen(now.nodename, sizeof now.nodename) != n || memcmp(now.nodename, name, n) != 0)
 		return err_set(err, EIO, "the host name was not kept");
-	return c->own_netns ? loopback_up(err) : 0;
+	return 0;
 }

@@ -103,6 +103,9 @@ static int step(const struct plan_step *s, const int *mounts, int *root)
 			return -1;
 		*root = *root < 0 ? open(s->target, O_PATH | O_CLOEXEC) : *root;
 		return 0;
+	case PLAN_MOVE:
+		mkdirat(*root, in, 0755);
+		return move(open(in, O_PATH | O_CLOEXEC), *root, in);
 	case PLAN_ATTACH:
 		mkdirat(*root, in, 0755);
 		return move(mounts[s->mount], *root, in);
@@ -120,6 +123,7 @@ static int step(const struct plan_step *s, const int *mounts, int *root)
 				       MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
 			    *root, in);
 	case PLAN_PROC:
+		mkdirat(*root, in, 0755);
 		return move(filesystem("proc", (const char *const[][2]){{"hidepid", "invisible"}, {NULL, NULL}},
 				       SAFE | MOUNT_ATTR_NOEXEC),
 			    *root, in);
@@ -138,6 +142,7 @@ static int step(const struct plan_step *s, const int *mounts, int *root)
 _Noreturn static void child(const struct sandbox_spec *spec, const struct plan *plan, int sock)
 {
 	int root = -1, old = open("/", O_PATH | O_CLOEXEC);
+	static struct plan ahead;
 	struct frame mounts;
 
 	if (frame_recv(sock, &mounts) != 1 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 ||
@@ -147,6 +152,10 @@ _Noreturn static void child(const struct sandbox_spec *spec, const struct plan *
 	if (move_mount(staging, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 || fchdir(staging) < 0)
 		_exit(102);
 	umask(0);
+	plan_ahead(&ahead);
+	for (size_t i = 0; i < ahead.nsteps; i++)
+		if (step(&ahead.steps[i], NULL, &staging) < 0)
+			_exit(103);
 	for (size_t i = 0; i < plan->nsteps; i++)
 		if (step(&plan->steps[i], mounts.fds, &root) < 0)
 			_exit(103);

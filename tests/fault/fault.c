@@ -1,5 +1,5 @@
 /* Fails the n-th system call of the launcher, for every n: SQLite's way of testing what cannot be provoked. A traced process
- * performs one operation (start, freeze, exec, stop) on a real sandbox; the supervisor counts the calls of that process and
+ * performs one operation (start, shell, freeze, exec, stop) on a real sandbox; the supervisor counts the calls of that process and
  * of all that it makes, until they exec, and lets the n-th fail with an errno. After each, the operation must have said which
  * step failed, or have succeeded where the call was one whose failure changes nothing (`harmless`), and nothing may be left:
  * process, descriptor, mount, cgroup, and the launcher is where and who it was.
@@ -160,6 +160,21 @@ static int op_start(struct sandbox *box, struct err *err, struct report *r)
 	return end(box, r) < 0 ? -2 : 0;
 }
 
+/* Made ahead, and then started. */
+static int op_shell(struct sandbox *box, struct err *err, struct report *r)
+{
+	mark(MARK_ON);
+	src.shell = sandbox_shell_make(NAME, ID_BASE, src.netns, err);
+	int rc = src.shell ? start(box, truth, err) : -1;
+	src.shell = NULL;
+	mark(MARK_OFF);
+	if (rc < 0)
+		return -1;
+	if (io_read_full(box->status_pipe, &r->status, sizeof r->status) < 0)
+		r->status = SIGKILL;
+	return end(box, r) < 0 ? -2 : 0;
+}
+
 static int op_freeze(struct sandbox *box, struct err *err, struct report *r)
 {
 	if (start(box, idle, err) < 0)
@@ -248,10 +263,8 @@ static const struct operation {
 	bool strict; /* success is not proof enough: a wall might be missing */
 	bool inside; /* the launcher's own calls are this test's */
 } operations[] = {
-    {"start", op_start, true, false},
-    {"freeze", op_freeze, false, false},
-    {"exec", op_exec, false, true},
-    {"stop", op_stop, false, false},
+    {"start", op_start, true, false}, {"shell", op_shell, true, false}, {"freeze", op_freeze, false, false},
+    {"exec", op_exec, false, true},   {"stop", op_stop, false, false},
 };
 
 /* A first round warms up what is found once per process, and makes the folder of the groups. */

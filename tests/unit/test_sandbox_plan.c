@@ -88,13 +88,21 @@ static void walls_are_always_there(void **state)
 	struct sandbox_spec s = {.uid = 1000};
 	struct plan_facts f = {.idmap = true};
 
-	make(&s, &f);
+	plan_ahead(&plan);
+	assert_true(plan.nsteps <= PLAN_MAX_STEPS);
+	assert_int_equal(plan.nmounts, 0); /* a shell has no sources */
 	for (size_t i = 0; i < sizeof masked / sizeof *masked; i++) {
 		assert_non_null(find(PLAN_MASK, masked[i]));
 		assert_true(find(PLAN_MASK, masked[i]) > find(PLAN_PROC, "/proc"));
 	}
 	assert_true(find(PLAN_FREEZE, "/proc/sys") > find(PLAN_PROC, "/proc"));
 	assert_non_null(find(PLAN_DEVICE, "/dev/null"));
+	for (size_t i = 0; i < plan.nsteps; i++)
+		assert_true(strncmp(plan.steps[i].target, "/dev", 4) == 0 ||
+			    strncmp(plan.steps[i].target, "/proc", 5) == 0);
+	make(&s, &f);
+	assert_non_null(find(PLAN_MOVE, "/proc"));
+	assert_true(find(PLAN_TMPFS, "/dev/shm") > find(PLAN_MOVE, "/dev"));
 	for (size_t i = 0; i < plan.nsteps; i++)
 		assert_int_not_equal(strncmp(plan.steps[i].target, "/sys", 4), 0);
 	assert_int_equal(find(PLAN_TMPFS, "/tmp")->mode, 01777);

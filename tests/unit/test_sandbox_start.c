@@ -190,12 +190,14 @@ static void fails(struct sandbox_spec *s, const char *why)
 
 	int before = dup(0);
 	close(before);
+	bool made = src.shell;
 	assert_int_equal(start(s, &box, -1, &err), -1);
 	if (!strstr(err.msg, why))
 		fail_msg("`%s` does not say `%s`", err.msg, why);
 	int after = dup(0);
 	close(after);
-	assert_int_equal(after, before);
+	if (!made)
+		assert_int_equal(after, before);
 	assert_int_equal(children(), 0);
 	if (cgroup_host()->kind != CGROUP_NONE)
 		assert_int_equal(cgroup_host()->open(s->name, &cg, &ignored), -1);
@@ -390,6 +392,87 @@ static void freeze_thaw_kill(void **state)
 	close(out[0]);
 }
 
+static struct sandbox_shell *shell_of(const struct sandbox_spec *s)
+{
+	struct err err = ERR_INIT;
+	struct sandbox_shell *shell = sandbox_shell_make(s->name, s->id_base, -1, &err);
+
+	if (!shell && err.code != ENOTSUP)
+		fail_msg("%s", err.msg);
+	return shell;
+}
+
+/* Made for `s`, hit by a signal, started with `spec`. */
+static void shell_fails(const struct sandbox_spec *s, struct sandbox_spec *spec, int signo, const char *why)
+{
+	struct sandbox_shell *shell = shell_of(s);
+
+	src.shell = shell;
+	if (signo)
+		assert_int_equal(syscall(SYS_pidfd_send_signal, sandbox_shell_pidfd(shell), signo, NULL, 0), 0);
+	fails(spec, why);
+	src.shell = NULL;
+}
+
+/* Made ahead, it is no other sandbox; and what cannot be made of it leaves nothing either. */
+static void made_ahead(void **state)
+{
+	char *argv[] = {"sh", "-c", "test $(hostname) = it && test $(id -u) = 1000 && echo x >/dev/shm/x", NULL};
+	char *nothing[] = {"no-such-program", NULL};
+	struct sandbox_spec s = spec_of(argv);
+	struct sandbox box;
+	struct err err;
+
+	need_root();
+	s.hostname = (char[]){"it"};
+	if (!(src.shell = shell_of(&s)))
+		skip();
+	int rc = start(&s, &box, -1, &err);
+	src.shell = NULL;
+	if (rc < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(finish(&box), 0);
+
+	struct sandbox_spec other = s;
+	other.id_base += SANDBOX_IDS;
+	shell_fails(&s, &other, 0, "made ahead with other ids");
+	other = s;
+	other.argv = nothing;
+	shell_fails(&s, &other, 0, "exec `no-such-program`: No such file");
+	shell_fails(&s, &s, SIGKILL, "");
+}
+
+/* Without anybody's use of it, and when who has made it is killed. */
+static void made_for_nothing(void **state)
+{
+	struct sandbox_spec s = spec_of(NULL);
+	struct sandbox_shell *shell;
+	struct cgroup cg;
+	struct err err;
+
+	need_root();
+	if (!(shell = shell_of(&s)))
+		skip();
+	sandbox_shell_free(shell);
+	assert_int_equal(children(), 0);
+	assert_int_equal(cgroup_host()->open(s.name, &cg, &err), -1);
+	pid_t maker = fork();
+	if (maker == 0) {
+		if (shell_of(&s))
+			kill(getpid(), SIGKILL);
+		_exit(1);
+	}
+	int status;
+	assert_int_equal(waitpid(maker, &status, 0), maker);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(cgroup_host()->open(s.name, &cg, &err), 0);
+	uint64_t end = io_now_ms() + 10000;
+	int rc;
+	while ((rc = cgroup_host()->remove(&cg, &err)) < 0 && io_now_ms() < end)
+		;
+	assert_int_equal(rc, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -405,6 +488,8 @@ int main(void)
 	    cmocka_unit_test(is_counted_for_itself),
 	    cmocka_unit_test(memory_limit),
 	    cmocka_unit_test(freeze_thaw_kill),
+	    cmocka_unit_test(made_ahead),
+	    cmocka_unit_test(made_for_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

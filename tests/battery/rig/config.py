@@ -32,6 +32,7 @@ CONFIGS = {c.name: c for c in (
     Config("legacy-mount", "without open_tree, move_mount, fsopen, fsmount, mount_setattr", shim="legacy-mount",
            changes="A B C4 D10 D14 E10"),
     Config("no-openat2", "without openat2", shim="no-openat2", changes="A B D14 E10"),
+    Config("shell", "each start by way of a sandbox that was made ahead", env={"SPACED_FORCE": "shell"}),
     Config("rootless", "started without privileges", options=("--rootless",)),
     # `sandbox run` ends without giving back its options: that is no leak
     Config("asan", "the launcher under ASan and UBSan", build="build-asan",
