@@ -18,7 +18,8 @@
 #include "sandbox/instance.h"
 #include "sandbox/pidnote.h"
 
-#define INFO_VERSION 1
+#define INFO_VERSION 2
+#define INFO_NO_SHELLS 1 /* version of a spawner that had none; what it has started may still run */
 #define INFO_MAX (64U * 1024)
 #define ADOPT_MS 2000
 
@@ -113,6 +114,7 @@ int info_write(int dir, const struct instance_info *info, struct err *err)
 	put_u32(&b, info->timeout_s);
 	put_u64(&b, info->log_budget);
 	put_u32(&b, info->egress);
+	put_u32(&b, info->shell);
 	put_u32(&b, info->nuses);
 	for (uint32_t k = 0; k < info->nuses; k++) {
 		put_str(&b, info->uses[k].name);
@@ -130,7 +132,8 @@ static bool info_read(int dir, const char *name, struct instance_info *info)
 	if (io_read_file(dir, "info", INFO_MAX, &b) < 0)
 		return false;
 	struct reader r = reader_of(b.data, b.len);
-	if (get_u32(&r) != INFO_VERSION)
+	uint32_t version = get_u32(&r);
+	if (version != INFO_VERSION && version != INFO_NO_SHELLS)
 		return false;
 	get_str(&r, info->name, sizeof info->name);
 	info->build = get_u8(&r);
@@ -140,6 +143,7 @@ static bool info_read(int dir, const char *name, struct instance_info *info)
 	info->timeout_s = get_u32(&r);
 	info->log_budget = get_u64(&r);
 	info->egress = get_u32(&r);
+	info->shell = version == INFO_NO_SHELLS ? NO_SHELL : get_u32(&r);
 	info->nuses = get_u32(&r);
 	if (info->nuses > MAX_USES)
 		return false;

@@ -18,12 +18,12 @@
 #include "base/log.h"
 #include "sandbox/base.h"
 #include "sandbox/cgroup.h"
-#include "sandbox/egress_inside.h"
 #include "sandbox/ids.h"
 #include "sandbox/pidnote.h"
 #include "sandbox/rtnl.h"
-#include "sandbox/sandbox.h"
+#include "sandbox/shells.h"
 #include "sandbox/slirp.h"
+#include "sandbox/start.h"
 
 #define KILL_MS 10000
 #define CLEAN_TRIES 5
@@ -52,154 +52,7 @@ struct instance *instance_find(struct spawn *s, const char *name)
 	return i;
 }
 
-/* -- start: in the child that becomes the monitor -------------------------------------------------------------------- */
-
-struct start {
-	struct instance *i;
-	struct sandbox_spec spec;
-	struct sandbox_sources src;
-	int stdio[2]; /* stdin, stdout or -1 */
-	int log_pipe[2];
-	int netns;
-	int channel;
-	struct egress_policy policy;
-	struct egress_inside inside;
-};
-
-static bool on_host(const struct sandbox_spec *spec)
-{
-	return !spec->base || strcmp(spec->base, BASE_HOST) == 0;
-}
-
-static int open_volume(struct spawn *s, const char *name, int *fd, struct err *err)
-{
-	*fd = volume_mount(&s->volumes, name, err);
-	return *fd < 0 ? -1 : 0;
-}
-
-static int open_sources(struct start *st, struct err *err)
-{
-	struct spawn *s = st->i->s;
-	const struct sandbox_spec *spec = &st->spec;
-	struct sandbox_sources *src = &st->src;
-	bool host = on_host(spec);
-	cleanup_free char *image = host ? xstrdup(s->skeleton) : base_volume(spec->base);
-	int base = volume_mount(&s->volumes, image, err);
-
-	if (base < 0)
-		return -1;
-	src->idmap = ids_host_root();
-	src->outlives = true;
-	src->skeleton = openat(base, "root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	src->base_usr = host ? open("/usr", O_PATH | O_DIRECTORY | O_CLOEXEC)
-			     : openat(base, "usr", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (src->skeleton < 0 || src->base_usr < 0)
-		return err_set(err, errno, "open the base");
-	for (size_t k = 0; k < spec->nlayers; k++)
-		if (open_volume(s, spec->layers[k], &src->layers[k], err) < 0)
-			return -1;
-	src->top = -1;
-	if (spec->top && open_volume(s, spec->top, &src->top, err) < 0)
-		return -1;
-	for (size_t k = 0; k < spec->nbinds; k++) {
-		int volume;
-		if (open_volume(s, spec->binds[k].volume, &volume, err) < 0)
-			return -1;
-		src->binds[k] = volume;
-		/* what the app sees of its data is its own folder, not the file system's lost+found */
-		if (volume_is_data(spec->binds[k].volume) &&
-		    (src->binds[k] = openat(volume, "root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
-			return err_set(err, errno, "open volume %s", spec->binds[k].volume);
-	}
-	return 0;
-}
-
-static int ensure_in_worker(void *arg, struct buf *result, struct err *err)
-{
-	return egress_ensure(arg, err);
-}
-
-static int open_network(struct start *st, struct err *err)
-{
-	struct instance *i = st->i;
-	bool root = ids_host_root();
-
-	if (egress_policy_of(&st->spec, &st->policy, err) < 0)
-		return -1;
-	if (egress_inside_needed(&st->policy, !root)) {
-		st->inside = (struct egress_inside){.policy = &st->policy,
-						    .spec = &st->spec,
-						    .slirp = !root,
-						    .uid = EGRESS_INSIDE_UID(st->spec.id_base),
-						    .gone = -1};
-		st->src.network = egress_inside_network;
-		st->src.network_ctx = &st->inside;
-	}
-	st->src.netns = -1;
-	if (!root) /* there is no way back from one that is entered (sockets.h): clone3 makes it */
-		return 0;
-	if (st->netns < 0)
-		st->netns = netns_make(err);
-	if (st->netns < 0)
-		return -1;
-	st->src.netns = st->netns;
-	if (i->info.egress == NO_EGRESS)
-		return 0;
-	/* in a child of its own, for libnftables' memory */
-	if (worker_run(ensure_in_worker, &i->s->egress, NULL, err) < 0)
-		return -1;
-	return egress_attach(&i->s->egress, i->info.egress, st->netns, st->policy.bandwidth, err);
-}
-
-/* Should this process be killed before it is the monitor, the note is all that the spawner knows of. */
-static int note_init(void *ctx, pid_t init, struct err *err)
-{
-	const struct instance *i = ctx;
-
-	return pidnote_write(i->dir, "init", init, err);
-}
-
-static int start_sandbox(struct start *st, struct monitor *m, struct err *err)
-{
-	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int stdio[3] = {st->stdio[0] >= 0 ? st->stdio[0] : null, st->stdio[1] >= 0 ? st->stdio[1] : st->log_pipe[1],
-			st->log_pipe[1]};
-	struct sandbox box;
-
-	if (cgroup_host()->kind == CGROUP_NONE) {
-		st->src.born = note_init;
-		st->src.born_ctx = st->i;
-	}
-	if (sandbox_start(&st->spec, &st->src, stdio, &box, err) < 0)
-		return -1;
-	m->init = box.init;
-	m->fds[MONITOR_PIDFD] = box.pidfd;
-	m->fds[MONITOR_NETNS] = box.netns;
-	m->fds[MONITOR_STATUS] = box.status_pipe;
-	m->fds[MONITOR_EXEC] = box.exec;
-	return 0;
-}
-
-_Noreturn static void start_child(struct start *st)
-{
-	struct instance *i = st->i;
-	struct err err = ERR_INIT;
-	struct monitor m = {.log_budget = i->info.log_budget, .channel = st->channel, .host_mnt = i->s->host_mnt};
-
-	memcpy(m.fds, i->fds, sizeof m.fds);
-	signal(SIGCHLD, SIG_DFL);
-	if (open_sources(st, &err) == 0 && open_network(st, &err) == 0 && start_sandbox(st, &m, &err) == 0) {
-		sandbox_spec_wipe(&st->spec);
-		monitor_main(&m);
-	}
-	cleanup_buf struct buf b = BUF_INIT;
-	put_u32(&b, (uint32_t)(err.code ? err.code : EIO));
-	put_str(&b, err.msg);
-	frame_send(st->channel, MONITOR_FAILED, 0, b.data, b.len, NULL, 0);
-	_exit(1);
-}
-
-/* -- start: in the spawner --------------------------------------------------------------------------------------------- */
+/* -- start -------------------------------------------------------------------------------------------------------------- */
 
 static int add_use(struct spawn *s, struct instance_info *info, const char *name, bool write, bool alone,
 		   struct err *err)
@@ -223,7 +76,7 @@ static int add_asked(struct spawn *s, struct instance_info *info, const char *na
 
 static int add_base(struct spawn *s, const struct sandbox_spec *spec, struct instance_info *info, struct err *err)
 {
-	if (on_host(spec))
+	if (start_on_host(spec))
 		return add_use(s, info, s->skeleton, false, false, err);
 	if (!ids_host_root())
 		return err_text(err, EPERM, "base images take a daemon that runs as root");
@@ -272,11 +125,13 @@ static int plan_info(struct spawn *s, const struct sandbox_spec *spec, struct in
 				       .memory = spec->limits.memory,
 				       .timeout_s = spec->limits.timeout_s,
 				       .log_budget = spec->limits.log_bytes ? spec->limits.log_bytes : 64ULL << 20,
-				       .egress = NO_EGRESS};
+				       .egress = NO_EGRESS,
+				       .shell = NO_SHELL};
 	snprintf(info->name, sizeof info->name, "%s", spec->name);
 	if (instance_find(s, spec->name))
 		return err_set(err, EEXIST, "sandbox %s", spec->name);
-	if (ids_host_root() && (spec->id_base < s->id_base || (spec->id_base - s->id_base) % SANDBOX_IDS))
+	if (ids_host_root() && (spec->id_base < s->id_base || (spec->id_base - s->id_base) % SANDBOX_IDS ||
+				(spec->id_base - s->id_base) / SANDBOX_IDS >= SHELL_IDS_FROM))
 		return err_set(err, EPERM, "id range %u: not one of those for Spaces", spec->id_base);
 	if (spec->profile == SANDBOX_BUILD_ROOT && !ids_host_root())
 		return err_text(
@@ -301,7 +156,7 @@ static int fork_start(struct start *st, struct err *err)
 	st->channel = sv[1];
 	pid_t pid = fork();
 	if (pid == 0)
-		start_child(st);
+		start_run(st);
 	int e = errno;
 	close(sv[1]);
 	if (pid < 0) {
@@ -324,6 +179,21 @@ static void adapt(struct sandbox_spec *spec, int log)
 	dprintf(log, "[spaced] no network: %s", why.data);
 }
 
+/* By a shell, or by a fork of ours. */
+static int begin(struct start *st, struct shell *shell, struct err *err)
+{
+	struct spawn *s = st->i->s;
+
+	if (shell)
+		return shell_give(shell, st, err);
+	st->netns = netns_pool_take(&s->pool);
+	int r = fork_start(st, err);
+	if (st->netns >= 0)
+		close(st->netns);
+	spawn_pool(s);
+	return r;
+}
+
 int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2],
 		   struct err *err)
 {
@@ -332,8 +202,13 @@ int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int 
 
 	if (plan_info(s, spec, &info, err) < 0)
 		return -1;
-	struct instance *i = instance_new(s, &info);
 	adapt(spec, log);
+	struct shell *shell = shells_take(s, spec);
+	if (shell) {
+		info.shell = shell->number;
+		spec->id_base = shell_ids(s, shell->number);
+	}
+	struct instance *i = instance_new(s, &info);
 	st.i = i;
 	st.spec = *spec;
 	i->fds[MONITOR_LOG] = fcntl(log, F_DUPFD_CLOEXEC, 3);
@@ -350,17 +225,15 @@ int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int 
 		close(st.log_pipe[1]);
 		goto fail;
 	}
-	st.netns = netns_pool_take(&s->pool);
-	int r = fork_start(&st, err);
+	int r = begin(&st, shell, err);
 	close(st.log_pipe[1]);
-	if (st.netns >= 0)
-		close(st.netns);
-	spawn_pool(s);
 	if (r < 0)
 		goto fail;
 	i->start_id = id;
 	return 0;
 fail:
+	if (shell)
+		shell_end(shell);
 	instance_remove(i);
 	return -1;
 }
@@ -400,8 +273,10 @@ static void on_state(struct instance *i, struct frame *f)
 		spawn_note_mounted(i->s, i->info.uses[k].name);
 	if (i->info.timeout_s)
 		i->timeout_at = i->info.started + i->info.timeout_s * 1000ULL;
-	if (i->start_id)
+	if (i->start_id) {
 		spawn_ok(i->s, i->start_id, NULL);
+		shells_refill(i->s); /* not for one that is adopted: the numbers of the others are not known yet */
+	}
 	i->start_id = 0;
 	if (i->stop_early)
 		instance_stop(i, i->stop_grace);
@@ -520,7 +395,7 @@ void instance_follow(struct instance *i, int channel)
 /* -- end ----------------------------------------------------------------------------------------------------------------- */
 
 struct cleaning {
-	char name[SANDBOX_NAME_MAX + 1];
+	char group[SANDBOX_NAME_MAX + 1];
 	struct egress egress;
 	uint32_t number;
 	int netns; /* -1: none any more */
@@ -562,7 +437,7 @@ static int clean(void *arg, struct buf *result, struct err *err)
 	for (int i = 0; i < CLEAN_TRIES && r < 0; i++) {
 		if (i > 0)
 			poll(NULL, 0, CLEAN_WAIT_MS);
-		r = clean_group(c->name, &last.stats, err);
+		r = clean_group(c->group, &last.stats, err);
 		if (c->number != NO_EGRESS && egress_detach(&c->egress, c->number, r == 0 ? err : NULL) < 0)
 			r = -1;
 	}
@@ -668,7 +543,7 @@ static void clean_start(struct instance *i)
 	struct cleaning c = {.egress = i->s->egress, .number = i->info.egress, .netns = i->fds[MONITOR_NETNS]};
 	struct err err = ERR_INIT;
 
-	snprintf(c.name, sizeof c.name, "%s", i->info.name);
+	instance_group_name(&i->info, c.group);
 	i->clean_at = 0;
 	if (spawn_job(i->s, clean, &c, cleaned, i, NULL, &err) == 0)
 		return;
@@ -707,9 +582,20 @@ void instance_end(struct instance *i)
 
 /* -- verbs ----------------------------------------------------------------------------------------------------------------- */
 
+void instance_group_name(const struct instance_info *info, char out[SANDBOX_NAME_MAX + 1])
+{
+	if (info->shell == NO_SHELL)
+		snprintf(out, SANDBOX_NAME_MAX + 1, "%s", info->name);
+	else
+		shell_group(info->shell, out);
+}
+
 const struct cgroup *instance_group(struct instance *i, struct err *err)
 {
-	if (!i->has_group && cgroup_host()->open(i->info.name, &i->group, err) < 0)
+	char name[SANDBOX_NAME_MAX + 1];
+
+	instance_group_name(&i->info, name);
+	if (!i->has_group && cgroup_host()->open(name, &i->group, err) < 0)
 		return NULL;
 	i->has_group = true;
 	return &i->group;

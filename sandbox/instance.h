@@ -17,6 +17,8 @@
 
 #define container_of(p, type, member) ((type *)(void *)((char *)(p)-offsetof(type, member)))
 #define NO_EGRESS UINT32_MAX
+#define NO_SHELL UINT32_MAX
+#define SHELLS 2
 #define MAX_USES (SANDBOX_MAX_LAYERS + SANDBOX_MAX_BINDS + 2)
 
 /* Something the loop waits for. */
@@ -47,6 +49,7 @@ struct instance_info {
 	uint32_t timeout_s;
 	uint64_t log_budget;
 	uint32_t egress; /* number of its link, or NO_EGRESS */
+	uint32_t shell;	 /* the one that it was made of, or NO_SHELL: shells.h */
 	struct {
 		char name[SANDBOX_NAME_MAX + 1];
 		bool write;
@@ -104,6 +107,14 @@ struct command {
 	uint64_t start_by, kill_at; /* CLOCK_MONOTONIC ms; 0: never */
 };
 
+/* A sandbox made ahead; shells.h. */
+struct shell {
+	struct source src; /* channel to the process that waits with it; -1: there is none */
+	struct spawn *s;
+	uint32_t number;
+	enum { SHELL_MAKING, SHELL_READY, SHELL_TAKEN, SHELL_ENDING } state;
+};
+
 /* A request put aside until its time comes. */
 struct waiting {
 	struct waiting *next;
@@ -125,6 +136,8 @@ struct spawn {
 	char *egress_lock;
 	struct netns_pool pool;
 	struct source pool_src;
+	struct shell shells[SHELLS];
+	int shell_maker; /* -1: there are none here */
 	struct instance *instances;
 	struct job *jobs;
 	char skeleton[SKELETON_NAME]; /* "" while there is none */
@@ -181,7 +194,8 @@ struct instance *instance_find(struct spawn *s, const char *name);
 int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2],
 		   struct err *err);
 void instance_stop(struct instance *i, uint32_t grace_ms);
-/* Its group, open; NULL with err. */
+/* Its group's name, and the group, open; NULL with err. */
+void instance_group_name(const struct instance_info *info, char out[SANDBOX_NAME_MAX + 1]);
 const struct cgroup *instance_group(struct instance *i, struct err *err);
 /* Deals with what is due; returns the time of what is due next, 0: nothing. */
 uint64_t instance_timers(struct instance *i, uint64_t now);

@@ -25,6 +25,7 @@
 #include "sandbox/instance.h"
 #include "sandbox/listeners.h"
 #include "sandbox/rtnl.h"
+#include "sandbox/shells.h"
 #include "sandbox/sockets.h"
 
 /* -- the loop ---------------------------------------------------------------------------------------------------------- */
@@ -676,6 +677,8 @@ static int set_up(struct spawn *s, const struct spawner_config *config, struct e
 	if (!s->volumes.images)
 		log_warn("no loop devices: volumes are plain folders, and the size of a Space's disk is not limited");
 	malloc_trim(0);
+	if (shells_init(s, config->control, err) < 0)
+		return -1;
 	s->control = link_add(s, config->control, true);
 	return s->control ? 0 : err_set(err, EIO, "channel of control");
 }
@@ -709,7 +712,8 @@ static int remove_rules(void *arg, struct buf *result, struct err *err)
 int spawner_main(const struct spawner_config *config)
 {
 	/* Not on the stack: what is under way when the role ends is still reachable, so no leak. */
-	static struct spawn s = {.epfd = -1, .sandboxes = -1, .host_mnt = -1, .pool = {.refill = -1}};
+	static struct spawn s = {
+	    .epfd = -1, .sandboxes = -1, .host_mnt = -1, .pool = {.refill = -1}, .shell_maker = -1};
 	struct err err = ERR_INIT;
 	struct instance *i, *tmp;
 
@@ -723,6 +727,7 @@ int spawner_main(const struct spawner_config *config)
 	upkeep_skeleton(&s);
 	s.tick = io_now_ms() + 1000;
 	spawn_pool(&s);
+	shells_refill(&s);
 	while (!s.done) {
 		struct epoll_event e; /* one at a time: handling it may end other sources */
 		int timeout = wait_ms(&s);
@@ -734,6 +739,7 @@ int spawner_main(const struct spawner_config *config)
 	/* nobody is left behind them: the rules go too (in a worker, as everything that libnftables does) */
 	if (ids_host_root() && !s.instances && worker_run(remove_rules, &s, NULL, &err) < 0)
 		log_warn("firewall rules stay behind: %s", err.msg);
+	shells_end(&s);
 	HASH_ITER(hh, s.instances, i, tmp)
 	instance_free(i);
 	netns_pool_release(&s.pool);

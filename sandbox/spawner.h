@@ -65,7 +65,8 @@ struct spawner_config {
 	int control;
 	uint32_t
 	    id_base; /* as root: a spec's range is one of those that begin here, SANDBOX_IDS each, or it is refused: what
-			     control says is no way to the ids of the host's own users, nor to half of another's range */
+			     control says is no way to the ids of the host's own users, nor to half of another's range.
+			     An app may get another one, behind those: shells.h */
 };
 int spawner_main(const struct spawner_config *config);
 

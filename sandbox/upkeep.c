@@ -11,6 +11,7 @@
 #include "sandbox/base.h"
 #include "sandbox/ids.h"
 #include "sandbox/instance.h"
+#include "sandbox/shells.h"
 
 #define TICK_MS LIMIT_TICK_MS
 #define IDLE_UNMOUNT_MS 30000
@@ -300,4 +301,5 @@ void upkeep_tick(struct spawn *s, uint64_t now)
 	if (now - s->skeleton_checked >= SKELETON_CHECK_MS)
 		upkeep_skeleton(s);
 	spawn_pool(s);
+	shells_refill(s);
 }

@@ -154,7 +154,7 @@ _Noreturn static void child(const struct sandbox_spec *spec, const struct plan *
 	umask(0);
 	plan_ahead(&ahead);
 	for (size_t i = 0; i < ahead.nsteps; i++)
-		if (step(&ahead.steps[i], NULL, &staging) < 0)
+		if (step(&ahead.steps[i], mounts.fds, &staging) < 0)
 			_exit(103);
 	for (size_t i = 0; i < plan->nsteps; i++)
 		if (step(&plan->steps[i], mounts.fds, &root) < 0)

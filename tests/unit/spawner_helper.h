@@ -27,6 +27,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "sandbox/egress.h"
+#include "sandbox/shells.h"
 #include "sandbox/spawner.h"
 
 /* a range of our own: other tests may run on this host */
@@ -86,6 +87,7 @@ static void spawner_down(int sig)
 		kill(spawner_pid, sig);
 	close(control);
 	assert_int_equal(waitpid(spawner_pid, &status, 0), spawner_pid);
+	spawner_pid = 0;
 	if (!sig)
 		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
@@ -367,6 +369,55 @@ static inline int links(void)
 	return lines_with("/proc/net/dev", prefix);
 }
 
+static inline uint32_t uid_of(const char *pid)
+{
+	cleanup_free char *status = xasprintf("/proc/%s/status", pid);
+	cleanup_file FILE *f = fopen(status, "re");
+	char line[256];
+	uint32_t uid = 0;
+
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "Uid:\t%u", &uid) == 1)
+			break;
+	return uid;
+}
+
+/* Whether a process has the id `inside` in the range that the test asks for, or in that of one of the first shells. */
+static inline bool has_id(const char *pid, uint32_t inside)
+{
+	enum { SHELLS_IN_USE = 16 };
+	uint32_t uid = uid_of(pid);
+
+	for (uint32_t n = 0; n < SHELLS_IN_USE; n++)
+		if (uid == ID_BASE + (SHELL_IDS_FROM + n) * SANDBOX_IDS + inside)
+			return true;
+	return uid == ID_BASE + inside;
+}
+
+/* The user of an app of ours: in the range that the test asks for, or in a shell's and in a group of this spawner, for other tests'
+ * ranges may be ours. */
+static inline bool is_app(const char *pid)
+{
+	cleanup_free char *cgroup = xasprintf("/proc/%s/cgroup", pid);
+	char tree[32];
+
+	snprintf(tree, sizeof tree, "/spaced-%s/", tag);
+	return uid_of(pid) == ID_BASE + 1000 || (has_id(pid, 1000) && lines_with(cgroup, tree) > 0);
+}
+
+/* A group of one that was made ahead and is nobody's yet: its pid 1 is root of its range. */
+static inline bool is_waiting(const char *group)
+{
+	cleanup_free char *procs = xasprintf("%s/cgroup.procs", group);
+	cleanup_file FILE *f = spawner_pid > 0 && strstr(group, "/shell.") ? fopen(procs, "re") : NULL;
+	char pid[32] = "";
+
+	if (!f || !fgets(pid, sizeof pid, f))
+		return false;
+	pid[strcspn(pid, "\n")] = '\0';
+	return uid_of(pid) > ID_BASE && (uid_of(pid) - ID_BASE) % SANDBOX_IDS == 0;
+}
+
 /* Groups of sandboxes below our tree in any hierarchy. */
 static inline int groups_below(const char *root)
 {
@@ -376,8 +427,10 @@ static inline int groups_below(const char *root)
 	snprintf(path, sizeof path, "%s/spaced-%s", root, tag);
 	cleanup_dir DIR *d = opendir(path);
 	struct dirent *e;
-	while (d && (e = readdir(d)) != NULL)
-		n += e->d_type == DT_DIR && e->d_name[0] != '.';
+	while (d && (e = readdir(d)) != NULL) {
+		cleanup_free char *group = xasprintf("%s/%s", path, e->d_name);
+		n += e->d_type == DT_DIR && e->d_name[0] != '.' && !is_waiting(group);
+	}
 	return n;
 }
 
@@ -396,7 +449,29 @@ static inline int groups(void)
 	return n;
 }
 
-/* Processes of the test's uid range, and monitors that hold a file below the state folder. */
+/* Is it anywhere in the memory of that process? */
+static inline bool memory_holds(pid_t pid, const char *what)
+{
+	char path[64], line[512];
+
+	snprintf(path, sizeof path, "/proc/%d/maps", pid);
+	cleanup_file FILE *maps = fopen(path, "re");
+	snprintf(path, sizeof path, "/proc/%d/mem", pid);
+	cleanup_close int mem = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(maps && mem >= 0);
+	while (fgets(line, sizeof line, maps)) {
+		unsigned long from, to;
+		if (sscanf(line, "%lx-%lx", &from, &to) != 2 || to - from > 256UL << 20 || strstr(line, "[v"))
+			continue;
+		cleanup_free char *room = xmalloc(to - from);
+		ssize_t n = pread(mem, room, to - from, (off_t)from);
+		if (n > 0 && memmem(room, (size_t)n, what, strlen(what)))
+			return true;
+	}
+	return false;
+}
+
+/* Of apps, monitors, and, once the spawner is gone, all that hold a file below the state folder. */
 static inline int processes(void)
 {
 	cleanup_dir DIR *d = opendir("/proc");
@@ -410,10 +485,10 @@ static inline int processes(void)
 		snprintf(path, sizeof path, "/proc/%s", e->d_name);
 		if (e->d_name[0] < '0' || e->d_name[0] > '9' || stat(path, &st) < 0)
 			continue;
-		snprintf(path, sizeof path, "/proc/%s/status", e->d_name);
-		char uid[32];
-		snprintf(uid, sizeof uid, "Uid:\t%u", ID_BASE + 1000);
-		bool ours = lines_with(path, uid) > 0;
+		bool ours = is_app(e->d_name); /* a shell that waits is root of its range */
+		snprintf(path, sizeof path, "/proc/%s/comm", e->d_name);
+		if (spawner_pid > 0 && lines_with(path, "spaced-shells"))
+			continue;
 		for (int fd = 3; fd < 12 && !ours; fd++) {
 			snprintf(path, sizeof path, "/proc/%s/fd/%d", e->d_name, fd);
 			ssize_t k = readlink(path, link, sizeof link - 1);

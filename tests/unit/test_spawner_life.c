@@ -122,12 +122,19 @@ static bool answers(const char *name)
 	return false;
 }
 
-/* Below those of Spaces are the host's own users; half a range off, two Spaces would share ids. */
+/* Below those of Spaces are the host's own users, above those of the sandboxes that are made ahead; half a range off, two Spaces
+ * would share ids. */
 static void test_ranges_of_ids(void **unused)
 {
 	static char *true_argv[] = {"true", NULL};
 	struct sandbox_spec s = spec_of("range-1-1", true_argv);
-	const uint32_t wrong[] = {0, 65536, ID_BASE - SANDBOX_IDS, ID_BASE - 1, ID_BASE + 1, ID_BASE + SANDBOX_IDS / 2};
+	const uint32_t wrong[] = {0,
+				  65536,
+				  ID_BASE - SANDBOX_IDS,
+				  ID_BASE - 1,
+				  ID_BASE + 1,
+				  ID_BASE + SANDBOX_IDS / 2,
+				  ID_BASE + SHELL_IDS_FROM * SANDBOX_IDS};
 
 	need_root();
 	for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) {

@@ -67,18 +67,16 @@ static void test_a_child_is_killed(void **unused)
 	forget("app-1-1");
 }
 
-/* The Python of the test's uid range. */
+/* The Python of the app. */
 static pid_t main_process(void)
 {
 	cleanup_dir DIR *d = opendir("/proc");
 	struct dirent *p;
-	char uid[32];
 
-	snprintf(uid, sizeof uid, "Uid:\t%u", ID_BASE + 1000);
 	while (d && (p = readdir(d)) != NULL) {
 		char path[300];
 		snprintf(path, sizeof path, "/proc/%s/status", p->d_name);
-		if (p->d_name[0] >= '1' && p->d_name[0] <= '9' && lines_with(path, uid) &&
+		if (p->d_name[0] >= '1' && p->d_name[0] <= '9' && is_app(p->d_name) &&
 		    lines_with(path, "Name:\tpython3"))
 			return (pid_t)atoi(p->d_name);
 	}

@@ -225,9 +225,28 @@ class Tenants:
     # --- the daemon
 
     def group_dirs(self):
-        """Groups of all its sandboxes, in every hierarchy that can be seen."""
-        return {path for state in (self.tree(),) for path in glob.glob(f"/sys/fs/cgroup/**/{state}/*", recursive=True)
-                if os.path.isdir(path)}
+        """Groups of all its sandboxes, in every hierarchy that can be seen; those that were made ahead and given to one by its
+        name, and those that wait for one not at all."""
+        owners = self.shells()
+        found = [path for path in glob.glob(f"/sys/fs/cgroup/**/{self.tree()}/*", recursive=True) if os.path.isdir(path)]
+        named = {path for path in found if not os.path.basename(path).startswith("shell.")}
+        for path in set(found) - named:
+            folder, number = path.rsplit("shell.", 1)
+            if int(number) in owners:
+                named.add(folder + owners[int(number)])
+        return named
+
+    def shells(self):
+        """{number: instance}, by the spawner's notes (info_write() in adopt.c): {u32 version, str name, u8, 3 u64, u32, u64, u32
+        egress, u32 shell, ...} of instances that have not ended."""
+        found = {}
+        for note in pathlib.Path(self.daemon.state, "sandboxes").glob("*/info"):
+            data = note.read_bytes()
+            n = int.from_bytes(data[4:8], "little")
+            at = 8 + n + 1 + 3 * 8 + 4 + 8 + 4
+            if not (note.parent / "ended").exists():
+                found[int.from_bytes(data[at:at + 4], "little")] = data[8:8 + n].decode()
+        return found
 
     def tree(self):
         for line in pathlib.Path(f"/proc/{self.pid()}/cgroup").read_text().splitlines():
