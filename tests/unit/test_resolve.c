@@ -26,7 +26,7 @@ bool resolve_has_openat2(void);
 int resolve_in_root(int root, const char *path, int flags);
 int resolve_inside(int dirfd, const char *path, int flags);
 int resolve_beneath(int dirfd, const char *path, int flags);
-#include "base/resolve.c"
+#include "base/resolve.c" // NOLINT(bugprone-suspicious-include): compiled again under other names
 #undef resolve_in_root
 #undef resolve_inside
 #undef resolve_beneath

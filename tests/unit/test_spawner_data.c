@@ -16,12 +16,12 @@ static int ensure(const char *name, uint64_t bytes)
 
 static char *sh[] = {"/bin/sh", "-c", NULL, NULL};
 
-static struct sandbox_spec spec_on(const char *name, char *volume, char *script)
+static struct sandbox_spec spec_on(const char *name, const char *volume, char *script)
 {
 	sh[2] = script;
 	struct sandbox_spec s = spec_of(name, sh);
 
-	s.binds[0] = (struct sandbox_bind){.volume = volume, .target = "/data", .write = true};
+	s.binds[0] = (struct sandbox_bind){.volume = (char *)(uintptr_t)volume, .target = "/data", .write = true};
 	s.nbinds = 1;
 	return s;
 }
