@@ -389,3 +389,16 @@ def processes(*words):
     """Pids of all processes on whose command line all `words` stand."""
     return sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*")
                   if (argv := cmdline(int(entry.name))) and all(any(w in a for a in argv) for w in words))
+
+
+def app_processes(space):
+    """Pids of what runs for a Space (`owner/name`), by its environment: the cgroup of an app may be one that was made ahead, and
+    says nothing of it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"SPACE_ID={space}".encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found

@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from apps import app_files
-from harness import EXAMPLES, Repo, Spaced, child_pids, cmdline, git_env, wait_for
+from harness import EXAMPLES, Repo, Spaced, app_processes, child_pids, cmdline, git_env, wait_for
 
 IDENTITY = "json.dumps({'pid': os.getpid(), 'started': STARTED}).encode()"
 HTML = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate"}
@@ -230,30 +230,17 @@ def test_exec_deploy_and_pause_while_frozen(dozy, repo):
     assert dozy.stage("alice", "busy") == "PAUSED", "a visit does not wake what is paused"
 
 
-def processes_of(name):
-    """Of an instance, wherever they hang: by their cgroup."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cgroup"):
-        try:
-            if name in path.read_text():
-                found.append(path.parent.name)
-        except OSError:
-            pass
-    return found
-
-
 def test_deleted_while_frozen_and_while_a_visit_wakes_it(dozy, repo):
     for name, visits in (("gone", 0), ("gone-too", 8)):
         dozy.push_ok(repo(files=identity_app()), "alice", name)
         dozy.get_ok("alice", name)
         until_asleep(dozy, name)
-        app = instance(dozy, name)
-        assert processes_of(app)
+        assert app_processes(f"alice/{name}")
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(dozy.get, "alice", name, timeout=60) for _ in range(visits)]
             assert dozy.spacectl("space", "delete", f"alice/{name}", "-y")[0] == 0
             assert {a.result().status for a in answers} <= {200, 404, 502, 503}, "each has an answer"
-        wait_for("the end of its processes", lambda: not processes_of(app), 60)
+        wait_for("the end of its processes", lambda n=name: not app_processes(f"alice/{n}"), 60)
         wait_for("the end of its record", lambda: dozy.spacectl("space", "show", f"alice/{name}")[0] == 1, 60)
         assert dozy.get("alice", name).status == 404
 

@@ -14,7 +14,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
 sys.dont_write_bytecode = True
 from apps import app_files, server  # noqa: E402
-from harness import EXAMPLES, Repo, Spaced, processes, wait_for  # noqa: E402
+from harness import EXAMPLES, Repo, Spaced, app_processes, processes, wait_for  # noqa: E402
 
 SLOW = 180
 ROOT = pathlib.Path("/sys/fs/cgroup")  # a tree per state folder: spaced-...
@@ -77,10 +77,14 @@ def pids():
     assert 5 < started < 48, started
 
 
+def group_of(name):
+    paths = {pathlib.Path(f"/proc/{pid}/cgroup").read_text().strip() for pid in app_processes(f"alice/{name}")}
+    assert len(paths) == 1, paths
+    return ROOT / paths.pop().removeprefix("0::/")
+
+
 def limits_are_files():
-    groups = list(ROOT.glob("spaced*/app-*"))
-    assert groups
-    for g in groups:
+    for g in map(group_of, ("hello", "plain", "memory", "pids")):
         read = lambda f: (g / f).read_text().strip()
         assert read("memory.max") == str(128 << 20), (g, read("memory.max"))
         assert read("pids.max") == "48" and read("cpu.max") == "100000 100000", g
@@ -99,7 +103,7 @@ def adoption():
     push("steady", "started", files=files)
     before = identity()
     assert daemon.stop(signal.SIGTERM, timeout=SLOW) == 0
-    assert list(ROOT.glob("spaced*/app-*")), "the apps were stopped too"
+    assert app_processes("alice/steady"), "the app was stopped too"
     daemon.start(timeout=SLOW)
     assert identity() == before, "it was started again"
 
@@ -120,7 +124,7 @@ def asleep():
     daemon.stop(signal.SIGTERM, timeout=SLOW)
     daemon.start(timeout=SLOW)
     wait_for("it to be paged out", lambda: "paged out" in daemon.spacectl("space", "events", "alice/steady")[1], SLOW)
-    group, = ROOT.glob(f"spaced*/{daemon.show('alice', 'steady')['spaced']['live']['instance']}")
+    group = group_of("steady")
     assert (group / "cgroup.freeze").read_text() == "1\n"
     assert int((group / "memory.swap.current").read_text()) > 1 << 20
     assert identity() == before
@@ -144,7 +148,7 @@ def pause():
 def end():
     assert daemon.stop(signal.SIGINT, timeout=SLOW) in (0, 130)
     wait_for("no process of an app to be left", lambda: not processes("app.py"), SLOW)
-    wait_for("no group to be left", lambda: not list(ROOT.glob("spaced*/app-*")), 30)
+    wait_for("no group to be left", lambda: not [*ROOT.glob("spaced*/app-*"), *ROOT.glob("spaced*/shell.*")], 30)
 
 
 step("start", lambda: daemon.start(timeout=SLOW))
