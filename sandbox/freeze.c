@@ -1,6 +1,6 @@
-/* See instance.h: freezing a sandbox within the spawner's loop. Nothing waits and no process is made: most are frozen
- * before the first look; for others the kernel tells (cgroup v2) or the loop looks each millisecond (v1, which has no
- * notification). A thaw wins over a freeze at any time. */
+/* See instance.h: freezing a sandbox within the spawner's loop. No process is made and nothing waits longer than
+ * the first look, which gives the tasks a moment on v2: most are frozen then. For others the loop looks each millisecond; v1 has no
+ * notification, and v2's comes up to 10 ms late. A thaw wins over a freeze at any time. */
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -61,7 +61,7 @@ int instance_freeze(struct instance *i, uint32_t id, struct err *err)
 	/* Watched before it is looked at: what changes in between is not missed. */
 	if (events >= 0 && spawn_watch(i->s, &i->freezing.events, EPOLLPRI) < 0)
 		log_error("watch the group of %s: %m", i->info.name);
-	if (!look(i) && events < 0)
+	if (!look(i))
 		i->freezing.look = io_now_ms() + LOOK_MS;
 	return 0;
 }
