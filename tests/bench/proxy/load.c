@@ -6,7 +6,9 @@
  *   rate    RATE requests a second, whatever the answers do: latency counts from when each was due, not from when it
  *           was sent (no coordinated omission)           ws      WebSocket echo round trips
  *   down    GET /big, one after the other                up      POST of 100 MB, one after the other
- *   idle    one request on each connection, then nothing until stdin ends */
+ *   idle    one request on each connection, then nothing until stdin ends
+ *
+ * env: LOAD_HOST (bench.localhost), LOAD_FROM (the address that connections come from) */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -37,7 +39,7 @@ struct conn {
 
 static enum mode mode;
 static int poll_fd;
-static struct sockaddr_in server;
+static struct sockaddr_in server, from_address;
 static struct conn *free_conns;
 static char piece[PIECE], request[512];
 static uint64_t done, failed, bytes;
@@ -74,6 +76,10 @@ static void dial(struct conn *c)
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	c->upgraded = false;
 	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (from_address.sin_family && bind(c->fd, (struct sockaddr *)&from_address, sizeof from_address) < 0) {
+		perror("load: LOAD_FROM");
+		exit(1);
+	}
 	if (connect(c->fd, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS) {
 		perror("load: connect");
 		exit(1);
@@ -273,7 +279,10 @@ int main(int argc, char **argv)
 	setrlimit(RLIMIT_NOFILE, &lim);
 	server = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	server.sin_port = htons((uint16_t)atoi(argv[1]));
-	make_request("bench.localhost");
+	const char *host = getenv("LOAD_HOST"), *address = getenv("LOAD_FROM");
+	if (address && inet_pton(AF_INET, address, &from_address.sin_addr) == 1)
+		from_address.sin_family = AF_INET;
+	make_request(host ? host : "bench.localhost");
 	poll_fd = epoll_create1(0);
 	size_t n = strtoul(argv[3], NULL, 10);
 	double seconds = strtod(argv[4], NULL);
