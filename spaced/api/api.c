@@ -208,8 +208,7 @@ static void on_close(struct http_req *r, void *ctx)
 	free(c);
 }
 
-/* False: answered. */
-static bool find_space(struct call *c)
+bool call_find_space(struct call *c, bool write)
 {
 	struct err err = ERR_INIT;
 
@@ -224,7 +223,7 @@ static bool find_space(struct call *c)
 		call_no_space(c);
 		return false;
 	}
-	if (c->row->access == ACCESS_SPACE_READ || call_may_write(c, &c->space))
+	if (!write || call_may_write(c, &c->space))
 		return true;
 	if (!c->known && call_wants_html(c))
 		ask(c);
@@ -251,8 +250,9 @@ static bool permitted(struct call *c)
 		call_error(c, c->known ? 403 : 401, NULL, "only an admin may do this");
 		return false;
 	case ACCESS_SPACE_READ:
+		return call_find_space(c, false);
 	case ACCESS_SPACE_WRITE:
-		return find_space(c);
+		return call_find_space(c, true);
 	}
 	return false;
 }

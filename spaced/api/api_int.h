@@ -83,6 +83,8 @@ void call_no_space(struct call *c);		       /* missing and private alike: 401 to
 bool user_owns(const struct user *u, const struct space *sp); /* or is an admin */
 bool call_may_read(const struct call *c, const struct space *sp);
 bool call_may_write(const struct call *c, const struct space *sp);
+/* The Space of the path into c->space, which must be empty, for a caller who may read, or `write`, it. False: answered. */
+bool call_find_space(struct call *c, bool write);
 bool call_wants_html(const struct call *c);
 /* scheme://host that the client used, or the configured one (admin socket). malloc'd. */
 char *call_endpoint(const struct call *c);

@@ -46,33 +46,12 @@ void page_settings(struct call *c)
 	send_page(c, 200, "", "");
 }
 
-/* Into c->space, for a user who may change it; answers by itself and returns false when that is refused. */
-static bool find_own(struct call *c)
-{
-	struct err err = ERR_INIT;
-
-	if (store_space_by_name(c->a->store, c->vars[0], c->vars[1], &c->space, &err) < 0) {
-		if (err.code == ENOENT)
-			call_no_space(c);
-		else
-			call_fail(c, &err);
-		return false;
-	}
-	if (c->space.stage == STAGE_DELETING || !call_may_read(c, &c->space))
-		call_no_space(c);
-	else if (!call_may_write(c, &c->space))
-		call_error(c, 403, NULL, "only the owner of %s/%s may do this", c->space.owner, c->space.name);
-	else
-		return true;
-	return false;
-}
-
 static void change(struct call *c, const char *time)
 {
 	struct err err = ERR_INIT;
 	int32_t seconds;
 
-	if (!find_own(c))
+	if (!call_find_space(c, true))
 		return;
 	if (!sleep_time_parse(time, &seconds)) {
 		send_page(c, 400, time, "A sleep time is such as 30m, 12h or 2d, never, or default.");
