@@ -310,17 +310,18 @@ static bool host_swaps(void)
 static int v2_page_out(const struct cgroup *cg, struct err *err)
 {
 	int dir = cg->v2_dir, rc = 0;
-	uint64_t had, left;
+	uint64_t limit = cg_number(dir, "memory.max"), left;
 
 	if (faccessat(dir, "memory.reclaim", W_OK, 0) < 0 || !host_swaps())
 		return err_set(err, ENOTSUP, "page out `%s`: no swap here, or no memory.reclaim", cg->name);
-	/* What runs gets no swap (v2_limit). What is there already stays when the limit is lowered again. */
-	had = cg_number(dir, "memory.swap.max");
-	cg_write(dir, "memory.swap.max", "max");
+	/* What runs with a limit gets no swap (v2_limit). What is there already stays when that holds again; and no more than the
+	 * limit can be there should this process die before. */
+	if (limit != UINT64_MAX)
+		cg_write(dir, "memory.swap.max", "%llu", (unsigned long long)limit);
 	while (rc == 0 && cg_number(dir, "cgroup.freeze") == 1 && (left = cg_number(dir, "memory.current")) > 0)
 		rc = cg_write(dir, "memory.reclaim", "%llu", (unsigned long long)(left < PIECE ? left : PIECE));
-	if (had != UINT64_MAX)
-		cg_write(dir, "memory.swap.max", "%llu", (unsigned long long)had);
+	if (limit != UINT64_MAX)
+		cg_write(dir, "memory.swap.max", "0");
 	return rc < 0 && rc != -EAGAIN ? err_set(err, -rc, "page out `%s`", cg->name)
 				       : 0; /* EAGAIN: no more to be had */
 }
