@@ -53,7 +53,8 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*
 FUZZ := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 all: $(PROGRAMS)
-.PHONY: all help deps run test unit e2e sanitize vm lint format bench fault fuzz install uninstall clean battery \
+	@:
+.PHONY: all help deps run test unit e2e sanitize vm vm-systemd lint format bench fault fuzz install uninstall clean battery \
 	battery-programs soak
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -66,6 +67,7 @@ help:
 	@echo 'make battery     99 ways out, each tried on six kinds of host; escaped must be 0'
 	@echo 'make soak        10000 starts and stops, 1000 at once [CYCLES= PARALLEL=]: nothing is left behind'
 	@echo 'make vm          sandbox, battery and a daemon on the kernel of Debian, cgroup v2 alone, in a VM'
+	@echo 'make vm-systemd  the installed service below systemd, in such a VM'
 	@echo 'make lint        format, clang-tidy, shellcheck, front end    make format'
 	@echo 'make fault       every system call of the launcher fails once, with each errno'
 	@echo 'make bench       measured ratios             make fuzz [SECONDS=60]'
@@ -169,6 +171,8 @@ sanitize:
 	@tests/run sanitize
 vm: all unit-programs battery-programs
 	@tests/run vm
+vm-systemd: all
+	@tests/run vm-systemd
 unit-programs: $(UNIT)
 battery-programs: $(BATTERY)
 battery: all
@@ -177,12 +181,12 @@ battery: all
 lint:
 	@scripts/lint
 format:
-	@git ls-files '*.c' '*.h' | xargs clang-format -i
+	@scripts/lint --format
 
 fault: $(B)/tests/fault/fault
 	@tests/run fault all
 
-bench: all $(addprefix $(B)/tests/bench/,start proxy/backend proxy/load)
+bench: all $(addprefix $(B)/tests/bench/,start proxy/backend proxy/load proxy/attack)
 	@tests/bench/run
 
 # libFuzzer: everything under test is compiled again by clang with coverage.

@@ -26,6 +26,7 @@ struct channel {
 	size_t queued;
 	channel_frame_cb on_frame;
 	channel_end_cb on_end;
+	void (*on_no_room)(void *ctx, uint32_t type, uint32_t id);
 	void *ctx;
 };
 
@@ -79,7 +80,7 @@ static void flush(struct channel *c)
 		c->first = o->next;
 		if (!c->first)
 			c->last = &c->first;
-		c->queued--;
+		c->queued -= sizeof *o + o->len;
 		outgoing_free(o);
 	}
 }
@@ -92,6 +93,10 @@ static void drain(struct channel *c)
 		int r = frame_recv(c->sock, &f);
 		if (r == -EAGAIN)
 			return;
+		if (r == -EMFILE && c->on_no_room) {
+			c->on_no_room(c->ctx, f.type, f.id);
+			continue;
+		}
 		if (r <= 0) {
 			end(c, r);
 			return;
@@ -132,6 +137,11 @@ struct channel *channel_open(uv_loop_t *loop, int sock, channel_frame_cb on_fram
 	return c;
 }
 
+void channel_on_no_room(struct channel *c, void (*cb)(void *ctx, uint32_t type, uint32_t id))
+{
+	c->on_no_room = cb;
+}
+
 void channel_send(struct channel *c, uint32_t type, uint32_t id, const void *payload, size_t len, const int *fds,
 		  int nfds)
 {
@@ -158,7 +168,7 @@ void channel_send(struct channel *c, uint32_t type, uint32_t id, const void *pay
 	}
 	*c->last = o;
 	c->last = &o->next;
-	c->queued++;
+	c->queued += sizeof *o + len;
 	watch(c);
 }
 

@@ -14,12 +14,14 @@ typedef void (*channel_frame_cb)(void *ctx, struct frame *f);
  * by its owner. */
 typedef void (*channel_end_cb)(void *ctx, int err);
 
-/* Takes over `sock`. */
+/* Takes over `sock`. Descriptors for which this process has no room are its end, with -EMFILE. */
 struct channel *channel_open(uv_loop_t *loop, int sock, channel_frame_cb on_frame, channel_end_cb on_end, void *ctx);
+/* From here on they are not: `cb` is told of which frame they were, and the channel goes on. */
+void channel_on_no_room(struct channel *c, void (*cb)(void *ctx, uint32_t type, uint32_t id));
 /* Queues a frame; descriptors are duplicated, so they stay the caller's. Sending on an ended channel is a no-op. */
 void channel_send(struct channel *c, uint32_t type, uint32_t id, const void *payload, size_t len, const int *fds,
 		  int nfds);
-/* Frames not yet taken by the kernel. */
+/* Bytes that the kernel has not taken yet, with what it costs to keep them. */
 size_t channel_queued(const struct channel *c);
 /* Closes the socket and frees it on a later turn of the loop; no callback comes after this. NULL is fine. */
 void channel_close(struct channel *c);

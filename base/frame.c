@@ -103,13 +103,19 @@ int frame_recv(int sock, struct frame *f)
 	take_rights(&m, f, &too_many);
 	if (n == 0 && f->nfds == 0)
 		return 0;
-	if ((m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || too_many || (size_t)n < sizeof h || h.magic != FRAME_MAGIC ||
+	if ((m.msg_flags & MSG_TRUNC) || too_many || (size_t)n < sizeof h || h.magic != FRAME_MAGIC ||
 	    h.len != (size_t)n - sizeof h) {
 		frame_release(f);
 		return -EBADMSG;
 	}
+	/* More than there is room for in `ctl` are too many; so it is the table of descriptors that was full (unix(7)). */
+	bool full = m.msg_flags & MSG_CTRUNC;
+	if (full)
+		frame_release(f);
 	f->type = h.type;
 	f->id = h.id;
+	if (full)
+		return -EMFILE;
 	f->len = h.len;
 	f->payload = xmalloc(h.len);
 	memcpy(f->payload, room, h.len);
@@ -243,4 +249,9 @@ bool get_str(struct reader *r, char *dst, size_t size)
 bool get_ok(const struct reader *r)
 {
 	return !r->bad && r->left == 0;
+}
+
+bool get_known(const struct reader *r)
+{
+	return !r->bad;
 }

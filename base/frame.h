@@ -29,7 +29,8 @@ int frame_send(int sock, uint32_t type, uint32_t id, const void *payload, size_t
 /* Whether that result of frame_send() passes by itself: nothing was sent, the same may be sent later. */
 bool frame_again(int r);
 /* Receives one frame into `f` (released by frame_release). 1: a frame; 0: the peer has closed;
- * negative errno: -EAGAIN nothing there, -EBADMSG malformed (oversized, truncated, too many descriptors). */
+ * negative errno: -EAGAIN nothing there, -EBADMSG malformed (oversized, truncated, too many descriptors), -EMFILE this
+ * process has no room for the descriptors (they are gone; of the frame there are type and id, and nothing to release). */
 int frame_recv(int sock, struct frame *f);
 void frame_release(struct frame *f);
 /* Takes descriptor `i` out of the frame, -1 when there is none. */
@@ -59,5 +60,7 @@ char *get_strdup(struct reader *r, size_t max);
 bool get_str(struct reader *r, char *dst, size_t size);
 /* True when every field was there and nothing is left over. */
 bool get_ok(const struct reader *r);
+/* The same of a peer that is trusted as much and may be of a newer version: what it says behind the fields is not known here. */
+bool get_known(const struct reader *r);
 
 #endif

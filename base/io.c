@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,9 +48,9 @@ int io_read_full(int fd, void *p, size_t n)
 	return 0;
 }
 
-int io_read_file(int dirfd, const char *path, size_t max, struct buf *out)
+static int read_all(int dirfd, const char *path, int flags, size_t max, struct buf *out)
 {
-	cleanup_close int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	cleanup_close int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | flags);
 
 	if (fd < 0)
 		return -errno;
@@ -68,6 +69,16 @@ int io_read_file(int dirfd, const char *path, size_t max, struct buf *out)
 	}
 	out->data[out->len] = '\0';
 	return 0;
+}
+
+int io_read_file(int dirfd, const char *path, size_t max, struct buf *out)
+{
+	return read_all(dirfd, path, O_NOFOLLOW, max, out);
+}
+
+int io_read_named(const char *path, size_t max, struct buf *out)
+{
+	return read_all(AT_FDCWD, path, 0, max, out);
 }
 
 int io_write_file(int dirfd, const char *path, const void *p, size_t n, mode_t mode)
@@ -159,6 +170,37 @@ int io_set_nonblock(int fd, bool on)
 int io_set_cloexec(int fd, bool on)
 {
 	return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, on);
+}
+
+int io_keep_fds(int *const fds[], int n)
+{
+	int null = open("/dev/null", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (null < 0 || fstat(null, &st) < 0)
+		return -errno;
+	if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)) /* CVE-2025-31133, battery A5 */
+		return -ENODEV;
+	for (int i = 0; i < n; i++) /* first out of the way */
+		if ((*fds[i] = fcntl(*fds[i], F_DUPFD_CLOEXEC, 3 + n)) < 0)
+			return -errno;
+	for (int i = 0; i < 3; i++)
+		if (dup2(null, i) < 0)
+			return -errno;
+	for (int i = 0; i < n; i++) {
+		if (dup3(*fds[i], 3 + i, O_CLOEXEC) < 0)
+			return -errno;
+		*fds[i] = 3 + i;
+	}
+	return close_range(3U + (unsigned)n, ~0U, 0) < 0 ? -errno : 0;
+}
+
+void io_keep_stdio(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) /* inherited, as it would be */
+			_exit(125);
 }
 
 static uint64_t clock_ms(clockid_t clock)

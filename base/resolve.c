@@ -174,27 +174,30 @@ static int walk(int root, const char *path, int flags, int rules)
 	return fd;
 }
 
-static int openat2(int dirfd, const char *path, int flags, unsigned resolve)
+/* The kernel passes no ".." while anything is renamed or mounted, wherever on the host (EAGAIN). The walk does. */
+static int resolve(int dirfd, const char *path, int flags, unsigned kernel, int rules)
 {
-	struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC), .resolve = resolve | RESOLVE_NO_MAGICLINKS};
-	int fd = (int)syscall(SYS_openat2, dirfd, path, &how, sizeof how);
+	struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC), .resolve = kernel | RESOLVE_NO_MAGICLINKS};
 
-	return fd < 0 ? -errno : fd;
+	if (resolve_has_openat2()) {
+		int fd = (int)syscall(SYS_openat2, dirfd, path, &how, sizeof how);
+		if (fd >= 0 || errno != EAGAIN)
+			return fd < 0 ? -errno : fd;
+	}
+	return walk(dirfd, path, flags, rules);
 }
 
 int resolve_in_root(int root, const char *path, int flags)
 {
-	return resolve_has_openat2() ? openat2(root, path, flags, RESOLVE_IN_ROOT) : walk(root, path, flags, 0);
+	return resolve(root, path, flags, RESOLVE_IN_ROOT, 0);
 }
 
 int resolve_inside(int dirfd, const char *path, int flags)
 {
-	return resolve_has_openat2() ? openat2(dirfd, path, flags, RESOLVE_BENEATH) : walk(dirfd, path, flags, BENEATH);
+	return resolve(dirfd, path, flags, RESOLVE_BENEATH, BENEATH);
 }
 
 int resolve_beneath(int dirfd, const char *path, int flags)
 {
-	if (resolve_has_openat2())
-		return openat2(dirfd, path, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
-	return walk(dirfd, path, flags, BENEATH | PLAIN);
+	return resolve(dirfd, path, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, BENEATH | PLAIN);
 }

@@ -1,5 +1,5 @@
-/* Paths of outsiders, resolved by openat2(2), or where that is missing (Linux < 5.6, a container runtime that filters it)
- * by walking them component by component under O_NOFOLLOW. SPACED_FORCE=no_openat2 forces the walk, so that tests run
+/* Paths of outsiders, resolved by openat2(2), or where that is missing (Linux < 5.6, a container runtime that filters it) or
+ * cannot tell, by walking them component by component under O_NOFOLLOW. SPACED_FORCE=no_openat2 forces the walk, so that tests run
  * both. Neither ever leaves the folder, whatever is renamed meanwhile; a ".." is a step back on the way that was walked. */
 #ifndef BASE_RESOLVE_H
 #define BASE_RESOLVE_H

@@ -13,6 +13,7 @@
 #define KEPT (128U * 1024) /* of it, when there are none */
 #define BATCH (64U * 1024)
 #define FULL (32U * 1024) /* do not wait for the tick */
+#define LAST_MS 2000	  /* at the end, for a file to take what is under way */
 
 struct access_log {
 	uint32_t sample, skipped; /* one in `sample` of 2xx and 3xx; skipped since the last one */
@@ -28,8 +29,11 @@ struct access_log {
 static int open_file(const char *path)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	int r = fd < 0 ? -errno : fd;
 
-	return fd < 0 ? -errno : fd;
+	if (r < 0)
+		log_error("open the access log %s: %s", path, strerror(-r));
+	return r;
 }
 
 int access_log_init(struct worker *w, uint32_t sample, const char *path)
@@ -148,7 +152,7 @@ void access_log_new_control(struct worker *w)
 		w->log->under_way = false;
 }
 
-/* A file that was renamed by log rotation: what comes goes into a new one. */
+/* A file that was renamed by log rotation: what comes goes into a new one, or, where there can be none, still into the old one. */
 void access_log_reopen(struct worker *w)
 {
 	struct access_log *l = w->log;
@@ -160,6 +164,18 @@ void access_log_reopen(struct worker *w)
 	close(fd);
 }
 
+/* A batch that is under way is in the hands of another thread, perhaps for ever: of a pipe that nobody empties. */
+static void end_file(struct worker *w)
+{
+	struct access_log *l = w->log;
+	uint64_t until = io_now_ms() + LAST_MS;
+
+	while (l->under_way && io_now_ms() < until)
+		uv_run(&w->loop, UV_RUN_ONCE); /* until the next tick at most */
+	if (!l->under_way && io_set_nonblock(l->fd, true) == 0)
+		io_write_full(l->fd, l->lines.data, l->lines.len);
+}
+
 /* At the end there is nobody to wait for: what is left goes as far as it goes. */
 void access_log_end(struct worker *w)
 {
@@ -167,10 +183,8 @@ void access_log_end(struct worker *w)
 
 	if (!l)
 		return;
-	if (l->path && l->under_way)
-		uv_run(&w->loop, UV_RUN_NOWAIT);
 	if (l->path)
-		io_write_full(l->fd, l->lines.data, l->lines.len);
+		end_file(w);
 	while (!l->path && w->control && l->lines.len) {
 		l->under_way = false;
 		send_batch(w);
@@ -246,7 +260,7 @@ void access_log_exchange(struct exchange *x)
 	    .method = method_name(x->method),
 	    .path = {seen + x->seen_host, x->seen_path},
 	    .agent = {seen + before_agent, x->seen.len - before_agent},
-	    .client = {x->c->addr, x->c->addr_len},
+	    .client = x->from.addr,
 	    .request_id = STRZ(x->request_id),
 	    .status = x->status,
 	    .minor = x->minor,

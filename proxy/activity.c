@@ -85,7 +85,7 @@ void activity_report(struct worker *w)
 	struct space *s, *next;
 	uint64_t now = uv_now(&w->loop);
 
-	if (!w->control || now < w->activity_at)
+	if (!control_listens(w) || now < w->activity_at)
 		return;
 	w->activity_at = now + REPORT_MS;
 	w->nobody->count.now[GAUGE_CONNECTIONS] = (uint32_t)w->nclients;

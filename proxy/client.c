@@ -2,10 +2,24 @@
  * response. Requests themselves: exchange.c. */
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <utlist.h>
 
 #include "proxy/worker.h"
 
+#define HEADS 32	  /* of pipelined requests, in a row: then others have their turn */
 #define IDLE_LAST_MS 1000 /* at the end of a worker: time to say another request on a connection that was kept alive */
+
+static void leave(struct client *c, bool reset)
+{
+	struct worker *w = c->conn.w;
+
+	peer_leave(c->conn.w, &c->peer);
+	DL_DELETE(w->clients, c);
+	w->nclients--;
+	conn_close(&c->conn, reset);
+}
 
 /* Closes once all is written. With unread input a close would be a reset that can destroy the response on its way, so
  * then only the sending side ends, and input is read and dropped for a moment (RFC 9112 9.6). */
@@ -18,9 +32,7 @@ static void goodbye_now(struct client *c)
 		conn_read_start(&c->conn);
 		return;
 	}
-	peer_leave(c);
-	c->conn.w->nclients--;
-	conn_close(&c->conn, false);
+	leave(c, false);
 }
 
 static void goodbye(struct client *c, bool linger)
@@ -42,29 +54,36 @@ static void drop(struct client *c, bool reset)
 		return;
 	if (c->x)
 		exchange_abort(c->x);
-	peer_leave(c);
-	c->conn.w->nclients--;
-	conn_close(&c->conn, reset);
+	leave(c, reset);
 }
 
-/* An answer outside any exchange: the request could not be read. */
+/* What has come is dropped, unseen: tcp(7), MSG_TRUNC. Closing with it unread would be a reset. */
+static void drop_input(struct client *c)
+{
+	recv(c->conn.fd, NULL, BLOCK_SIZE, MSG_TRUNC | MSG_DONTWAIT);
+}
+
+/* An answer outside any exchange: the request could not be read. One too many, of this process or of its address, stays for a
+ * moment only while there is room: else it would take the place of another. */
 static void refuse(struct client *c, int status, enum refusal why, const char *text)
 {
 	struct worker *w = c->conn.w;
-	bool full = status == 503; /* of connections: this one must not stay for a moment */
-	struct page page = {
-	    .status = status, .title = page_reason(status), .text = text, .retry_after = full || status == 429 ? 2 : 0};
+	bool full = why == REFUSED_CONNECTIONS || why == REFUSED_CLIENT_CONNECTIONS;
+	bool stays = !full || w->nclients <= w->limits.connections / 2;
+	struct page page = {.status = status, .title = page_reason(status), .text = text, .retry_after = full ? 2 : 0};
 	struct page_reader to = {.minor = 1, .request_id = "", .date = worker_date(w)};
 
 	w->nobody->count.n[COUNT_REFUSED + why]++;
 	buf_clear(&w->out);
 	page_write(&page, &to, &w->out);
 	access_log_refusal(c, status, why, text, w->out.len);
+	if (!stays)
+		drop_input(c);
 	uv_buf_t b = uv_buf_init(w->out.data, (unsigned)w->out.len);
-	if (conn_write(&c->conn, &b, 1) < 0)
+	if (conn_write_last(&c->conn, &b, 1) < 0)
 		drop(c, false);
 	else
-		goodbye(c, !full);
+		goodbye(c, stays);
 }
 
 /* One head, when it is whole. Returns the bytes used; 0: more is needed. */
@@ -93,13 +112,19 @@ static size_t take_head(struct client *c, char *p, size_t n, size_t seen)
 static size_t consume(struct client *c, char *p, size_t n)
 {
 	size_t at = 0;
+	int heads = 0;
 
+	c->turn_over = false;
 	while (at < n && !c->conn.closing) {
 		size_t used;
 		if (c->goodbye)
 			return n;
 		if (!c->x && c->conn.pending)
 			break; /* the response before is still on its way: pipelining has depth 1 */
+		if (!c->x && heads++ == HEADS) {
+			c->turn_over = true;
+			break;
+		}
 		if (!c->x)
 			used = take_head(c, p + at, n - at, at ? 0 : c->conn.seen);
 		else if (c->x->tunnel || !c->x->req_done)
@@ -115,30 +140,39 @@ static size_t consume(struct client *c, char *p, size_t n)
 	return at;
 }
 
+static bool over(const struct client *c)
+{
+	return c->conn.closing || c->goodbye;
+}
+
 /* After input was consumed as far as it goes: read on or not, and until when. */
 static void settle(struct client *c)
 {
 	struct exchange *x = c->x;
-	size_t waiting = c->conn.in.len;
 
-	if (c->conn.closing || c->goodbye)
+	/* It may end with that, and the next request have begun. */
+	if (!over(c) && x && x->u && x->u->connected && !x->head_sent && !x->waiting)
+		exchange_send_head(x);
+	if (over(c))
 		return;
+	x = c->x;
+	size_t waiting = c->conn.in.len;
 	if (waiting == 0)
 		buf_release(&c->conn.in);
 	if (x) {
-		if (x->u && x->u->connected && !x->head_sent && !x->waiting)
-			exchange_send_head(x);
 		/* A request that is complete is read on, to see the client go; the first byte too many stops it. */
-		if (c->conn.closing || c->goodbye || c->x != x)
-			return;
+		if (!x->req_done)
+			conn_acknowledge(&c->conn);
 		if (waiting)
 			conn_read_stop(&c->conn);
 		else
 			conn_read_start(&c->conn);
 		return;
 	}
-	if (waiting && c->conn.pending) {
+	if (waiting && (c->conn.pending || c->turn_over)) {
 		conn_read_stop(&c->conn);
+		if (c->turn_over)
+			turn_put_off(&c->conn);
 		return;
 	}
 	c->conn.seen = waiting;
@@ -146,6 +180,8 @@ static void settle(struct client *c)
 		goodbye(c, false);
 		return;
 	}
+	if (waiting)
+		conn_acknowledge(&c->conn);
 	if (waiting && c->conn.timed.kind != DL_HEAD)
 		deadline_set(&c->conn, DL_HEAD);
 	conn_read_start(&c->conn);
@@ -203,8 +239,8 @@ static void client_eof(struct client *c, bool error)
 
 void client_input(struct client *c, char *p, ssize_t n)
 {
-	if (n < 0)
-		client_eof(c, n != UV_EOF);
+	if (n <= 0)
+		client_eof(c, n < 0);
 	else if (!c->goodbye)
 		feed(c, p, (size_t)n);
 }
@@ -239,16 +275,27 @@ void client_cut(struct client *c, bool reset)
 static bool speaks(struct client *c)
 {
 	char byte;
-	int fd;
 
-	return uv_fileno(&c->conn.handle, &fd) == 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+	return recv(c->conn.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* It waits for a role that is started anew just now, which may take longer than an app's answer to a connection: it has as
+ * long as if the app itself were started. */
+static bool waits_for_a_role(const struct exchange *x)
+{
+	const struct worker *w = x->c->conn.w;
+
+	return ((x->ask && !w->control) || (x->waiting && !w->spawner)) &&
+	       uv_now(&w->loop) - x->began < w->limits.hold_ms;
 }
 
 void client_timeout(struct client *c, enum deadline kind)
 {
 	struct exchange *x = c->x;
 
-	if (kind == DL_IDLE && speaks(c)) {
+	if (x && waits_for_a_role(x)) {
+		deadline_set(&c->conn, kind);
+	} else if (kind == DL_IDLE && speaks(c)) {
 		deadline_set(&c->conn, DL_HEAD);
 	} else if (kind == DL_HEAD && c->conn.in.len > 2) {
 		refuse(c, 408, REFUSED_SLOW, "The head of the request did not arrive in time.");
@@ -305,75 +352,45 @@ void client_hurry_idle(struct worker *w)
 	hurry(w, DL_HEAD);
 }
 
-static void remember_address(struct client *c, const struct sockaddr_storage *sa)
+void client_put_off(struct worker *w, uint64_t ms)
 {
-	const struct sockaddr_in6 *in6 = (const void *)sa;
-
-	if (sa->ss_family == AF_INET)
-		uv_ip4_name((const void *)sa, c->addr, sizeof c->addr);
-	else
-		uv_ip6_name(in6, c->addr, sizeof c->addr);
-	if (strncmp(c->addr, "::ffff:", 7) == 0 && strchr(c->addr, '.'))
-		memmove(c->addr, c->addr + 7, strlen(c->addr + 7) + 1);
-	c->addr_len = (uint8_t)strlen(c->addr);
+	for (struct client *c = w->clients; c; c = c->next) {
+		c->conn.timed.at += ms;
+		if (c->x && c->x->hold)
+			c->x->hold_until += ms;
+	}
 }
 
-static struct client *client_new(struct listener *l)
+/* Who is cut meanwhile stays in memory until the end of this turn of the loop. */
+void client_each(struct worker *w, void (*f)(struct client *c, const void *ctx), const void *ctx)
 {
+	for (struct client *c = w->clients, *next; c; c = next) {
+		next = c->next;
+		if (!c->conn.closing)
+			f(c, ctx);
+	}
+}
+
+void client_new(struct listener *l, int fd, const struct sockaddr *sa)
+{
+	struct worker *w = l->w;
 	struct client *c = xcalloc(1, sizeof *c);
 
-	c->conn.w = l->w;
 	c->conn.is_client = true;
+	conn_open(&c->conn, w, fd);
 	c->port = l->port;
-	uv_tcp_init(&l->w->loop, &c->conn.tcp);
-	c->conn.tcp.data = c; /* only clients have it: gate_cut */
-	l->w->nclients++;
-	l->w->nobody->count.n[COUNT_CONNECTIONS]++;
-	return c;
-}
-
-static void admit(struct client *c)
-{
-	struct worker *w = c->conn.w;
-	struct sockaddr_storage sa;
-	int len = sizeof sa;
-
-	if (uv_tcp_getpeername(&c->conn.tcp, (struct sockaddr *)&sa, &len) < 0) {
-		drop(c, false);
-		return;
-	}
-	remember_address(c, &sa);
+	DL_APPEND(w->clients, c);
+	w->nclients++;
+	w->nobody->count.n[COUNT_CONNECTIONS]++;
+	peer_name(c, sa);
 	if (w->nclients > w->limits.connections) {
 		refuse(c, 503, REFUSED_CONNECTIONS, "Too many connections.");
 		return;
 	}
-	if (!peer_enter(c, (struct sockaddr *)&sa)) {
+	if (!peer_enter(c)) {
 		refuse(c, 429, REFUSED_CLIENT_CONNECTIONS, "Too many connections from this address.");
 		return;
 	}
 	deadline_set(&c->conn, DL_HEAD);
 	conn_read_start(&c->conn);
-}
-
-void client_accept(uv_stream_t *server, int status)
-{
-	if (status < 0)
-		return;
-	struct client *c = client_new((struct listener *)server);
-	if (uv_accept(server, &c->conn.stream) < 0)
-		drop(c, false);
-	else
-		admit(c);
-}
-
-void client_take(struct listener *l, int fd)
-{
-	struct client *c = client_new(l);
-
-	if (uv_tcp_open(&c->conn.tcp, fd) < 0) {
-		close(fd);
-		drop(c, false);
-	} else {
-		admit(c);
-	}
 }

@@ -4,6 +4,9 @@
 #include "base/log.h"
 #include "proxy/worker.h"
 
+/* More than the questions of the gate can be, so that they keep nothing else from being heard. */
+#define UNHEARD_MAX (512U << 10)
+
 static void forget_control(struct worker *w)
 {
 	channel_close(w->control);
@@ -12,17 +15,22 @@ static void forget_control(struct worker *w)
 	gate_control_lost(w);
 }
 
-static void on_control_end(void *ctx, int err)
+/* Nobody else may know that it is: control lives on, and so does this proxy. */
+static void control_sent_garbage(struct worker *w)
 {
-	if (err < 0)
-		log_error("control's channel: %s", strerror(-err));
-	forget_control(ctx);
+	forget_control(w);
+	if (w->parent)
+		channel_send(w->parent, PROXY_LOST, 0, NULL, 0, NULL, 0);
 }
 
-static void control_sent_garbage(struct worker *w, uint32_t type)
+static void on_control_end(void *ctx, int err)
 {
-	log_error("frame %u from control is malformed: the channel is closed", type);
-	forget_control(w);
+	if (err == -EBADMSG) {
+		log_error("what control says is malformed: the channel is closed");
+		control_sent_garbage(ctx);
+	} else {
+		forget_control(ctx);
+	}
 }
 
 /* What the feed says of a frame: false when the channel is to end. */
@@ -48,7 +56,7 @@ static bool take_route(struct worker *w, struct reader *rd)
 
 	if (route_decode(rd, &r) < 0)
 		return false;
-	bool ok = get_ok(rd);
+	bool ok = get_known(rd);
 	const struct target *before = ok ? route_at(w->routes.served, r.host) : NULL;
 	bool closing = r.gated && before && !before->gated;
 	enum feed_result result = ok ? feed_set(&w->routes, version, &r) : FEED_GARBAGE;
@@ -64,7 +72,7 @@ static bool remove_route(struct worker *w, struct reader *rd)
 	uint64_t version = get_u64(rd);
 
 	get_str(rd, host, sizeof host);
-	return get_ok(rd) && fed(w, feed_remove(&w->routes, version, host));
+	return get_known(rd) && fed(w, feed_remove(&w->routes, version, host));
 }
 
 static bool reset(struct worker *w, struct reader *rd)
@@ -73,7 +81,7 @@ static bool reset(struct worker *w, struct reader *rd)
 	uint64_t version = get_u64(rd);
 
 	get_str(rd, domain, sizeof domain);
-	return get_ok(rd) && fed(w, feed_reset(&w->routes, version));
+	return get_known(rd) && fed(w, feed_reset(&w->routes, version));
 }
 
 static bool commit(struct worker *w, struct reader *rd)
@@ -82,7 +90,7 @@ static bool commit(struct worker *w, struct reader *rd)
 	uint32_t routes = get_u32(rd);
 	cleanup_buf struct buf b = BUF_INIT;
 
-	if (!get_ok(rd))
+	if (!get_known(rd))
 		return false;
 	enum feed_result result = feed_commit(&w->routes, version, routes);
 	if (result == FEED_DONE)
@@ -103,7 +111,7 @@ static bool about_instance(struct worker *w, struct reader *rd,
 
 	get_str(rd, instance, sizeof instance);
 	uint32_t generation = get_u32(rd);
-	if (!get_ok(rd))
+	if (!get_known(rd))
 		return false;
 	act(w, instance, generation);
 	return true;
@@ -116,11 +124,12 @@ static bool quiet(struct worker *w, struct reader *rd)
 
 	get_str(rd, instance, sizeof instance);
 	uint32_t generation = get_u32(rd), serial = get_u32(rd);
-	if (!get_ok(rd))
+	if (!get_known(rd))
 		return false;
+	uint32_t busy = pool_quiet(w, instance, generation);
 	put_u32(&b, serial);
 	/* The ROUTE_HOLD that came before may be among what is dropped until a snapshot is there. */
-	put_u32(&b, w->routes.stale ? 1 : pool_quiet(w, instance, generation));
+	put_u32(&b, w->routes.stale ? 1 : busy);
 	channel_send(w->control, PROXY_QUIETED, 0, b.data, b.len, NULL, 0);
 	return true;
 }
@@ -170,15 +179,21 @@ static void on_control_frame(void *ctx, struct frame *f)
 	case PROXY_VERDICT:
 		ok = gate_verdict(w, f->id, &rd);
 		break;
+	case PROXY_EXPEL:
+		ok = gate_expel(w, &rd);
+		break;
 	case PROXY_LOGGED:
-		ok = get_ok(&rd);
+		ok = get_known(&rd);
 		access_log_sent(w);
 		break;
 	default:
+		ok = true; /* of a newer one */
 		break;
 	}
-	if (!ok && w->control)
-		control_sent_garbage(w, f->type);
+	if (!ok && w->control) {
+		log_error("frame %u from control is malformed: the channel is closed", f->type);
+		control_sent_garbage(w);
+	}
 }
 
 void control_channel_attach(struct worker *w, int fd)
@@ -189,6 +204,11 @@ void control_channel_attach(struct worker *w, int fd)
 	hold_new_control(w);
 	gate_new_control(w);
 	access_log_new_control(w);
+}
+
+bool control_listens(const struct worker *w)
+{
+	return w->control && channel_queued(w->control) < UNHEARD_MAX;
 }
 
 void control_say_idle(struct worker *w, const char *instance, uint32_t generation)
@@ -211,7 +231,7 @@ static void on_parent_frame(void *ctx, struct frame *f)
 
 	if (f->type == PROXY_NEW_CONTROL && f->nfds == 1)
 		control_channel_attach(w, frame_take_fd(f, 0));
-	else if (f->type == PROXY_RETIRE && get_ok(&rd))
+	else if (f->type == PROXY_RETIRE && get_known(&rd))
 		worker_drain(w, false, ms);
 	else if (f->type != PROXY_SPAWNER || !take_spawner(w, f))
 		log_error("frame %u from the parent is malformed", f->type);

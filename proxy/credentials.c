@@ -28,9 +28,14 @@ static bool sets_ours(struct str set_cookie)
 	struct cookie c;
 	bool prefixed;
 
-	return cookie_next(&set_cookie, &c) &&
-	       (cookie_is(&c, COOKIE_ACCESS, &prefixed) || cookie_is(&c, COOKIE_SESSION, &prefixed) ||
-		cookie_is(&c, COOKIE_INSTANCE, &prefixed));
+	if (!cookie_next(&set_cookie, &c))
+		return false;
+	/* "=a=b" has no name, and comes back as "a=b" from browsers before Chrome 104 (CVE-2022-2860) and their kin. */
+	struct str nameless = c.value;
+	if (!c.name.n && !cookie_next(&nameless, &c))
+		return false;
+	return cookie_is(&c, COOKIE_ACCESS, &prefixed) || cookie_is(&c, COOKIE_SESSION, &prefixed) ||
+	       cookie_is(&c, COOKIE_INSTANCE, &prefixed);
 }
 
 /* The field without our cookies; .n 0 when nothing is left. */

@@ -4,45 +4,16 @@
  *
  * A connection that is kept alive is closed only when its client has said nothing for a while, since a request may be on
  * its way to us: one that asks again is answered and told to go. */
-#include <errno.h>
-
-#include "base/log.h"
 #include "proxy/worker.h"
 
 #define LAST_MS 2000
-
-/* What the kernel has accepted for us: with the socket it would be reset. No more than was there: they may go on to come as
- * fast as they are taken. */
-static void take_queue(struct listener *l)
-{
-	int fd;
-
-	if (uv_fileno((uv_handle_t *)&l->tcp, &fd) < 0)
-		return;
-	for (int i = 0; i <= LISTEN_BACKLOG; i++) {
-		int c = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (c >= 0)
-			client_take(l, c);
-		else if (errno != ECONNABORTED && errno != EINTR)
-			return;
-	}
-}
-
-static void close_listeners(struct worker *w)
-{
-	for (size_t i = 0; i < w->nlisteners; i++) {
-		if (w->listening)
-			take_queue(&w->listeners[i]);
-		uv_close((uv_handle_t *)&w->listeners[i].tcp, NULL);
-	}
-}
 
 void worker_drain(struct worker *w, bool ending, uint32_t ms)
 {
 	uint64_t until = uv_now(&w->loop) + ms;
 
-	if (!w->draining)
-		close_listeners(w);
+	for (size_t i = 0; !w->draining && i < w->nlisteners; i++)
+		listener_close(&w->listeners[i]);
 	if (!w->draining || until < w->drain_until)
 		w->drain_until = until;
 	w->draining = true;
@@ -64,5 +35,5 @@ void drain_tick(struct worker *w)
 	if (over)
 		hold_end(w);
 	if (over || (w->draining && w->nclients == 0))
-		uv_stop(&w->loop);
+		w->over = true;
 }

@@ -1,6 +1,8 @@
 /* See errpage.h. */
 #include "proxy/errpage.h"
 
+#include "base/json_quote.h"
+
 static const struct {
 	int status;
 	const char *reason;
@@ -63,23 +65,6 @@ static void add_html(struct buf *b, const char *s, size_t n)
 		else if (c >= 0x20 || c == '\n' || c == '\t')
 			buf_addc(b, (char)c);
 	}
-}
-
-static void add_json(struct buf *b, const char *s)
-{
-	buf_addc(b, '"');
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-		if (c == '"' || c == '\\')
-			buf_addf(b, "\\%c", c);
-		else if (c == '\n')
-			buf_adds(b, "\\n");
-		else if (c < 0x20 || c == 0x7f)
-			buf_addf(b, "\\u%04x", c);
-		else
-			buf_addc(b, (char)c);
-	}
-	buf_addc(b, '"');
 }
 
 static const char html_start[] = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
@@ -173,10 +158,10 @@ static void write_html(const struct page *p, const struct page_reader *to, struc
 static void write_json(const struct page *p, const struct page_reader *to, struct buf *b)
 {
 	buf_adds(b, "{\"error\":");
-	add_json(b, p->title);
+	json_quote(b, p->title, strlen(p->title));
 	if (p->text && p->text[0]) {
 		buf_adds(b, ",\"message\":");
-		add_json(b, p->text);
+		json_quote(b, p->text, strlen(p->text));
 	}
 	buf_addf(b, ",\"status\":%d", p->status);
 	if (to->request_id[0])

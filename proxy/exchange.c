@@ -52,6 +52,7 @@ static void exchange_free(struct exchange *x)
 		gate_forget(x);
 	if (x->pool)
 		pool_leave(x->pool);
+	peer_leave(w, &x->from.peer);
 	count_end(x);
 	access_log_exchange(x);
 	target_unref(x->target);
@@ -146,16 +147,18 @@ void exchange_start(struct client *c, size_t head)
 	const struct target *t = route_lookup(w->routes.served, STRZ(r->host));
 
 	take_request(x, r);
+	peer_visitor(x, r);
 	access_log_note(x, r);
 	deadline_clear(&c->conn);
 	if (t)
 		x->space = space_of(w, t->space);
+	c->place = turn_place(x->space->who);
 	x->space->count.n[COUNT_REQUESTS]++;
 	x->space->count.now[GAUGE_OPEN]++;
 	count_in(x, head);
 	if (t)
 		x->target = target_ref(t);
-	if (limits_refuse(x))
+	if (limits_refuse_client(x))
 		return;
 	if (!t) {
 		x->refused = REFUSED_HOST;
@@ -169,9 +172,9 @@ void exchange_start(struct client *c, size_t head)
 	if (gate == GATE_CLOSED)
 		return;
 	if (t->kind != ROUTE_PAGE) {
-		struct http1_forward f = {.client = {c->addr, c->addr_len},
-					  .proto = "http",
-					  .port = c->port,
+		struct http1_forward f = {.client = x->from.addr,
+					  .proto = x->from.proto,
+					  .port = x->from.port,
 					  .request_id = STRZ(x->request_id),
 					  .site = t->site};
 		buf_reserve(&x->head, 1023);
@@ -190,6 +193,8 @@ void exchange_admitted(struct exchange *x)
 	struct worker *w = x->c->conn.w;
 	const struct target *t = x->target;
 
+	if (limits_refuse_space(x))
+		return;
 	if (t->kind == ROUTE_PAGE) {
 		route_page(x, t);
 		return;
@@ -295,7 +300,8 @@ void exchange_page(struct exchange *x, const struct page *page)
 	count_out(x, w->out.len);
 	uv_buf_t b = uv_buf_init(w->out.data, (unsigned)w->out.len);
 	x->res_head = x->res_done = true;
-	if (conn_write(&c->conn, &b, 1) < 0)
+	int r = x->keep_alive ? conn_write(&c->conn, &b, 1) : conn_write_last(&c->conn, &b, 1);
+	if (r < 0)
 		client_failed(c);
 	else
 		exchange_done(x);
@@ -350,6 +356,8 @@ static void no_upstream_page(struct exchange *x, int error, bool connected)
 	} else if (connected) {
 		exchange_error(x, 502, "The app closed the connection without an answer",
 			       "It may have crashed on this request. Its log says more.");
+	} else if (error == -EMFILE || error == -ENFILE || error == -EAGAIN) { /* here; in the queue of a unix socket */
+		exchange_error(x, 503, "There are too many connections", "Try again in a few seconds.");
 	} else if (error == -ETIMEDOUT) {
 		exchange_error(x, 504, "The app did not accept the connection in time", NULL);
 	} else {

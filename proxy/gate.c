@@ -24,6 +24,7 @@ struct answer {
 	unsigned char what[DIGEST];
 	uint64_t until; /* of the loop's clock; 0: empty */
 	enum gate_verdict verdict;
+	char user[TICKET_ID];
 };
 
 struct ask {
@@ -138,11 +139,15 @@ static enum gate_state closed(struct exchange *x, enum gate_verdict verdict, con
 
 /* ---- tickets ---- */
 
-static bool ticket_opens(const struct gate *g, const struct target *t, struct str text, enum ticket_kind kind,
-			 struct ticket *out)
+static bool ticket_opens(struct exchange *x, struct str text, enum ticket_kind kind, struct ticket *out)
 {
-	return ticket_read(text, kind, g->keys.keys, g->keys.nkeys, wall_seconds(), out) &&
-	       strcmp(out->subject, t->space_id) == 0;
+	const struct gate *g = x->c->conn.w->gate;
+
+	if (!ticket_read(text, kind, g->keys.keys, g->keys.nkeys, wall_seconds(), out) ||
+	    strcmp(out->subject, x->target->space_id) != 0)
+		return false;
+	memcpy(x->user, out->user, TICKET_ID);
+	return true;
 }
 
 /* The address without the ticket, and a cookie in its place. HttpOnly: scripts of the app do not read it. Lax: a private Space is
@@ -207,15 +212,14 @@ static void ask_control(struct exchange *x, const unsigned char what[DIGEST], st
 	struct gate *g = w->gate;
 	struct ask *a = xcalloc(1, sizeof *a);
 	struct buf *b = &a->question;
-	char secret[TOKEN_MAX + 1], client[sizeof x->c->addr];
+	char secret[TOKEN_MAX + 1];
 
 	memcpy(secret, token.p, token.n);
 	secret[token.n] = '\0';
-	memcpy(client, x->c->addr, sizeof client);
 	buf_reserve(b, 255); /* not moved: wiped when it is freed */
 	put_str(b, x->target->space_id);
 	put_str(b, secret);
-	put_str(b, client);
+	put_bytes(b, x->from.addr.p, x->from.addr.n);
 	memcpy(a->what, what, DIGEST);
 	a->id = ++g->ids ? g->ids : ++g->ids;
 	a->x = x;
@@ -248,6 +252,8 @@ static enum gate_state judge_token(struct exchange *x, struct http1_request *r, 
 	/* It was for the gate; the app has no use for a token of the visitor. */
 	if (authorization)
 		credentials_drop_authorization(r);
+	if (fresh)
+		memcpy(x->user, known->user, TICKET_ID);
 	return fresh ? GATE_OPEN : GATE_ASKING;
 }
 
@@ -267,13 +273,13 @@ enum gate_state gate_enter(struct exchange *x, struct http1_request *r)
 			       "Authorization, x-hf-authorization and __sign may each be given once.");
 		return GATE_CLOSED;
 	}
-	bool sign = c.sign.p && ticket_opens(g, t, c.sign, TICKET_SIGN, &ticket);
+	bool sign = c.sign.p && ticket_opens(x, c.sign, TICKET_SIGN, &ticket);
 	if (sign && c.navigation)
 		return exchange_for_cookie(x, &ticket, r->target);
 	if (sign)
 		return GATE_OPEN;
 	for (size_t i = 0; c.own_page && i < c.ncookies; i++)
-		if (ticket_opens(g, t, c.cookies[i], TICKET_COOKIE, &ticket))
+		if (ticket_opens(x, c.cookies[i], TICKET_COOKIE, &ticket))
 			return GATE_OPEN;
 	if (c.hf.p)
 		return judge_token(x, r, c.hf, false);
@@ -324,7 +330,7 @@ static bool follow_route(struct exchange *x)
 	return true;
 }
 
-static void settle(struct ask *a, enum gate_verdict verdict, unsigned wait)
+static void settle(struct ask *a, enum gate_verdict verdict, unsigned wait, const char user[TICKET_ID])
 {
 	struct exchange *x = a->x;
 
@@ -334,10 +340,12 @@ static void settle(struct ask *a, enum gate_verdict verdict, unsigned wait)
 	x->ask = NULL;
 	if (verdict == VERDICT_ENTER && !follow_route(x))
 		verdict = VERDICT_LATER;
-	if (verdict == VERDICT_ENTER)
-		exchange_admitted(x);
-	else
+	if (verdict != VERDICT_ENTER) {
 		refuse(x, verdict, wait, NULL);
+		return;
+	}
+	memcpy(x->user, user, TICKET_ID);
+	exchange_admitted(x);
 }
 
 bool gate_verdict(struct worker *w, uint32_t id, struct reader *rd)
@@ -345,17 +353,20 @@ bool gate_verdict(struct worker *w, uint32_t id, struct reader *rd)
 	struct gate *g = w->gate;
 	enum gate_verdict verdict = get_u8(rd);
 	unsigned wait = get_u32(rd);
+	char user[TICKET_ID] = "";
 	struct ask *a;
 
-	if (!get_ok(rd) || verdict < VERDICT_ENTER || verdict > VERDICT_LATER || !(a = take_ask(g, id)))
+	get_str(rd, user, sizeof user);
+	if (!get_known(rd) || verdict < VERDICT_ENTER || verdict > VERDICT_LATER || !(a = take_ask(g, id)))
 		return false;
 	if (verdict <= VERDICT_FOREIGN) {
 		struct answer *s = slot(g, a->what);
 		memcpy(s->what, a->what, DIGEST);
 		s->verdict = verdict;
+		memcpy(s->user, user, TICKET_ID);
 		s->until = uv_now(&w->loop) + (verdict == VERDICT_ENTER ? GOOD_MS : BAD_MS);
 	}
-	settle(a, verdict, wait);
+	settle(a, verdict, wait, user);
 	return true;
 }
 
@@ -375,10 +386,14 @@ void gate_control_lost(struct worker *w)
 	}
 }
 
+/* Who waits for an answer has the whole time for it again. */
 void gate_new_control(struct worker *w)
 {
-	for (const struct ask *a = w->gate->asks; a; a = a->next)
+	for (const struct ask *a = w->gate->asks; a; a = a->next) {
+		if (a->x)
+			deadline_set(&a->x->c->conn, DL_CONNECT);
 		send_question(w, a);
+	}
 }
 
 bool gate_secure(const struct worker *w)
@@ -399,20 +414,51 @@ bool gate_keys(struct worker *w, struct reader *rd)
 	return true;
 }
 
-/* It was let in when its host was public, and is not over by itself. */
-static void cut_stream(uv_handle_t *h, void *routes)
+static bool goes_on(const struct exchange *x)
 {
-	struct client *c = h->type == UV_TCP ? h->data : NULL;
-	struct exchange *x = c && !c->conn.closing ? c->x : NULL;
+	return x->websocket || x->event_stream || x->hold;
+}
 
-	if (!x || !x->target || x->target->gated || !(x->websocket || x->event_stream || x->hold))
-		return;
-	const struct target *now = route_at(routes, x->target->host);
-	if (now && now->gated)
+static void cut_user(struct client *c, const void *user)
+{
+	const struct exchange *x = c->x;
+
+	if (x && strcmp(x->user, user) == 0 && (goes_on(x) || !x->res_head))
+		client_cut(c, false);
+}
+
+bool gate_expel(struct worker *w, struct reader *rd)
+{
+	char user[TICKET_ID];
+
+	get_str(rd, user, sizeof user);
+	if (!get_known(rd) || !ticket_id_ok(user))
+		return false;
+	client_each(w, cut_user, user);
+	return true;
+}
+
+bool gate_closed_since(const struct exchange *x)
+{
+	const struct target *now;
+
+	if (!x->target || x->target->gated)
+		return false;
+	now = route_at(x->c->conn.w->routes.served, x->target->host);
+	return now && now->gated;
+}
+
+/* It is not over by itself. What has no answer yet is looked at when that turns out to be a stream. */
+static void cut_stream(struct client *c, const void *unused)
+{
+	const struct exchange *x = c->x;
+
+	(void)unused;
+	if (x && goes_on(x) && gate_closed_since(x))
 		client_cut(c, false);
 }
 
 void gate_cut(struct worker *w)
 {
-	uv_walk(&w->loop, cut_stream, w->routes.served);
+	client_each(w, cut_stream, NULL);
 }

@@ -13,7 +13,8 @@
 #include "proxy/worker.h"
 
 /* An app that is just there may have room for few connections: http.server of Python listens with a backlog of 5, and what
- * overflows it waits for a retransmission. So they go on a few at a time. */
+ * overflows it waits for a retransmission of TCP, each later than the one before. So they go on a few at a time, and no more
+ * while so many are on their way that the app's kernel has not taken. */
 #define RELEASE_MAX 4
 #define RELEASE_MS 5
 
@@ -22,6 +23,7 @@ struct hold {
 	struct exchange *first;
 	size_t n, bytes;
 	struct target *asked; /* the route for which control knows that those here wait, or NULL */
+	bool late;	      /* it will be asked when it listens */
 	char space[];
 };
 
@@ -46,6 +48,9 @@ static void ask(struct worker *w, struct hold *h, const struct target *t)
 	cleanup_buf struct buf b = BUF_INIT;
 
 	if (h->asked == t || !w->control)
+		return;
+	h->late = !control_listens(w);
+	if (h->late)
 		return;
 	put_str(&b, h->space);
 	channel_send(w->control, PROXY_WAKE, 0, b.data, b.len, NULL, 0);
@@ -114,6 +119,7 @@ void hold_request(struct exchange *x, struct hold_rule rule)
 	x->hold_until = uv_now(&w->loop) + rule.wait_ms;
 	if (!w->hold_due || x->hold_until < w->hold_due)
 		w->hold_due = x->hold_until;
+	deadline_clear(&x->c->conn); /* of control's answer, when the gate asked */
 	DL_APPEND(h->first, x);
 	x->was_held = true;
 	x->held_at = uv_now(&w->loop);
@@ -160,10 +166,25 @@ static bool may_follow(const struct target *to, const struct target *from)
 	return strcmp(to->space_id, from->space_id) == 0 && (!to->gated || from->gated);
 }
 
+static bool is_untaken(const struct exchange *x)
+{
+	return x->was_held && !x->hold && (x->waiting || pool_is_untaken(x));
+}
+
+static int untaken(const struct worker *w, const struct target *t)
+{
+	int n = 0;
+
+	for (const struct client *c = w->clients; c && n < RELEASE_MAX; c = c->next)
+		n += c->x && c->x->target == t && is_untaken(c->x);
+	return n;
+}
+
 /* False: more are to go on. */
 static bool release_from(struct worker *w, struct hold *h)
 {
 	struct exchange *x, *next;
+	const struct target *counted = NULL;
 	int n = 0;
 
 	/* Sending one may end it, and its client's next request may come in: never another one of this queue. */
@@ -181,6 +202,10 @@ static bool release_from(struct worker *w, struct hold *h)
 		}
 		if (t && t->kind == ROUTE_HOLD)
 			continue;
+		if (t && t->kind == ROUTE_APP && t != counted) {
+			counted = t;
+			n = untaken(w, t);
+		}
 		if (n++ == RELEASE_MAX)
 			return false;
 		hold_cancel(x);
@@ -245,6 +270,9 @@ void hold_tick(struct worker *w)
 	struct exchange *x, *after;
 	uint64_t due = 0;
 
+	HASH_ITER(hh, w->holds, h, next)
+	if (h->late && h->first)
+		ask(w, h, h->first->target);
 	if (!w->holds || now < w->hold_due)
 		return;
 	HASH_ITER(hh, w->holds, h, next)

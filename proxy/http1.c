@@ -136,13 +136,21 @@ static int read_connection(struct http1_request *r, struct judgement *j, struct 
 		for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
 			if (str_ieq(t, kept[i]))
 				return refuse(r, 400, "Connection names a field that may not be dropped");
-		if (http1_known(t) == FIELD_FORWARDING)
+		if (http1_known(t) >= FIELD_FORWARDING)
 			return refuse(r, 400, "Connection names a field that may not be dropped");
 		if (j->ntokens == NOMINATED_MAX)
 			return refuse(r, 400, "too many options in Connection");
 		j->tokens[j->ntokens++] = t;
 	}
 	return 0;
+}
+
+/* A proxy adds its own at the end: as the last element, or as the last field. */
+static void claim(struct http1_claims *c, struct str value)
+{
+	if (c->n == HTTP1_CLAIMS_MAX)
+		memmove(c->values, c->values + 1, --c->n * sizeof *c->values);
+	c->values[c->n++] = value;
 }
 
 static inline void once(struct str *to, unsigned *count, struct str value)
@@ -180,6 +188,10 @@ static int sort_fields(struct http1_request *r, size_t n, struct judgement *j)
 			r->user_agent = f.value;
 		else if (id == FIELD_REQUEST_ID && f.value.n <= HTTP1_REQUEST_ID_MAX && http1_is_token(f.value))
 			r->request_id = f.value;
+		else if (id == FIELD_FORWARDED_FOR)
+			claim(&r->forwarded_for, f.value);
+		else if (id == FIELD_FORWARDED_PROTO)
+			claim(&r->forwarded_proto, f.value);
 		else if (id == FIELD_CONNECTION && (status = read_connection(r, j, f.value)))
 			return status;
 		/* CGI and WSGI map '_' and '-' together: Content_Length would become a second Content-Length. */
@@ -296,6 +308,7 @@ int http1_parse_request(const char *p, size_t n, const struct http1_limits *limi
 	r->why = NULL;
 	r->nfields = 0;
 	r->accept = r->user_agent = r->request_id = (struct str){NULL, 0};
+	r->forwarded_for.n = r->forwarded_proto.n = 0;
 	r->keep_alive = false;
 	if (n >= 2 && p[0] == '\r' && p[1] == '\n')
 		p += 2, n -= 2; /* RFC 9112 2.2: one empty line before a request */

@@ -29,6 +29,13 @@ struct http1_field {
 	struct str name, value; /* into the head; the value without white space around it */
 };
 
+/* What is said in fields of one name that are not passed on; of many the last ones. */
+#define HTTP1_CLAIMS_MAX 8
+struct http1_claims {
+	struct str values[HTTP1_CLAIMS_MAX];
+	size_t n;
+};
+
 /* All strings point into the head that was parsed. */
 struct http1_request {
 	enum http1_method method;
@@ -42,11 +49,12 @@ struct http1_request {
 	bool has_length; /* "Content-Length: 0" is passed on as such */
 	bool keep_alive; /* what the client wants */
 	bool expect_continue;
-	bool websocket;				     /* a correct WebSocket handshake */
-	struct str accept;			     /* all that matters of it: the first Accept field */
-	struct str user_agent;			     /* the first one */
-	struct str request_id;			     /* the client's own when it is harmless, else empty */
-	struct http1_field fields[HTTP1_FIELDS_MAX]; /* those that are passed on */
+	bool websocket;					    /* a correct WebSocket handshake */
+	struct str accept;				    /* all that matters of it: the first Accept field */
+	struct str user_agent;				    /* the first one */
+	struct str request_id;				    /* the client's own when it is harmless, else empty */
+	struct http1_claims forwarded_for, forwarded_proto; /* of X-Forwarded-For, X-Forwarded-Proto: trusted.h */
+	struct http1_field fields[HTTP1_FIELDS_MAX];	    /* those that are passed on */
 	size_t nfields;
 	const char *why; /* after a refusal: which rule, for people */
 };
@@ -79,11 +87,14 @@ int http1_parse_request(const char *p, size_t n, const struct http1_limits *limi
 struct http1_forward {
 	struct str client; /* address of the client, an IPv6 one without brackets */
 	const char *proto; /* "http", "https" */
-	uint16_t port;	   /* listened on; for X-Forwarded-Port when the Host field names none */
+	uint16_t port;	   /* for X-Forwarded-Port when the Host field names none */
 	struct str request_id;
 	const char *site; /* "" or the X-Spaced-Site */
 };
 void http1_write_request(const struct http1_request *r, const struct http1_forward *f, struct buf *out);
+
+/* False: no response begins with these bytes, however many are to come. */
+bool http1_begins_response(const char *p, size_t n);
 
 /* Parses and judges a response head to `method`; `websocket`: the request was an upgrade. 0, or -EBADMSG: 502.
  * Status 1xx (without 101) comes out with HTTP1_NO_BODY and is to be skipped. */

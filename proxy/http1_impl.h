@@ -24,6 +24,8 @@ enum known_field {
 	FIELD_REQUEST_ID,
 	FIELD_HOP,	  /* hop-by-hop by RFC 9110 7.6.1 */
 	FIELD_FORWARDING, /* only the proxy itself says these */
+	FIELD_FORWARDED_FOR,
+	FIELD_FORWARDED_PROTO,
 };
 enum known_field http1_known(struct str name);
 

@@ -120,6 +120,13 @@ static int judge_upgrade(struct http1_response *r, bool asked, const struct judg
 	return 0;
 }
 
+#define STATUS_LINE "HTTP/1."
+
+bool http1_begins_response(const char *p, size_t n)
+{
+	return memcmp(p, STATUS_LINE, n < sizeof STATUS_LINE - 1 ? n : sizeof STATUS_LINE - 1) == 0;
+}
+
 int http1_parse_response(const char *p, size_t n, enum http1_method method, bool websocket,
 			 const struct http1_limits *limits, struct http1_response *r)
 {
@@ -130,7 +137,7 @@ int http1_parse_response(const char *p, size_t n, enum http1_method method, bool
 	r->why = NULL;
 	r->event_stream = r->has_date = r->has_request_id = false;
 	/* llhttp skips empty lines before a status line: they are no part of it (RFC 9112 2.2 is for servers only). */
-	if (n < 13 || memcmp(p, "HTTP/1.", 7) != 0 || (p[7] != '0' && p[7] != '1') || p[8] != ' ' ||
+	if (n < 13 || !http1_begins_response(p, n) || (p[7] != '0' && p[7] != '1') || p[8] != ' ' ||
 	    (p[12] != ' ' && p[12] != '\r'))
 		return refuse(r, "malformed status line");
 	if (http1_walk(&h, HTTP_RESPONSE, p, n) < 0)

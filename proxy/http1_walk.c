@@ -41,7 +41,9 @@ static const struct {
 enum known_field http1_known(struct str name)
 {
 	if (name.n > 11 && strncasecmp(name.p, "x-forwarded-", 12) == 0)
-		return FIELD_FORWARDING;
+		return str_ieq(name, "x-forwarded-for")	    ? FIELD_FORWARDED_FOR
+		       : str_ieq(name, "x-forwarded-proto") ? FIELD_FORWARDED_PROTO
+							    : FIELD_FORWARDING;
 	if (name.n > 8 && strncasecmp(name.p, "x-spaced-", 9) == 0)
 		return FIELD_FORWARDING;
 	for (size_t i = 0; i < sizeof known_fields / sizeof *known_fields && known_fields[i].len <= name.n; i++)

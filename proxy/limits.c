@@ -1,12 +1,10 @@
-/* Bounds on time, connections and requests: the deadline lists, run once per tick, the count per address, the rates. */
+/* Bounds on time and requests: the deadline lists, run once per tick, the rates. */
 #include <errno.h>
 #include <netinet/in.h>
 
 #include "proxy/worker.h"
 
 #define LINGER_MS 3000
-/* Below the 5 s after which uvicorn and node close an idle connection: a request must not meet their close. */
-#define POOL_IDLE_MS 4000
 
 static uint32_t or_default(uint32_t v, uint32_t def)
 {
@@ -18,6 +16,8 @@ int limits_init(struct worker *w, const struct proxy_config *config)
 	struct proxy_limits *l = &w->limits;
 
 	*l = config->limits;
+	if (config->trusted)
+		w->trusted = *config->trusted;
 	w->rates = config->rates ? config->rates : rates_map(-1);
 	if (!w->rates)
 		return -errno;
@@ -27,6 +27,8 @@ int limits_init(struct worker *w, const struct proxy_config *config)
 	l->head_ms = or_default(l->head_ms, 10000);
 	l->idle_ms = or_default(l->idle_ms, 60000);
 	l->connect_ms = or_default(l->connect_ms, 5000);
+	/* Below the 5 s after which uvicorn and node close an idle connection: a request must not meet their close. */
+	l->pool_ms = or_default(l->pool_ms, 4000);
 	l->response_ms = or_default(l->response_ms, 300000);
 	l->stall_ms = or_default(l->stall_ms, 300000);
 	l->connections = or_default(l->connections, 16384);
@@ -45,7 +47,7 @@ int limits_init(struct worker *w, const struct proxy_config *config)
 	w->deadline_ms[DL_RESPONSE] = l->response_ms;
 	w->deadline_ms[DL_STALL] = l->stall_ms;
 	w->deadline_ms[DL_LINGER] = LINGER_MS;
-	w->deadline_ms[DL_POOL] = POOL_IDLE_MS;
+	w->deadline_ms[DL_POOL] = l->pool_ms;
 	for (int i = 0; i < DL_KINDS; i++)
 		w->deadlines[i].prev = w->deadlines[i].next = &w->deadlines[i];
 	return 0;
@@ -96,66 +98,6 @@ void deadline_tick(struct worker *w)
 	}
 }
 
-struct peer {
-	UT_hash_handle hh;
-	struct in6_addr address;
-	uint32_t connections;
-};
-
-bool peer_key(const struct sockaddr *sa, struct in6_addr *key)
-{
-	memset(key, 0, sizeof *key);
-	if (sa->sa_family == AF_INET) {
-		const struct sockaddr_in *in = (const void *)sa;
-		key->s6_addr[10] = key->s6_addr[11] = 0xff;
-		memcpy(&key->s6_addr[12], &in->sin_addr, 4);
-		return (ntohl(in->sin_addr.s_addr) >> 24) == 127;
-	}
-	const struct sockaddr_in6 *in6 = (const void *)sa;
-	if (IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr))
-		return true;
-	memcpy(key, &in6->sin6_addr, IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) ? 16 : 8);
-	return false;
-}
-
-bool peer_enter(struct client *c, const struct sockaddr *sa)
-{
-	struct worker *w = c->conn.w;
-	uint32_t limit = w->limits.per_client;
-	struct in6_addr key;
-	struct peer *p;
-
-	/* A proxy before ours on this machine would be one client: loopback counts only when the limit was set. */
-	bool loopback = peer_key(sa, &key);
-	c->who = rates_who(w->rates, &key, sizeof key);
-	if (loopback && limit == 0)
-		return true;
-	HASH_FIND(hh, w->peers, &key, sizeof key, p);
-	if (p && p->connections >= (limit ? limit : 1024))
-		return false;
-	if (!p) {
-		p = xcalloc(1, sizeof *p);
-		p->address = key;
-		HASH_ADD(hh, w->peers, address, sizeof p->address, p);
-	}
-	p->connections++;
-	c->peer = p;
-	return true;
-}
-
-void peer_leave(struct client *c)
-{
-	struct peer *p = c->peer;
-
-	if (!p)
-		return;
-	c->peer = NULL;
-	if (--p->connections == 0) {
-		HASH_DEL(c->conn.w->peers, p);
-		free(p);
-	}
-}
-
 static void refuse(struct exchange *x, enum refusal why, const char *text, uint32_t wait_ms)
 {
 	struct page page = {
@@ -165,20 +107,28 @@ static void refuse(struct exchange *x, enum refusal why, const char *text, uint3
 	exchange_page(x, &page);
 }
 
-bool limits_refuse(struct exchange *x)
+bool limits_refuse_client(struct exchange *x)
 {
 	struct worker *w = x->c->conn.w;
-	uint64_t now = uv_now(&w->loop);
 	uint32_t wait = 0;
 
-	if (w->limits.client_rate)
-		wait = rates_take(w->rates, RATE_CLIENT, x->c->who, w->limits.client_rate, now);
-	if (wait) {
-		refuse(x, REFUSED_CLIENT_RATE, "There were too many from your address. Try again in a moment.", wait);
+	if (x->from.crowded) {
+		refuse(x, REFUSED_CLIENT_CONNECTIONS, "There are too many connections from your address.", 2000);
 		return true;
 	}
-	if (x->target && x->target->rate)
-		wait = rates_take(w->rates, RATE_SPACE, x->space->who, x->target->rate, now);
+	if (w->limits.client_rate)
+		wait = rates_take(w->rates, RATE_CLIENT, x->from.who, w->limits.client_rate, uv_now(&w->loop));
+	if (wait)
+		refuse(x, REFUSED_CLIENT_RATE, "There were too many from your address. Try again in a moment.", wait);
+	return wait != 0;
+}
+
+bool limits_refuse_space(struct exchange *x)
+{
+	struct worker *w = x->c->conn.w;
+	uint32_t rate = x->target->rate;
+	uint32_t wait = rate ? rates_take(w->rates, RATE_SPACE, x->space->who, rate, uv_now(&w->loop)) : 0;
+
 	if (wait)
 		refuse(x, REFUSED_SPACE_RATE, "This Space is asked too often. Try again in a moment.", wait);
 	return wait != 0;

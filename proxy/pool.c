@@ -1,6 +1,7 @@
 /* Which upstream connection an exchange gets: an idle one of the same address or the same generation of the same app, a
  * new one, or a place in the line for a socket from the spawner. */
 #include <errno.h>
+#include <netinet/tcp.h>
 
 #include <utlist.h>
 
@@ -9,6 +10,11 @@
 #define IDLE_MAX 512
 #define BATCH 4
 #define FAILED_MS 2000 /* an endpoint that takes no connection is avoided for so long */
+
+/* When the spawner was away for a while, many wait for sockets. All at once they would be too many for the queue of a small
+ * app's listener, be lost together, and be heard again together, each time later, with the retransmissions of TCP. */
+#define CROWD_MAX 4
+#define CROWD_MS 1
 
 #define KEY_MAX 160
 
@@ -72,9 +78,67 @@ static void ask_for_sockets(struct worker *w, struct pool *p)
 		spawn_open(w, p, (uint32_t)want);
 }
 
+bool pool_is_untaken(const struct exchange *x)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof info;
+
+	if (!x->u || x->res_head || x->req_body != HTTP1_NO_BODY)
+		return false;
+	return !x->u->connected ||
+	       (getsockopt(x->u->conn.fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_unacked > 0);
+}
+
+static size_t untaken(const struct worker *w, const struct pool *p)
+{
+	size_t n = 0;
+
+	for (const struct client *c = w->clients; c && n < CROWD_MAX; c = c->next)
+		n += c->x && c->x->pool == p && pool_is_untaken(c->x);
+	return n;
+}
+
+static void on_crowd(uv_timer_t *t);
+
+/* Those who wait, as far as there are sockets. A few need no look at the others. */
+static void serve_waiting(struct worker *w, struct pool *p)
+{
+	size_t n = p->nwaiting > CROWD_MAX ? untaken(w, p) : 0;
+
+	while (p->waiting && p->nspare && n++ < CROWD_MAX) {
+		struct exchange *x = p->waiting;
+		pool_cancel(x);
+		int r = upstream_connect(p, x, p->spare[--p->nspare]);
+		if (r < 0)
+			exchange_upstream_lost(x, r);
+	}
+	if (p->waiting && p->nspare)
+		uv_timer_start(&w->crowd, on_crowd, CROWD_MS, 0);
+}
+
+static void on_crowd(uv_timer_t *t)
+{
+	struct worker *w = t->data;
+	struct pool *p, *next;
+
+	HASH_ITER(hh, w->pools, p, next)
+	{
+		if (p->waiting)
+			serve_waiting(w, p);
+		if (p->waiting)
+			ask_for_sockets(w, p);
+	}
+}
+
+void pool_init(struct worker *w)
+{
+	uv_timer_init(&w->loop, &w->crowd);
+	w->crowd.data = w;
+}
+
 static int acquire_app(struct worker *w, struct pool *p, struct exchange *x)
 {
-	if (p->nspare) {
+	if (p->nspare && !p->waiting) {
 		int fd = p->spare[--p->nspare];
 		ask_for_sockets(w, p); /* the next one ahead of time; a failure shows when it is needed */
 		return upstream_connect(p, x, fd);
@@ -110,47 +174,57 @@ void pool_cancel(struct exchange *x)
 	x->pool->nwaiting--;
 }
 
-void pool_opened(struct pool *p, struct frame *f, size_t asked, int error)
+/* Of the host or the spawner, not of the app: over in a moment. */
+static bool shortage(int error)
+{
+	return error == -ENOTCONN || error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
+	       error == -EAGAIN || error == -ECHILD;
+}
+
+void pool_opened(struct worker *w, struct pool *p, struct frame *f, size_t asked, int error)
 {
 	p->opens -= asked;
 	for (int i = 0; f && i < f->nfds; i++) {
 		int fd = frame_take_fd(f, i);
-		struct exchange *x = p->waiting;
-		if (x) {
-			pool_cancel(x);
-			int r = upstream_connect(p, x, fd);
-			if (r < 0)
-				exchange_upstream_lost(x, r);
-		} else if (p->nspare < (int)(sizeof p->spare / sizeof *p->spare) && !p->draining) {
+		if (p->nspare < (int)(sizeof p->spare / sizeof *p->spare) && (p->waiting || !p->draining))
 			p->spare[p->nspare++] = fd;
-		} else {
+		else
 			close(fd);
-		}
 	}
-	/* Without a socket they would wait until their deadline: what fails now fails for all. */
-	while (error < 0 && error != -ENOTCONN && p->waiting) {
+	serve_waiting(w, p);
+	/* They wait for the next tick, or for the next spawner, until their deadline. */
+	if (shortage(error))
+		return;
+	/* What fails now fails for all. */
+	while (error < 0 && p->waiting) {
 		struct exchange *x = p->waiting;
 		pool_cancel(x);
 		exchange_upstream_lost(x, error);
 	}
 	if (p->waiting && p->opens == 0)
-		ask_for_sockets(p->waiting->c->conn.w, p);
+		ask_for_sockets(w, p);
 }
 
+/* Who waits has the whole time again from here on: what passed without a spawner was none of the app's. */
 void pool_new_spawner(struct worker *w)
 {
 	struct pool *p, *next;
+	struct exchange *x;
 
 	HASH_ITER(hh, w->pools, p, next)
-	if (p->waiting)
-		ask_for_sockets(w, p);
+	{
+		DL_FOREACH(p->waiting, x)
+		deadline_set(&x->c->conn, DL_CONNECT);
+		if (p->waiting)
+			ask_for_sockets(w, p);
+	}
 }
 
 void pool_put_back(struct upstream *u)
 {
 	struct pool *p = u->pool;
 
-	if (p->draining || p->nidle >= IDLE_MAX || u->conn.w->ending) {
+	if (p->draining || u->quiets != p->quiets || p->nidle >= IDLE_MAX || u->conn.w->ending) {
 		conn_close(&u->conn, false);
 		return;
 	}
@@ -183,9 +257,10 @@ void pool_leave(struct pool *p)
 	p->busy--;
 }
 
-static bool is_instance(const struct pool *p, const char *instance, uint32_t generation)
+/* An instance, or the path of a role's socket: neither looks like the other. */
+static bool is_endpoint(const struct pool *p, const char *name, uint32_t generation)
 {
-	return p->kind == ROUTE_APP && p->generation == generation && strcmp(p->name, instance) == 0;
+	return p->kind != ROUTE_TCP && p->generation == generation && strcmp(p->name, name) == 0;
 }
 
 void pool_drain(struct worker *w, const char *instance, uint32_t generation)
@@ -195,7 +270,7 @@ void pool_drain(struct worker *w, const char *instance, uint32_t generation)
 
 	HASH_ITER(hh, w->pools, p, next)
 	{
-		if (!is_instance(p, instance, generation))
+		if (!is_endpoint(p, instance, generation))
 			continue;
 		p->draining = known = true;
 		close_idle(p);
@@ -204,15 +279,16 @@ void pool_drain(struct worker *w, const char *instance, uint32_t generation)
 		control_say_idle(w, instance, generation);
 }
 
-uint32_t pool_quiet(struct worker *w, const char *instance, uint32_t generation)
+uint32_t pool_quiet(struct worker *w, const char *endpoint, uint32_t generation)
 {
 	struct pool *p, *next;
 	size_t busy = 0;
 
 	HASH_ITER(hh, w->pools, p, next)
 	{
-		if (!is_instance(p, instance, generation))
+		if (!is_endpoint(p, endpoint, generation))
 			continue;
+		p->quiets++;
 		close_idle(p);
 		busy += p->busy;
 	}
@@ -224,13 +300,12 @@ struct cut {
 	uint32_t generation;
 };
 
-static void cut_one(uv_handle_t *h, void *ctx)
+static void cut_one(struct client *c, const void *ctx)
 {
 	const struct cut *cut = ctx;
-	struct client *c = h->type == UV_TCP ? h->data : NULL;
-	struct exchange *x = c && !c->conn.closing ? c->x : NULL;
+	struct exchange *x = c->x;
 
-	if (!x || !x->pool || !is_instance(x->pool, cut->instance, cut->generation))
+	if (!x || !x->pool || !is_endpoint(x->pool, cut->instance, cut->generation))
 		return;
 	if (x->res_head)
 		client_cut(c, x->out_body == HTTP1_UNTIL_CLOSE);
@@ -242,16 +317,18 @@ void pool_cut(struct worker *w, const char *instance, uint32_t generation)
 {
 	struct cut cut = {instance, generation};
 
-	uv_walk(&w->loop, cut_one, &cut);
+	client_each(w, cut_one, &cut);
 }
 
-/* Drained ones are announced, unused ones forgotten. Upstreams that are still closing do not look at their pool. */
+/* At each tick: who still waits asks again, drained ones are announced, unused ones forgotten. Upstreams that are still closing do not look at their pool. */
 void pool_sweep(struct worker *w)
 {
 	struct pool *p, *next;
 
 	HASH_ITER(hh, w->pools, p, next)
 	{
+		if (p->waiting && p->opens == 0)
+			ask_for_sockets(w, p);
 		if (p->nidle == 0 && p->busy == 0)
 			while (p->nspare)
 				close(p->spare[--p->nspare]);

@@ -2,8 +2,6 @@
 #include "proxy/proxy.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -12,6 +10,7 @@
 #include "proxy/worker.h"
 
 #define TICK_MS 250
+#define STANDSTILL_MS 1000 /* a tick that comes so much too late */
 
 void worker_listen(struct worker *w)
 {
@@ -19,32 +18,48 @@ void worker_listen(struct worker *w)
 		return;
 	w->listening = true;
 	for (size_t i = 0; i < w->nlisteners; i++) {
-		int r = uv_listen((uv_stream_t *)&w->listeners[i].tcp, LISTEN_BACKLOG, client_accept);
+		int r = listener_start(&w->listeners[i]);
 		if (r < 0)
-			log_error("listen: %s", uv_strerror(r));
+			log_error("listen: %s", strerror(-r));
 	}
 	parent_say_listening(w);
+}
+
+/* While it stood still, for the machine swapped or had no CPU to spare, nobody was heard. That is no time that they took, and what
+ * they have said meanwhile is heard only after this. */
+static void make_up(struct worker *w)
+{
+	uint64_t now = uv_now(&w->loop), since = now - w->ticked_at;
+
+	w->ticked_at = now;
+	if (since >= TICK_MS + STANDSTILL_MS)
+		client_put_off(w, since - TICK_MS);
 }
 
 static void on_tick(uv_timer_t *t)
 {
 	struct worker *w = t->data;
 
+	make_up(w);
 	deadline_tick(w);
+	spawn_tick(w);
 	pool_sweep(w);
 	hold_tick(w);
 	activity_report(w);
 	access_log_tick(w);
+	for (size_t i = 0; i < w->nlisteners; i++)
+		listener_resume(&w->listeners[i]);
 	drain_tick(w);
 }
 
-/* The second one, or SIGQUIT: now. */
+/* The second one, or SIGQUIT: now. Of a terminal's Ctrl-C, or a service manager's SIGTERM for the whole group, a supervised
+ * worker gets two, its own and the one that is passed on: there only SIGQUIT counts. */
 static void on_end_signal(uv_signal_t *s, int signum)
 {
 	struct worker *w = s->data;
 
-	if (signum == SIGQUIT || w->ending)
-		uv_stop(&w->loop);
+	if (signum == SIGQUIT || (w->ending && !w->supervised))
+		w->over = true;
 	else
 		worker_drain(w, true, w->limits.drain_ms);
 }
@@ -54,7 +69,7 @@ static void on_hangup(uv_signal_t *s, int signum)
 	struct worker *w = s->data;
 
 	if (w->routes_file)
-		routes_file_load(w, w->routes_file);
+		routes_file_load(w, w->routes_file, NULL);
 	access_log_reopen(w);
 }
 
@@ -63,23 +78,9 @@ static int open_listeners(struct worker *w, const struct proxy_config *config)
 	w->listeners = xcalloc(config->nlisteners, sizeof *w->listeners);
 	w->nlisteners = config->nlisteners;
 	for (size_t i = 0; i < config->nlisteners; i++) {
-		struct listener *l = &w->listeners[i];
-		union {
-			struct sockaddr any;
-			struct sockaddr_in in;
-			struct sockaddr_in6 in6;
-		} sa = {.in6 = {0}};
-		int len = sizeof sa, on = 1;
-		l->w = w;
-		uv_tcp_init(&w->loop, &l->tcp);
-		int r = uv_tcp_open(&l->tcp, config->listeners[i]);
-		if (r == 0)
-			r = uv_tcp_getsockname(&l->tcp, &sa.any, &len);
+		int r = listener_init(&w->listeners[i], w, config->listeners[i]);
 		if (r < 0)
 			return r;
-		/* sin_port and sin6_port lie at the same place. Accepted sockets inherit the option. */
-		l->port = ntohs(sa.in.sin_port);
-		setsockopt(config->listeners[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	}
 	return 0;
 }
@@ -93,13 +94,12 @@ static void watch_signal(struct worker *w, uv_signal_t *s, int signum, uv_signal
 
 static int worker_init(struct worker *w, const struct proxy_config *config)
 {
-	int r = uv_loop_init(&w->loop);
+	int r = loop_init(w);
 	sigset_t none;
 
 	if (r < 0)
 		return r;
 	sigemptyset(&none);
-	w->loop.data = w;
 	if ((r = limits_init(w, config)) < 0)
 		return r;
 	splice_init(w);
@@ -109,6 +109,7 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 		return r;
 	gate_init(w);
 	hold_init(w);
+	pool_init(w);
 	io_random_hex(w->id_prefix, 8);
 	w->dice = strtoull(w->id_prefix, NULL, 16) | 1;
 	signal(SIGPIPE, SIG_IGN);
@@ -119,6 +120,7 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	sigprocmask(SIG_SETMASK, &none, NULL); /* those that were held until now */
 	uv_timer_init(&w->loop, &w->tick);
 	w->tick.data = w;
+	w->ticked_at = uv_now(&w->loop);
 	uv_timer_start(&w->tick, on_tick, TICK_MS, TICK_MS);
 	if ((r = open_listeners(w, config)) < 0)
 		return r;
@@ -128,11 +130,12 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 		spawn_attach(w, config->spawner);
 	if (config->control >= 0)
 		control_channel_attach(w, config->control);
+	w->supervised = config->supervised;
 	w->routes_file = config->routes_file;
 	memcpy(w->sticky, config->sticky, sizeof w->sticky);
 	if (w->routes_file) {
-		if ((r = routes_file_load(w, w->routes_file)) < 0)
-			return r;
+		if (!routes_file_load(w, w->routes_file, config->routes_before))
+			return -EINVAL;
 		worker_listen(w);
 	}
 	return 0;
@@ -159,7 +162,7 @@ int proxy_main(const struct proxy_config *config)
 		log_error("the proxy cannot start: %s", strerror(-r));
 		return 1;
 	}
-	uv_run(&w.loop, UV_RUN_DEFAULT);
+	loop_run(&w);
 	w.activity_at = 0;
 	activity_report(&w);
 	access_log_end(&w);

@@ -19,6 +19,7 @@ struct bucket {
 	_Atomic uint64_t full_at; /* us; one in the past is full */
 };
 
+/* Outlives a program: another layout is another HANDED_RATES. */
 struct rates {
 	unsigned char key[crypto_shorthash_KEYBYTES];
 	_Alignas(64) struct bucket sets[RATE_KINDS][SETS][WAYS];

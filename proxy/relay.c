@@ -5,12 +5,14 @@
 #include "proxy/credentials.h"
 #include "proxy/worker.h"
 
+#define INVALID_RESPONSE "The app gave an invalid response"
 #define INTERIM_MAX 8 /* 1xx responses before the real one */
 /* Slow uploads hold a connection: after a grace of 30 s a body must come at this many bytes per second (slowloris). */
 #define BODY_GRACE_MS 30000
 #define BODY_RATE 64
 
-/* What goes out in one write: head, chunk size, spans, chunk end. */
+/* What goes out in one write: head, chunk size, spans, chunk end. Only `n` is ever set at the start: zeros for all of it would
+ * cost more than a small body. */
 struct batch {
 	uv_buf_t bufs[HTTP1_SPANS + 3];
 	unsigned n;
@@ -50,7 +52,7 @@ static ssize_t pass_on(struct conn *from, struct conn *to, size_t piece, uint64_
 
 	if (piece < SPLICE_WORTH)
 		return 0;
-	for (int i = 0; i < SPLICE_TIMES; i++) {
+	for (int i = 0; i < SPLICE_TIMES && turn_may_read(from); i++) {
 		n = conn_splice(from, to, !left ? SIZE_MAX : *left ? *left - 1 : 0);
 		if (n == -EPIPE)
 			return n;
@@ -82,6 +84,42 @@ static size_t tunnel_up(struct exchange *x, char *p, size_t n)
 	return n;
 }
 
+static void tunnel_down(struct exchange *x, char *p, size_t n)
+{
+	struct conn *from = &x->u->conn, *to = &x->c->conn;
+	uv_buf_t b = uv_buf_init(p, (unsigned)n);
+	ssize_t more = conn_write(to, &b, 1);
+
+	if (more == 0)
+		more = pass_on(from, to, n, NULL);
+	if (more < 0) {
+		client_failed(x->c);
+		return;
+	}
+	count_out(x, n + (uint64_t)more);
+	if (to->pending)
+		conn_read_stop(from);
+	if (to->timed.kind == DL_STALL)
+		deadline_set(to, DL_STALL);
+}
+
+/* The answer to the handshake, and frames of either side that came before it. */
+static void tunnel_begin(struct exchange *x, char *p, size_t n)
+{
+	struct client *c = x->c;
+	struct buf *head = &c->conn.w->out;
+	uv_buf_t b = uv_buf_init(head->data, (unsigned)head->len);
+
+	count_out(x, head->len);
+	if (conn_write(&c->conn, &b, 1) < 0) {
+		client_failed(c);
+		return;
+	}
+	if (n)
+		tunnel_down(x, p, n);
+	client_resume(c);
+}
+
 static bool too_slow(struct exchange *x, size_t n)
 {
 	uint64_t now = uv_now(&x->c->conn.w->loop);
@@ -108,13 +146,15 @@ static void bad_body(struct exchange *x, int status, const char *why)
 size_t relay_request(struct exchange *x, char *p, size_t n)
 {
 	struct upstream *u = x->u;
-	struct str spans[HTTP1_SPANS] = {{p, n}};
+	struct str spans[HTTP1_SPANS];
 	size_t nspans = 1;
 	ssize_t used = (ssize_t)n;
-	struct batch b = {.n = 0};
+	struct batch b;
 
 	if (x->tunnel)
 		return tunnel_up(x, p, n);
+	spans[0] = (struct str){p, n};
+	b.n = 0;
 	if (x->upload_broken)
 		return n; /* the app stopped reading: its answer still counts, the rest of the body does not */
 	if (!u || !u->connected || u->conn.pending) {
@@ -201,7 +241,7 @@ static void begin_response(struct exchange *x, struct http1_response *r)
 	http1_write_response(r, &how, &w->out);
 	if (x->tunnel || x->event_stream) {
 		buf_release(&x->head);
-		uv_tcp_keepalive(&x->c->conn.tcp, 1, 60);
+		conn_keepalive(&x->c->conn);
 		deadline_clear(&x->c->conn);
 	}
 }
@@ -212,17 +252,37 @@ static int take_head(struct exchange *x, const char *p, size_t n)
 	struct worker *w = x->c->conn.w;
 
 	if (http1_parse_response(p, n, x->method, x->websocket, &w->res_limits, &w->res) < 0) {
-		exchange_error(x, 502, "The app gave an invalid response", w->res.why);
+		exchange_error(x, 502, INVALID_RESPONSE, w->res.why);
 		return -1;
 	}
 	if (w->res.status < 200 && !w->res.upgrade) {
 		if (++x->interim <= INTERIM_MAX)
 			return 0;
-		exchange_error(x, 502, "The app gave an invalid response", "too many interim responses");
+		exchange_error(x, 502, INVALID_RESPONSE, "too many interim responses");
+		return -1;
+	}
+	if (w->res.event_stream && gate_closed_since(x)) {
+		client_cut(x->c, false);
 		return -1;
 	}
 	begin_response(x, &w->res);
 	return 1;
+}
+
+static int write_response(struct exchange *x, struct batch *b, bool last)
+{
+	struct conn *c = &x->c->conn;
+
+	return last && !x->keep_alive ? conn_write_last(c, b->bufs, b->n) : conn_write(c, b->bufs, b->n);
+}
+
+/* While its head has not gone out it can be said; else the client must see that the body is not whole. */
+static void bad_response_body(struct exchange *x, bool with_head)
+{
+	if (with_head)
+		exchange_error(x, 502, INVALID_RESPONSE, "malformed chunked body");
+	else
+		client_cut(x->c, x->out_body == HTTP1_UNTIL_CLOSE);
 }
 
 /* Body bytes and, when it was just made, the head before them. */
@@ -231,14 +291,14 @@ static void send_body(struct exchange *x, char *p, size_t n, bool with_head)
 	struct client *c = x->c;
 	struct upstream *u = x->u;
 	struct worker *w = c->conn.w;
-	struct str spans[HTTP1_SPANS] = {{p, n}};
+	struct str spans[HTTP1_SPANS];
 	size_t nspans = 1, used = n;
 	bool last = false;
-	struct batch b = {.n = 0};
+	struct batch b;
 
-	if (x->tunnel) {
-		last = false;
-	} else if (x->res_body == HTTP1_NO_BODY) {
+	spans[0] = (struct str){p, n};
+	b.n = 0;
+	if (x->res_body == HTTP1_NO_BODY) {
 		spans[0].n = used = 0;
 		last = true;
 	} else if (x->res_body == HTTP1_LENGTH) {
@@ -249,7 +309,7 @@ static void send_body(struct exchange *x, char *p, size_t n, bool with_head)
 	} else if (x->res_body == HTTP1_CHUNKED) {
 		ssize_t k = http1_chunked_decode(x->res_chunked, p, n, spans, &nspans);
 		if (k < 0) {
-			client_cut(c, true);
+			bad_response_body(x, with_head);
 			return;
 		}
 		used = (size_t)k;
@@ -257,9 +317,9 @@ static void send_body(struct exchange *x, char *p, size_t n, bool with_head)
 	}
 	if (with_head)
 		batch_add(&b, w->out.data, w->out.len);
-	size_t total = batch_body(&b, x->out_body == HTTP1_CHUNKED && !x->tunnel, spans, nspans, last);
+	size_t total = batch_body(&b, x->out_body == HTTP1_CHUNKED, spans, nspans, last);
 	count_out(x, total + (with_head ? w->out.len : 0));
-	if (b.n && conn_write(&c->conn, b.bufs, b.n) < 0) {
+	if (b.n && write_response(x, &b, last) < 0) {
 		client_failed(c);
 		return;
 	}
@@ -270,9 +330,11 @@ static void send_body(struct exchange *x, char *p, size_t n, bool with_head)
 		exchange_done(x);
 		return;
 	}
+	if (n < SPLICE_WORTH && !x->event_stream)
+		conn_acknowledge(&u->conn);
 	ssize_t more = 0;
-	if (x->tunnel || x->res_body == HTTP1_LENGTH)
-		more = pass_on(&u->conn, &c->conn, n, x->tunnel ? NULL : &x->res_left);
+	if (x->res_body == HTTP1_LENGTH)
+		more = pass_on(&u->conn, &c->conn, n, &x->res_left);
 	if (more < 0) {
 		client_failed(c);
 		return;
@@ -280,10 +342,8 @@ static void send_body(struct exchange *x, char *p, size_t n, bool with_head)
 	count_out(x, (uint64_t)more);
 	if (c->conn.pending)
 		conn_read_stop(&u->conn);
-	if (c->conn.timed.kind == DL_STALL || !(x->event_stream || x->tunnel))
+	if (c->conn.timed.kind == DL_STALL || !x->event_stream)
 		deadline_set(&c->conn, DL_STALL);
-	if (with_head && x->tunnel)
-		client_resume(c); /* frames that came before the handshake was over */
 }
 
 void relay_response_bytes(struct upstream *u, char *p, size_t n)
@@ -293,6 +353,10 @@ void relay_response_bytes(struct upstream *u, char *p, size_t n)
 	cleanup_buf struct buf held = BUF_INIT;
 	bool with_head = false;
 
+	if (x->tunnel) {
+		tunnel_down(x, p, n);
+		return;
+	}
 	if (u->conn.in.len) {
 		held = u->conn.in;
 		u->conn.in = BUF_INIT;
@@ -302,14 +366,18 @@ void relay_response_bytes(struct upstream *u, char *p, size_t n)
 	}
 	while (!x->res_head) {
 		ssize_t end = http1_head_end(p, n, u->conn.seen);
+		if (!http1_begins_response(p, n)) {
+			exchange_error(x, 502, INVALID_RESPONSE, "malformed status line");
+			return;
+		}
 		if (end < 0 || (end ? (size_t)end : n) > w->res_limits.head_bytes) {
-			exchange_error(x, 502, "The app gave an invalid response",
-				       end < 0 ? "a bare line feed" : "the head is too long");
+			exchange_error(x, 502, INVALID_RESPONSE, end < 0 ? "a bare line feed" : "the head is too long");
 			return;
 		}
 		if (end == 0) {
 			buf_add(&u->conn.in, p, n);
 			u->conn.seen = n;
+			conn_acknowledge(&u->conn);
 			return;
 		}
 		u->conn.seen = 0;
@@ -323,15 +391,19 @@ void relay_response_bytes(struct upstream *u, char *p, size_t n)
 		if (!with_head && n == 0)
 			return;
 	}
-	send_body(x, p, n, with_head);
+	if (x->tunnel)
+		tunnel_begin(x, p, n);
+	else
+		send_body(x, p, n, with_head);
 }
 
 void relay_response_eof(struct exchange *x)
 {
-	struct batch b = {.n = 0};
+	struct batch b;
 
+	b.n = 0;
 	batch_body(&b, x->out_body == HTTP1_CHUNKED, NULL, 0, true);
-	if (b.n && conn_write(&x->c->conn, b.bufs, b.n) < 0) {
+	if (b.n && write_response(x, &b, true) < 0) {
 		client_failed(x->c);
 		return;
 	}
@@ -340,16 +412,23 @@ void relay_response_eof(struct exchange *x)
 	exchange_done(x);
 }
 
+bool relay_tunnel_over(struct exchange *x)
+{
+	struct client *c = x->c;
+
+	if (!c->conn.eof || !x->u->conn.eof || x->u->conn.pending)
+		return false;
+	exchange_abort(x);
+	client_next(c, false, false);
+	return true;
+}
+
 void relay_tunnel_eof(struct exchange *x, struct conn *from)
 {
 	struct client *c = x->c;
-	struct conn *to = from == &c->conn ? &x->u->conn : &c->conn;
 
-	if (c->conn.eof && x->u->conn.eof) {
-		exchange_abort(x);
-		client_next(c, false, false);
+	if (relay_tunnel_over(x))
 		return;
-	}
-	conn_shutdown(to);
+	conn_shutdown(from == &c->conn ? &x->u->conn : &c->conn);
 	deadline_set(&c->conn, DL_STALL); /* half closed: not for ever */
 }

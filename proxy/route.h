@@ -51,7 +51,11 @@ void route_encode(const struct route *r, struct buf *b);
 int route_decode(struct reader *rd, struct route *r); /* 0 or -EBADMSG */
 
 /* control -> proxy over the role channel; the proxy answers nothing but the events (>= 100). A malformed frame ends the
- * channel: the proxy closes it and goes on with the routes it has. */
+ * channel: the proxy closes it, tells its parent (PROXY_LOST), and goes on with the routes it has.
+ *
+ * After an upgrade the proxies of before serve what is under way to them, and follow the new control. So a verb keeps its number
+ * and its fields, new fields come behind (those of a route too), new counters last, and a proxy skips fields and verbs that it
+ * does not know. */
 enum proxy_verb {
 	/* Routes (route_feed.h). Each change that control makes is one version; what is sent names the one it belongs to. */
 	PROXY_RESET =
@@ -62,18 +66,22 @@ enum proxy_verb {
 			    here on. Without a snapshot: so it should be now */
 	PROXY_DRAIN,  /* {str instance, u32 generation}: no new requests to it; requests in flight go on */
 	PROXY_SPAWNER, /* {} fd: SEQPACKET to the spawner, which takes the place of the one before. Until it comes, after the
-			     old one closed, requests that need a new socket inside an app wait for it, as long as for a
-			     connection; then 503 with Retry-After.
+			     old one closed, requests that need a new socket inside an app wait for it, hold_ms at most; then
+			     503 with Retry-After.
 			     Accepted from control and from the parent */
 	PROXY_NEW_CONTROL, /* {} fd: SEQPACKET to (the restarted) control. From the parent only. The routes stay as they are
 			      until the new control has sent RESET .. COMMIT */
-	PROXY_QUIET, /* {str instance, u32 generation, u32 serial}: closes the idle connections to it. Behind a ROUTE_HOLD
-			that took its place the answer, PROXY_QUIETED, says whether nothing of it is left */
-	PROXY_CUT,   /* {str instance, u32 generation}: what is in flight to it ends: where a response has begun its
+	PROXY_QUIET, /* {str instance, u32 generation, u32 serial}: closes the idle connections to it, and those in use after
+			their answers. Behind a ROUTE_HOLD that took its place the answer, PROXY_QUIETED, says whether nothing
+			of it is left. The same with the path of a ROUTE_UNIX, generation 0: who listens there makes way */
+	PROXY_CUT,	 /* {str instance, u32 generation}: what is in flight to it ends: where a response has begun its
 			 connection is closed, else it is 503 */
 	PROXY_KEYS = 30, /* {ticket_keys}: tickets are made and checked with these from here on; remembered answers to
 			    PROXY_ASK are forgotten */
-	PROXY_VERDICT,	 /* {u8 gate_verdict, u32 seconds to wait}: the answer to the PROXY_ASK of the same frame id */
+	PROXY_VERDICT, /* {u8 gate_verdict, u32 seconds to wait, str id of the token's user}: the answer to the PROXY_ASK of the
+			  same frame id */
+	PROXY_EXPEL, /* {str user id}: something that let the user into private Spaces was revoked: WebSockets and streams of
+			his there are cut, and what has no answer yet */
 	PROXY_LOGGED = 40, /* {}: the last PROXY_LOG was written, or cannot be */
 	PROXY_RETIRE =
 	    60, /* {u32 ms}: another worker serves the socket; accept nothing more, end after the last client or
@@ -82,14 +90,17 @@ enum proxy_verb {
 	    100,    /* event: {u64 version} after COMMIT; to the parent without a payload: it accepts from here on */
 	PROXY_IDLE, /* event: {str instance, u32 generation}: drained, nothing in flight any more */
 	PROXY_ACTIVITY, /* event, at most once a second: {u32 n, n times: str space ("": what is of none), counters}: the growth
-			     since the last one (counters.h), and what is there now */
+			     since the last one (counters.h), and what is there now. Control that hangs is told later, all at once */
 	PROXY_WAKE, /* event: {str space}: somebody waits for it; once for each ROUTE_HOLD that they wait at, and again to a new control */
-	PROXY_QUIETED,	 /* event: {u32 serial, u32 n}: so many requests, WebSockets and streams are in flight to it */
-	PROXY_STALE,	 /* event: {u64 version}: the deltas do not go on from what is here: send a snapshot */
+	PROXY_QUIETED, /* event: {u32 serial, u32 n}: so many requests, WebSockets and streams are in flight to it */
+	PROXY_STALE,   /* event: {u64 version}: the deltas do not go on from what is here: send a snapshot */
+	PROXY_NO_SPAWNER, /* event: {}: its channel to the spawner has ended, whatever became of that: a PROXY_SPAWNER, please. Said
+			     again until one comes; control gives one a second at most */
 	PROXY_ASK = 130, /* {str space id, str token, str client}: may the token's user enter the private Space? */
 	PROXY_LOG =
 	    140, /* event: {u32 n, bytes}: n lines of the access log (access_line.h); the next such after PROXY_LOGGED, and at
 		    the end of the proxy all that are left, PROXY_LOGS_MAX at most */
+	PROXY_LOST = 160, /* event, to the parent only: what control says has no form, its channel is closed */
 };
 #define PROXY_LOGS_MAX 16
 

@@ -18,7 +18,7 @@ static void answer(struct worker *w, struct open_call *call, struct frame *f, in
 
 	HASH_DEL(w->open_calls, call);
 	free(call);
-	pool_opened(p, f, n, error);
+	pool_opened(w, p, f, n, error);
 }
 
 static void on_frame(void *ctx, struct frame *f)
@@ -39,6 +39,17 @@ static void on_frame(void *ctx, struct frame *f)
 	answer(w, call, NULL, r.bad || code == 0 || code > 4095 ? -EPROTO : -(int)code);
 }
 
+/* So many are here already: clients, or idle connections that soon make room. */
+static void on_no_room(void *ctx, uint32_t type, uint32_t id)
+{
+	struct worker *w = ctx;
+	struct open_call *call;
+
+	HASH_FIND(hh, w->open_calls, &id, sizeof id, call);
+	if (call && type == SPAWN_OK)
+		answer(w, call, NULL, -EMFILE);
+}
+
 static void on_end(void *ctx, int err)
 {
 	struct worker *w = ctx;
@@ -55,7 +66,15 @@ void spawn_attach(struct worker *w, int fd)
 	if (w->spawner)
 		on_end(w, 0);
 	w->spawner = channel_open(&w->loop, fd, on_frame, on_end, w);
+	channel_on_no_room(w->spawner, on_no_room);
 	pool_new_spawner(w);
+}
+
+/* A new spawner is handed over unasked. But it may live, and this channel alone have ended. */
+void spawn_tick(struct worker *w)
+{
+	if (!w->spawner && control_listens(w))
+		channel_send(w->control, PROXY_NO_SPAWNER, 0, NULL, 0, NULL, 0);
 }
 
 void spawn_open(struct worker *w, struct pool *p, uint32_t n)

@@ -31,8 +31,7 @@ static void give_up(struct worker *w)
 static int read_out(struct worker *w, struct conn *to, size_t left, bool broken)
 {
 	while (left) {
-		uv_buf_t b;
-		conn_alloc(&to->handle, 0, &b);
+		uv_buf_t b = uv_buf_init(conn_block(w), BLOCK_SIZE);
 		ssize_t n = read(w->pipe[0], b.base, left < b.len ? left : b.len);
 		if (n <= 0)
 			return -EPIPE;
@@ -47,12 +46,12 @@ static int read_out(struct worker *w, struct conn *to, size_t left, bool broken)
 ssize_t conn_splice(struct conn *from, struct conn *to, uint64_t max)
 {
 	struct worker *w = from->w;
-	int in, out;
 
 	if (w->pipe[0] < 0 || from->closing || from->eof || from->in.len || to->closing || to->shut || to->pending ||
-	    max == 0 || uv_fileno(&from->handle, &in) < 0 || uv_fileno(&to->handle, &out) < 0)
+	    max == 0)
 		return -EAGAIN;
-	ssize_t n = splice(in, NULL, w->pipe[1], NULL, max < ROOM ? max : ROOM, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	ssize_t n =
+	    splice(from->fd, NULL, w->pipe[1], NULL, max < ROOM ? max : ROOM, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n <= 0) {
 		if (n < 0 && (errno == EINVAL || errno == EPERM || errno == ENOSYS))
 			give_up(w);
@@ -60,7 +59,7 @@ ssize_t conn_splice(struct conn *from, struct conn *to, uint64_t max)
 	}
 	size_t left = (size_t)n;
 	ssize_t k = 0;
-	while (left && (k = splice(w->pipe[0], NULL, out, NULL, left, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)) > 0)
+	while (left && (k = splice(w->pipe[0], NULL, to->fd, NULL, left, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)) > 0)
 		left -= (size_t)k;
 	bool broken = k < 0 && errno != EAGAIN && errno != EINVAL;
 	if (left && read_out(w, to, left, broken) < 0)

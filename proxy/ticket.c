@@ -102,7 +102,7 @@ int ticket_keys_decode(struct reader *rd, struct ticket_keys *k)
 	/* The address goes into pages and is escaped there; a control byte in it is a mistake all the same. */
 	for (const char *p = k->sign_in; ok && *p; p++)
 		ok = (unsigned char)*p > 0x20 && (unsigned char)*p < 0x7f;
-	if (ok && get_ok(rd))
+	if (ok && get_known(rd))
 		return 0;
 	sodium_memzero(k, sizeof *k);
 	return -EBADMSG;

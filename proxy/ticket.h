@@ -48,6 +48,6 @@ struct ticket_keys {
 	size_t nkeys;
 };
 void ticket_keys_encode(const struct ticket_keys *k, struct buf *b);
-int ticket_keys_decode(struct reader *rd, struct ticket_keys *k); /* 0 or -EBADMSG; the whole payload */
+int ticket_keys_decode(struct reader *rd, struct ticket_keys *k); /* 0 or -EBADMSG */
 
 #endif

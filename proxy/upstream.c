@@ -2,17 +2,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "proxy/worker.h"
-
-static struct upstream *upstream_new(struct pool *p, struct worker *w)
-{
-	struct upstream *u = xcalloc(1, sizeof *u);
-
-	u->pool = p;
-	u->conn.w = w;
-	return u;
-}
 
 void upstream_attach(struct upstream *u, struct exchange *x)
 {
@@ -20,12 +14,11 @@ void upstream_attach(struct upstream *u, struct exchange *x)
 	x->u = u;
 }
 
-static void on_connect(uv_connect_t *req, int status)
+void upstream_connected(struct upstream *u, int status)
 {
-	struct upstream *u = (struct upstream *)((char *)req - offsetof(struct upstream, connect));
 	struct exchange *x = u->x;
 
-	if (u->conn.closing || !x)
+	if (!x)
 		return;
 	if (status < 0) {
 		exchange_upstream_lost(x, status);
@@ -36,8 +29,7 @@ static void on_connect(uv_connect_t *req, int status)
 	exchange_ready(x);
 }
 
-/* "ADDR:PORT" or "[ADDR]:PORT". */
-static int parse_address(const char *text, struct sockaddr_storage *sa)
+int upstream_address(const char *text, struct sockaddr_storage *sa)
 {
 	char host[INET6_ADDRSTRLEN + 2];
 	const char *colon = strrchr(text, ':');
@@ -58,37 +50,50 @@ static int parse_address(const char *text, struct sockaddr_storage *sa)
 	return uv_ip4_addr(host, (int)port, (struct sockaddr_in *)sa);
 }
 
-static int connect_tcp(struct upstream *u, struct pool *p, int fd)
+static int address_of(const struct pool *p, struct sockaddr_storage *sa, socklen_t *len)
+{
+	struct sockaddr_un *un = (struct sockaddr_un *)sa;
+
+	*sa = (struct sockaddr_storage){0};
+	*len = sizeof *sa;
+	if (p->kind == ROUTE_APP)
+		return uv_ip4_addr("127.0.0.1", p->port, (struct sockaddr_in *)sa);
+	if (p->kind != ROUTE_UNIX)
+		return upstream_address(p->name, sa);
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path, p->name, strnlen(p->name, sizeof un->sun_path - 1));
+	*len = sizeof *un;
+	return 0;
+}
+
+static int open_socket(int family)
+{
+	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int upstream_connect(struct pool *p, struct exchange *x, int fd)
 {
 	struct sockaddr_storage sa;
-	int r = fd >= 0 ? uv_ip4_addr("127.0.0.1", p->port, (struct sockaddr_in *)&sa) : parse_address(p->name, &sa);
+	socklen_t len;
+	int on = 1;
+	int r = address_of(p, &sa, &len);
 
-	uv_tcp_init(&u->conn.w->loop, &u->conn.tcp);
-	if (fd >= 0 && r == 0)
-		r = uv_tcp_open(&u->conn.tcp, fd);
+	if (r == 0 && fd < 0)
+		r = fd = open_socket(sa.ss_family);
 	if (r < 0) {
 		if (fd >= 0)
 			close(fd);
 		return r;
 	}
-	r = uv_tcp_connect(&u->connect, &u->conn.tcp, (struct sockaddr *)&sa, on_connect);
-	if (r == 0)
-		uv_tcp_nodelay(&u->conn.tcp, 1);
-	return r;
-}
-
-int upstream_connect(struct pool *p, struct exchange *x, int fd)
-{
-	struct worker *w = x->c->conn.w;
-	struct upstream *u = upstream_new(p, w);
-	int r = 0;
-
-	if (p->kind == ROUTE_UNIX) {
-		uv_pipe_init(&w->loop, &u->conn.pipe, 0);
-		uv_pipe_connect(&u->connect, &u->conn.pipe, p->name, on_connect);
-	} else {
-		r = connect_tcp(u, p, fd);
-	}
+	struct upstream *u = xcalloc(1, sizeof *u);
+	u->pool = p;
+	u->quiets = p->quiets;
+	conn_open(&u->conn, x->c->conn.w, fd);
+	if (p->kind != ROUTE_UNIX)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	r = conn_connect(&u->conn, (struct sockaddr *)&sa, len);
 	if (r < 0) {
 		conn_close(&u->conn, false);
 		return r;
@@ -114,7 +119,7 @@ void upstream_input(struct upstream *u, char *p, ssize_t n)
 		upstream_close(u); /* idle: it has closed, or says what nobody asked for */
 		return;
 	}
-	if (n >= 0) {
+	if (n > 0) {
 		/* Nothing may be said before there was a request. */
 		if (x->head_sent)
 			relay_response_bytes(u, p, (size_t)n);
@@ -122,11 +127,11 @@ void upstream_input(struct upstream *u, char *p, ssize_t n)
 			exchange_upstream_lost(x, -EPROTO);
 		return;
 	}
-	if (x->tunnel && n == UV_EOF)
+	if (x->tunnel && n == 0)
 		relay_tunnel_eof(x, &u->conn);
 	else if (x->tunnel)
 		client_cut(x->c, false);
-	else if (x->res_head && x->res_body == HTTP1_UNTIL_CLOSE && n == UV_EOF)
+	else if (x->res_head && x->res_body == HTTP1_UNTIL_CLOSE && n == 0)
 		relay_response_eof(x);
 	else
 		exchange_upstream_lost(x, (int)n);
@@ -134,8 +139,10 @@ void upstream_input(struct upstream *u, char *p, ssize_t n)
 
 void upstream_drained(struct upstream *u)
 {
-	if (u->x)
-		client_resume(u->x->c);
+	struct exchange *x = u->x;
+
+	if (x && !(x->tunnel && relay_tunnel_over(x)))
+		client_resume(x->c);
 }
 
 void upstream_broken(struct upstream *u)
@@ -145,7 +152,8 @@ void upstream_broken(struct upstream *u)
 	if (!x)
 		return;
 	if (x->tunnel) {
-		client_cut(x->c, false);
+		if (!relay_tunnel_over(x))
+			client_cut(x->c, false);
 		return;
 	}
 	/* Its reading side says what became of it: perhaps an early answer. */

@@ -17,6 +17,7 @@
 
 #include "base/buf.h"
 #include "base/channel.h"
+#include "base/err.h"
 #include "proxy/counters.h"
 #include "proxy/errpage.h"
 #include "proxy/hold_rule.h"
@@ -26,6 +27,8 @@
 #include "proxy/route.h"
 #include "proxy/route_feed.h"
 #include "proxy/sticky.h"
+#include "proxy/ticket.h"
+#include "proxy/trusted.h"
 
 #define BLOCK_SIZE 65536
 #define LISTEN_BACKLOG 4096
@@ -43,45 +46,79 @@ struct block {
 	char data[BLOCK_SIZE];
 };
 
+/* A socket in the loop: called with what epoll says of it. */
+struct source {
+	void (*ready)(struct source *s, uint32_t events);
+};
+
 /* What clients and upstreams have in common. */
 struct conn {
-	union {
-		uv_handle_t handle;
-		uv_stream_t stream;
-		uv_tcp_t tcp;
-		uv_pipe_t pipe;
-	};
+	struct source source;
 	struct timed timed;
 	struct worker *w;
-	struct buf in;	/* bytes that wait: a head in pieces, or what cannot be used yet */
-	size_t seen;	/* of `in`: looked at for the end of the head */
-	size_t pending; /* bytes accepted by conn_write and not yet with the kernel */
-	bool is_client, reading, eof, shut, closing;
+	struct conn *next; /* among those that are put off, or closed */
+	struct buf in;	   /* bytes that wait: a head in pieces, or what cannot be used yet */
+	size_t seen;	   /* of `in`: looked at for the end of the head */
+	size_t pending;	   /* bytes accepted by conn_write and not yet with the kernel: */
+	struct outgoing *out;
+	int fd;
+	uint32_t watched; /* the events that epoll tells of; 0: it does not know it yet */
+	bool is_client, reading, eof, shut, closing, connecting;
+	bool readable, more; /* more: an end, an error or urgent data lies behind what is read next */
+	bool put_off;	     /* it waits for its turn, or to be freed */
+};
+
+/* turn.c: for how long connections of a Space were served in this turn of the loop, and before beyond their due. */
+#define TURN_PLACES 1024
+#define TURN_NEWCOMERS 0
+struct turn_place {
+	uint64_t spent;		   /* ns, */
+	uint64_t turn;		   /* as of this one */
+	uint64_t denied;	   /* the last turn in which somebody of it had to wait */
+	struct conn *first, *last; /* who is put off */
+	struct turn_place *next;   /* of those that wait */
+	bool waits;
+};
+struct turns {
+	uint64_t number;
+	uint16_t last;				   /* Space that was served */
+	uint64_t shared_until;			   /* by more than one of them: ms */
+	struct turn_place *running;		   /* who is being served, or NULL, */
+	uint64_t since;				   /* and from when on: ns */
+	struct turn_place *waiting, *last_waiting; /* that have somebody who is put off */
+	struct turn_place places[TURN_PLACES];
 };
 
 struct listener {
-	uv_tcp_t tcp;
+	struct source source;
 	struct worker *w;
+	int fd;
 	uint16_t port;
+	bool listening, watched;
 };
 
 struct client {
 	struct conn conn;
-	struct exchange *x; /* the request under way, or NULL */
-	struct peer *peer;  /* its address in the per-client count, or NULL */
-	uint64_t who;	    /* the same among the rates */
-	uint16_t port;	    /* it came in on */
+	struct client *prev, *next; /* in worker->clients */
+	struct exchange *x;	    /* the request under way, or NULL */
+	struct peer *peer;	    /* its address in the per-client count, or NULL */
+	uint64_t who;		    /* the same among the rates */
+	uint16_t port;		    /* it came in on */
+	uint16_t place;		    /* among the turns: of the Space that it asked last, or TURN_NEWCOMERS */
 	uint8_t addr_len;
 	bool feeding, lingering, goodbye; /* goodbye: close when all is written */
-	char addr[46];
+	bool turn_over;			  /* more requests wait in conn.in: they are put off */
+	bool trusted;			  /* its word about visitors is believed */
+	struct in6_addr address;	  /* as trusted.h has it */
+	char addr[46];			  /* the same as a text */
 };
 
 struct upstream {
 	struct conn conn;
 	struct pool *pool;
-	struct exchange *x;	      /* NULL: idle in the pool */
-	struct upstream *prev, *next; /* idle list */
-	uv_connect_t connect;
+	struct exchange *x;		/* NULL: idle in the pool */
+	struct upstream *prev, *next;	/* idle list */
+	uint32_t quiets;		/* of its pool, when it was made */
 	bool connected, reused, pooled; /* pooled: in the idle list */
 };
 
@@ -94,7 +131,17 @@ struct exchange {
 	uint16_t tried;	     /* bits of the endpoints that took no connection */
 	uint8_t endpoint;    /* whose the pool is */
 	struct space *space; /* w->nobody when its target is of none */
-	struct buf head;     /* to the app; kept until the first byte of the response */
+	/* Who asks: the client itself, or the visitor that a trusted one speaks for. */
+	struct {
+		struct str addr;
+		uint64_t who; /* among the rates */
+		const char *proto;
+		uint16_t port;
+		struct peer *peer; /* a trusted one's visitor, in the count of connections while this is under way */
+		bool crowded;	   /* there are too many of it */
+		char said[46];
+	} from;
+	struct buf head; /* to the app; kept until the first byte of the response */
 	enum http1_method method;
 	enum http1_body req_body, res_body, out_body;
 	uint64_t req_left, res_left;
@@ -120,7 +167,8 @@ struct exchange {
 	uint64_t hold_until;
 	size_t hold_bytes;
 	bool hold_page;
-	struct ask *ask; /* control is asked whether it may pass */
+	struct ask *ask;      /* control is asked whether it may pass */
+	char user[TICKET_ID]; /* for whom the gate of a private Space has opened; "": it is open to all */
 };
 
 /* Connections to one upstream address, or one generation of one app: never shared between apps. */
@@ -137,6 +185,7 @@ struct pool {
 	int spare[16];
 	int nspare;
 	uint64_t failed_until; /* it took no connection */
+	uint32_t quiets;       /* pool_quiet() calls: what was made before the last one is not kept */
 	bool draining;
 };
 
@@ -155,7 +204,12 @@ struct worker {
 	struct route_feed routes;
 	struct listener *listeners;
 	size_t nlisteners, nclients, nexchanges;
+	struct client *clients;
+	int poll_fd;
+	struct conn *closed; /* freed at the end of this turn of the loop */
+	bool over;	     /* the loop ends with this turn */
 	bool listening;
+	bool supervised;
 	bool draining, ending; /* ending: nobody takes over from this worker */
 	uint64_t drain_until, activity_at;
 	struct block *block, *free_blocks;
@@ -170,12 +224,15 @@ struct worker {
 	struct access_log *log; /* NULL: none is kept */
 	struct peer *peers;
 	struct rates *rates;
+	struct trusted trusted;
 	struct hold *holds;
-	uv_timer_t hold_release;
-	uint64_t hold_due; /* the next one is over then */
+	uv_timer_t hold_release, crowd; /* crowd: more are to get the sockets that are there */
+	uint64_t hold_due;		/* the next one is over then */
 	struct timed deadlines[DL_KINDS];
 	uint32_t deadline_ms[DL_KINDS];
 	uv_timer_t tick;
+	uint64_t ticked_at;
+	struct turns turns;
 	uv_signal_t sigterm, sigint, sigquit, sighup;
 	struct channel *control, *parent, *spawner;
 	struct open_call *open_calls;
@@ -189,25 +246,58 @@ struct worker {
 	char date[40];
 };
 
-/* limits.c: deadlines, connections per client address, rates. */
+/* limits.c: deadlines, rates. */
 int limits_init(struct worker *w, const struct proxy_config *config); /* 0 or negative errno */
 void deadline_set(struct conn *c, enum deadline kind);
 void deadline_clear(struct conn *c);
 void deadline_tick(struct worker *w);
-/* Counts a new connection; false: there are too many from its address. */
-bool peer_enter(struct client *c, const struct sockaddr *sa);
-void peer_leave(struct client *c);
+/* peer.c: connections per client address, and whose a request is. */
+void peer_name(struct client *c, const struct sockaddr *sa); /* whose the connection is */
+/* Counts it, unless a trusted proxy makes it; false: there are too many from its address. */
+bool peer_enter(struct client *c);
+void peer_leave(struct worker *w, struct peer **peer);
 /* What counts as one client: the IPv4 address, as a mapped one, or the /64, which one customer owns whole. True: loopback. */
-bool peer_key(const struct sockaddr *sa, struct in6_addr *key);
-/* Its client asks too fast, or its Space is asked too fast: answered with 429. */
-bool limits_refuse(struct exchange *x);
+bool peer_key(const struct in6_addr *address, struct in6_addr *key);
+void peer_visitor(struct exchange *x, const struct http1_request *r); /* sets x->from */
+/* Its client, and, once the gate is open for it, its Space is asked too fast: answered with 429. */
+bool limits_refuse_client(struct exchange *x);
+bool limits_refuse_space(struct exchange *x);
+
+/* loop.c. Functions of libuv may be called at any time; uv_run only here. */
+int loop_init(struct worker *w);
+void loop_run(struct worker *w);
+int loop_watch(struct worker *w, int op, int fd, uint32_t events, struct source *s); /* epoll_ctl(2) */
+
+/* listener.c */
+int listener_init(struct listener *l, struct worker *w, int fd);
+int listener_start(struct listener *l);
+int listener_resume(struct listener *l); /* after it had no descriptor for one more; else no-op */
+/* Takes who waits there, and closes it. */
+void listener_close(struct listener *l);
+
+/* turn.c */
+uint16_t turn_place(uint64_t who);
+void turn_next(struct worker *w);
+bool turn_shared(const struct worker *w); /* by several Spaces: nobody is served out of turn */
+void turn_share(struct worker *w);	  /* so it is from here on; they may be newcomers */
+void turn_is_of(const struct conn *c);	  /* what is done now is done for it */
+bool turn_may_read(const struct conn *c); /* now; else in the next turn of the loop */
+bool turn_may_accept(struct worker *w);	  /* the same */
+/* To be read or resumed at the end of this turn, or when there is time. It must not be freed before. */
+void turn_put_off(struct conn *c);
+void turn_serve(struct worker *w, void (*serve)(struct conn *c));
 
 /* conn.c, splice.c: reading into blocks, writing with the rest kept. */
-void conn_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf);
+void conn_open(struct conn *c, struct worker *w, int fd);		    /* not blocking; taken over */
+int conn_connect(struct conn *c, const struct sockaddr *sa, socklen_t len); /* then: upstream_connected */
+void conn_later(struct worker *w);  /* the end of a turn: those who were put off, or have closed */
+char *conn_block(struct worker *w); /* of BLOCK_SIZE, for what is read next */
 void conn_read_start(struct conn *c);
 void conn_read_stop(struct conn *c);
 /* Writes now what the kernel takes and keeps the rest (c->pending). `bufs` is used up. 0 or negative errno. */
 int conn_write(struct conn *c, uv_buf_t *bufs, unsigned n);
+/* The same, when conn_shutdown or conn_close follows at once: one packet for the last bytes and the end of the direction. */
+int conn_write_last(struct conn *c, uv_buf_t *bufs, unsigned n);
 void splice_init(struct worker *w);
 /* Moves what `from` has received on to `to` inside the kernel: for the bulk of bodies that need no look. Both must have
  * nothing pending or waiting. At most `max` bytes; returns how many, those counted that `to` keeps as pending. -EAGAIN:
@@ -215,21 +305,26 @@ void splice_init(struct worker *w);
 ssize_t conn_splice(struct conn *from, struct conn *to, uint64_t max);
 #define SPLICE_WORTH 16384 /* after a read of so much there is more behind it */
 #define SPLICE_TIMES 16	   /* then others have their turn */
+/* Of one that may say nothing for long: after a minute the kernel asks whether its peer is still there. */
+void conn_keepalive(struct conn *c);
+/* What was read, now: the next piece may wait for that in its peer (Nagle's algorithm), and the kernel with it for an answer. */
+void conn_acknowledge(struct conn *c);
 /* Ends the sending direction once all is written. */
 void conn_shutdown(struct conn *c);
 void conn_close(struct conn *c, bool reset);
 
 /* client.c */
-void client_accept(uv_stream_t *server, int status);
-void client_take(struct listener *l, int fd);		 /* a connection that was accepted from it; taken over */
-void client_input(struct client *c, char *p, ssize_t n); /* n < 0: end or error */
-void client_resume(struct client *c);			 /* something that blocked its input has changed */
-void client_drained(struct client *c);			 /* all pending bytes are with the kernel */
-void client_failed(struct client *c);			 /* its connection broke */
-void client_cut(struct client *c, bool reset);		 /* ends it in the middle of a response */
+void client_new(struct listener *l, int fd, const struct sockaddr *sa); /* accepted from it; taken over */
+void client_input(struct client *c, char *p, ssize_t n);		/* 0: end; negative errno */
+void client_resume(struct client *c);	       /* something that blocked its input has changed */
+void client_drained(struct client *c);	       /* all pending bytes are with the kernel */
+void client_failed(struct client *c);	       /* its connection broke */
+void client_cut(struct client *c, bool reset); /* ends it in the middle of a response */
 void client_timeout(struct client *c, enum deadline kind);
 void client_next(struct client *c, bool keep, bool linger); /* its exchange is over */
-void client_hurry_idle(struct worker *w); /* from here on whoever has said nothing for a moment is closed */
+void client_each(struct worker *w, void (*f)(struct client *c, const void *ctx), const void *ctx); /* may cut it */
+void client_put_off(struct worker *w, uint64_t ms); /* whoever waits, or is waited for, has so much longer */
+void client_hurry_idle(struct worker *w);	    /* from here on whoever has said nothing for a moment is closed */
 
 /* exchange.c */
 void exchange_start(struct client *c, size_t head); /* w->req, of so many bytes, was parsed and accepted */
@@ -251,12 +346,16 @@ size_t relay_request(struct exchange *x, char *p, size_t n);
 void relay_response_bytes(struct upstream *u, char *p, size_t n);
 void relay_response_eof(struct exchange *x);
 void relay_tunnel_eof(struct exchange *x, struct conn *from);
+bool relay_tunnel_over(struct exchange *x); /* ends it when both have said all, and the app has it all */
 
 /* upstream.c */
+/* "ADDR:PORT" or "[ADDR]:PORT". 0 or -EINVAL. */
+int upstream_address(const char *text, struct sockaddr_storage *sa);
 int upstream_connect(struct pool *p, struct exchange *x, int fd); /* fd: from the spawner, or -1 */
 void upstream_attach(struct upstream *u, struct exchange *x);
 void upstream_close(struct upstream *u);
-void upstream_input(struct upstream *u, char *p, ssize_t n);
+void upstream_connected(struct upstream *u, int status);     /* 0 or negative errno */
+void upstream_input(struct upstream *u, char *p, ssize_t n); /* 0: end; negative errno */
 void upstream_drained(struct upstream *u);
 void upstream_broken(struct upstream *u); /* a write to it failed */
 
@@ -264,6 +363,10 @@ void upstream_broken(struct upstream *u); /* a write to it failed */
 int balance_pick(const struct exchange *x); /* the endpoint; -1: there is none that was not tried */
 
 /* pool.c */
+void pool_init(struct worker *w);
+/* It is on its way to its app, whose kernel has not taken its head. What has a body is not asked: there may be much of it, and an
+ * app that reads it slowly. */
+bool pool_is_untaken(const struct exchange *x);
 struct pool *pool_of(struct worker *w, const struct target *t, unsigned endpoint);   /* made when it is not there */
 struct pool *pool_find(struct worker *w, const struct target *t, unsigned endpoint); /* NULL: no connections */
 void pool_failed(struct worker *w, struct pool *p);
@@ -277,20 +380,24 @@ void pool_drain(struct worker *w, const char *instance, uint32_t generation);
 void pool_sweep(struct worker *w);
 /* Ends what is under way: WebSockets and responses by closing their connections, what has no answer yet by one of ours. */
 void pool_cut(struct worker *w, const char *instance, uint32_t generation);
-/* Closes idle connections; the number of exchanges that are under way. */
-uint32_t pool_quiet(struct worker *w, const char *instance, uint32_t generation);
+/* To an instance or a role's socket: closes idle connections, and the others after their answers. The number of exchanges
+ * that are under way. */
+uint32_t pool_quiet(struct worker *w, const char *endpoint, uint32_t generation);
 /* The answer to spawn_open(); -ENOTCONN: the spawner is gone, who waits for a socket goes on to wait. */
-void pool_opened(struct pool *p, struct frame *f, size_t asked, int error);
+void pool_opened(struct worker *w, struct pool *p, struct frame *f, size_t asked, int error);
 void pool_new_spawner(struct worker *w);
 
 /* spawn.c */
 void spawn_attach(struct worker *w, int fd);
 void spawn_open(struct worker *w, struct pool *p, uint32_t n); /* no-op without a spawner */
+void spawn_tick(struct worker *w);			       /* without one it is asked for */
 
 /* control.c */
 void control_channel_attach(struct worker *w, int fd);
 void parent_channel_attach(struct worker *w, int fd);
 void parent_say_listening(struct worker *w);
+/* It is there, and does not hang: who has more to tell it than it asked for keeps that until then. */
+bool control_listens(const struct worker *w);
 void control_say_idle(struct worker *w, const char *instance, uint32_t generation);
 
 /* activity.c */
@@ -340,11 +447,18 @@ bool gate_keys(struct worker *w, struct reader *rd);		     /* PROXY_KEYS */
 bool gate_verdict(struct worker *w, uint32_t id, struct reader *rd); /* PROXY_VERDICT */
 void gate_control_lost(struct worker *w);			     /* who has asked waits for the next one */
 void gate_new_control(struct worker *w);
+bool gate_expel(struct worker *w, struct reader *rd); /* PROXY_EXPEL */
+bool gate_closed_since(const struct exchange *x);     /* it was let in when its host was public, which is private now */
 /* After Spaces have become private: WebSockets and event streams of theirs that stand are cut, and requests that are held. */
 void gate_cut(struct worker *w);
 
 /* file.c */
-int routes_file_load(struct worker *w, const char *path);
+/* The text of a routes file, which ends with a NUL: 0, or -1 with the cause. */
+int routes_file_read(const char *path, struct buf *text, struct err *err);
+/* The table of such a text, which is cut up, or NULL with the cause; `path` is for that. `sticky`, `rate`: of every route. */
+struct route_table *routes_parse(const char *path, char *text, const char *sticky, uint32_t rate, struct err *err);
+/* Serves the routes of the file or, when it has a mistake, which is logged, those of the text `before`, if there is one. */
+bool routes_file_load(struct worker *w, const char *path, const char *before);
 
 /* proxy.c */
 void worker_listen(struct worker *w);

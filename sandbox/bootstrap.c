@@ -47,7 +47,7 @@ static int build_view(const struct bootstrap *b, int tree, struct err *err)
 		return err_set(err, errno, "private mounts");
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return err_set(err, errno, "mount /proc");
-	cleanup_close int tmp = mnt_tmpfs(256U << 20, 01777, 0, err);
+	cleanup_close int tmp = mnt_tmpfs(256U << 20, 01777, err);
 	cleanup_close int at = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (tmp < 0 || at < 0)
 		return tmp < 0 ? -1 : err_set(err, errno, "open /tmp");

@@ -19,7 +19,7 @@ static const cap_value_t build_root[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNE
 
 static bool kept(const struct contain *c, cap_value_t cap)
 {
-	for (size_t i = 0; c->spec->profile == SANDBOX_BUILD_ROOT && i < BUILD_ROOT_CAPS; i++)
+	for (size_t i = 0; c->profile == SANDBOX_BUILD_ROOT && i < BUILD_ROOT_CAPS; i++)
 		if (build_root[i] == cap)
 			return true;
 	return false;
@@ -27,7 +27,7 @@ static bool kept(const struct contain *c, cap_value_t cap)
 
 int caps_bound(struct contain *c, struct err *err)
 {
-	unsigned bits = LOCKS | (c->spec->profile == SANDBOX_BUILD_ROOT ? 0 : NO_ROOT);
+	unsigned bits = LOCKS | (c->profile == SANDBOX_BUILD_ROOT ? 0 : NO_ROOT);
 
 	for (cap_value_t cap = 0; cap < cap_max_bits(); cap++)
 		if (!kept(c, cap) && cap_drop_bound(cap) < 0)
@@ -65,7 +65,7 @@ int caps_drop(struct contain *c, struct err *err)
 
 	if (!set)
 		return err_set(err, errno, "capabilities");
-	if (c->spec->profile == SANDBOX_BUILD_ROOT) {
+	if (c->profile == SANDBOX_BUILD_ROOT) {
 		cap_set_flag(set, CAP_PERMITTED, BUILD_ROOT_CAPS, build_root, CAP_SET);
 		cap_set_flag(set, CAP_EFFECTIVE, BUILD_ROOT_CAPS, build_root, CAP_SET);
 	}

@@ -219,6 +219,10 @@ static int none_io(const struct cgroup *cg, dev_t disk, uint64_t read, uint64_t 
 	return err_set(err, ENOTSUP, "io limit: this host has no usable cgroups");
 }
 
+static void none_lift_io(const struct cgroup *cg)
+{
+}
+
 static int none_freeze(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
 	return err_set(err, ENOTSUP, "freeze: this host has no usable cgroups");
@@ -271,6 +275,7 @@ const struct cgroup_ops cgroup_none_ops = {
     .attach = none_attach,
     .doors = none_doors,
     .io = none_io,
+    .lift_io = none_lift_io,
     .freeze = none_freeze,
     .freeze_begin = none_freeze_begin,
     .frozen = none_frozen,
@@ -396,11 +401,11 @@ const struct cgroup_ops *cgroup_host(void)
 	return host;
 }
 
-bool cgroup_limits_pids(void)
+bool cgroup_limits(const char *controller)
 {
 	enum cgroup_kind kind = cgroup_host()->kind;
 
-	return kind != CGROUP_NONE && (kind != CGROUP_V2 || cgroup_v2_has("pids"));
+	return kind != CGROUP_NONE && (kind != CGROUP_V2 || cgroup_v2_has(controller));
 }
 
 /* A line of /proc/PID/cgroup is "id:controllers:path", and "0::path" for v2. */
@@ -421,6 +426,24 @@ static bool in_group(const char *lines, const char *controller, const char *end)
 		return length >= n && strncmp(path + length - n, end, n) == 0;
 	}
 	return false;
+}
+
+char *cgroup_path(const char *name, pid_t pid)
+{
+	char file[64], end[2 * SANDBOX_NAME_MAX + 8], lines[4096];
+	size_t n = (size_t)snprintf(end, sizeof end, "/%s/%s", tree, name);
+
+	snprintf(file, sizeof file, "/proc/%d/cgroup", pid);
+	if (cg_read(AT_FDCWD, file, lines, sizeof lines) < 0)
+		return xstrdup("");
+	for (const char *line = lines; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		size_t length = strcspn(line, "\n");
+		const char *path = memchr(line, '/', length);
+
+		if (path && length >= n && strncmp(line + length - n, end, n) == 0)
+			return xstrndup(path, length - (size_t)(path - line));
+	}
+	return xstrdup("");
 }
 
 int cgroup_verify(const struct cgroup *cg, struct err *err)

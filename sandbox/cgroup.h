@@ -52,6 +52,9 @@ struct cgroup_ops {
 	int (*doors)(const struct cgroup *cg, int out[], struct err *err);
 	/* Bytes per second read from and written to a whole disk or loop device. ENOTSUP: no controller for it. */
 	int (*io)(const struct cgroup *cg, dev_t disk, uint64_t read, uint64_t write, struct err *err);
+	/* Takes all of these away, as far as they can be: a task does not die before its last block is read or written, so
+	 * what is to die may go on at full speed. Part of kill(); for who kills by a signal. */
+	void (*lift_io)(const struct cgroup *cg);
 	/* Freezes until all tasks are frozen or `timeout_ms` is over; then rolls back and fails. */
 	int (*freeze)(const struct cgroup *cg, int timeout_ms, struct err *err);
 	/* The same for a loop that must not wait. Begin asks for it; *events gets a descriptor (the caller's) that raises
@@ -61,7 +64,7 @@ struct cgroup_ops {
 	bool (*frozen)(const struct cgroup *cg, int events, unsigned tries);
 	int (*thaw)(const struct cgroup *cg, struct err *err);
 	/* Writes the memory of a frozen group out to swap, until no more can be had or it is thawed. Takes as long as the
-	 * disk: call it in a child. ENOTSUP: no swap, or no memory.reclaim (cgroup v2, kernel 5.19). */
+	 * disk: call it in a child. ENOTSUP: no memory.reclaim (cgroup v2, kernel 5.19); ENOSPC: swap has no room. */
 	int (*page_out)(const struct cgroup *cg, struct err *err);
 	/* SIGKILL to every task, frozen ones too, until the group is empty. */
 	int (*kill)(const struct cgroup *cg, int timeout_ms, struct err *err);
@@ -74,12 +77,15 @@ struct cgroup_ops {
 
 /* Whether we are in the group, in every hierarchy that limits us. To be asked before a cgroup namespace hides it. */
 int cgroup_verify(const struct cgroup *cg, struct err *err);
+/* Where the group of that name, in which the process is, lies below the root of its hierarchy, as ps(1) and systemd-cgls(1) have it;
+ * on v1, of one that limits it. malloc'd; "" when there is none, or the process has ended. */
+char *cgroup_path(const char *name, pid_t pid);
 /* The table for this host, found once. Never NULL (CGROUP_NONE has do-nothing entries). */
 const struct cgroup_ops *cgroup_host(void);
 /* Whether ops->io works here. */
 bool cgroup_has_io(void);
-/* Whether groups limit the number of processes here: a delegated tree may lack the controller. */
-bool cgroup_limits_pids(void);
+/* Whether groups have the controller here, "memory", "cpu" or "pids": a delegated tree may lack it. */
+bool cgroup_limits(const char *controller);
 /* The folder that holds the groups of one daemon, "spaced" unless set: two daemons with two state folders on one
  * machine must not meet. Call it before the first create or open; same rule as a sandbox name. */
 void cgroup_set_tree(const char *name);

@@ -211,11 +211,10 @@ static int v1_io(const struct cgroup *cg, dev_t disk, uint64_t read, uint64_t wr
 	return 0;
 }
 
-/* A task does not die before its last block is read or written: what is to die may go on at full speed. */
-static void lift_io(const char *name)
+static void v1_lift_io(const struct cgroup *cg)
 {
 	static const char *const files[] = {"blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"};
-	cleanup_close int dir = v1_dir(name, CG_BLKIO, false);
+	cleanup_close int dir = v1_dir(cg->name, CG_BLKIO, false);
 	char text[8192];
 	unsigned ma, mi;
 
@@ -303,15 +302,15 @@ static int v1_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
 	if (dir < 0)
 		return dir == -ENOENT ? 0 : err_set(err, -dir, "kill `%s`", cg->name);
 	int n = 0;
-	lift_io(cg->name);
-	do {
+	v1_lift_io(cg);
+	for (bool late = false; !late; cg_pause()) {
+		late = io_now_ms() >= until; /* before the look: one that was held up counts */
 		set_state(cg->name, "FROZEN");
 		n = cg_signal_all(dir);
 		set_state(cg->name, "THAWED");
 		if (n == 0)
 			return 0;
-		cg_pause();
-	} while (io_now_ms() < until);
+	}
 	return n < 0 ? err_set(err, -n, "kill `%s`: who is in it", cg->name)
 		     : err_set(err, ETIMEDOUT, "kill `%s`: still alive after %d ms", cg->name, timeout_ms);
 }
@@ -374,6 +373,7 @@ const struct cgroup_ops cgroup_v1_ops = {
     .attach = v1_attach,
     .doors = v1_doors,
     .io = v1_io,
+    .lift_io = v1_lift_io,
     .freeze = v1_freeze,
     .freeze_begin = v1_freeze_begin,
     .frozen = v1_frozen,
@@ -416,7 +416,7 @@ static int hybrid_open(const char *name, struct cgroup *out, struct err *err)
 
 static int hybrid_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
-	lift_io(cg->name);
+	v1_lift_io(cg);
 	return cgroup_v2_kill(cg, timeout_ms, err);
 }
 
@@ -429,6 +429,7 @@ const struct cgroup_ops cgroup_hybrid_ops = {
     .attach = v1_attach, /* the v2 group is entered by CLONE_INTO_CGROUP */
     .doors = v1_doors,
     .io = v1_io,
+    .lift_io = v1_lift_io,
     .freeze = cgroup_v2_freeze,
     .freeze_begin = cgroup_v2_freeze_begin,
     .frozen = cgroup_v2_frozen,

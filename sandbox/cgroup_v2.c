@@ -196,18 +196,17 @@ static int v2_io(const struct cgroup *cg, dev_t disk, uint64_t read, uint64_t wr
 	return 0;
 }
 
-/* A task does not die before its last block is read or written: what is to die may go on at full speed. */
-static void lift_io(int dir)
+static void v2_lift_io(const struct cgroup *cg)
 {
 	char text[8192];
 	unsigned ma, mi;
 
-	if (cg_read(dir, "io.max", text, sizeof text) <= 0)
+	if (cg_read(cg->v2_dir, "io.max", text, sizeof text) <= 0)
 		return;
 	for (const char *line = text; line; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (sscanf(line, "%u:%u ", &ma, &mi) == 2)
-			cg_write(dir, "io.max", "%u:%u rbps=max wbps=max", ma, mi);
+			cg_write(cg->v2_dir, "io.max", "%u:%u rbps=max wbps=max", ma, mi);
 	}
 }
 
@@ -248,14 +247,15 @@ static bool wait_event(int events, const char *key, uint64_t want, int timeout_m
 	if (soon(events, key, want))
 		return true;
 	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
-	while (!event_is(events, key, want)) {
+	for (bool late = events < 0; !late;) {
 		struct pollfd p = {.fd = events, .events = POLLPRI};
 
-		if (events < 0 || io_now_ms() >= until)
-			return false;
+		late = io_now_ms() >= until; /* before the look: one that was held up counts */
+		if (event_is(events, key, want))
+			return true;
 		poll(&p, 1, LOOK_MS);
 	}
-	return true;
+	return false;
 }
 
 int cgroup_v2_freeze_begin(const struct cgroup *cg, int *events, struct err *err)
@@ -299,7 +299,7 @@ int cgroup_v2_thaw(const struct cgroup *cg, struct err *err)
 	return rc < 0 ? err_set(err, -rc, "thaw `%s`", cg->name) : 0;
 }
 
-static bool host_swaps(void)
+static bool swap_has_room(void)
 {
 	struct sysinfo si;
 
@@ -312,8 +312,10 @@ static int v2_page_out(const struct cgroup *cg, struct err *err)
 	int dir = cg->v2_dir, rc = 0;
 	uint64_t limit = cg_number(dir, "memory.max"), left;
 
-	if (faccessat(dir, "memory.reclaim", W_OK, 0) < 0 || !host_swaps())
-		return err_set(err, ENOTSUP, "page out `%s`: no swap here, or no memory.reclaim", cg->name);
+	if (faccessat(dir, "memory.reclaim", W_OK, 0) < 0)
+		return err_set(err, ENOTSUP, "page out `%s`: no memory.reclaim", cg->name);
+	if (!swap_has_room())
+		return err_set(err, ENOSPC, "page out `%s`: there is no swap, or it is full", cg->name);
 	/* What runs with a limit gets no swap (v2_limit). What is there already stays when that holds again; and no more than the
 	 * limit can be there should this process die before. */
 	if (limit != UINT64_MAX)
@@ -330,21 +332,21 @@ int cgroup_v2_kill(const struct cgroup *cg, int timeout_ms, struct err *err)
 {
 	uint64_t until = io_now_ms() + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms);
 
-	lift_io(cg->v2_dir);
+	v2_lift_io(cg);
 	if (cg_write(cg->v2_dir, "cgroup.kill", "1") == 0) {
 		cleanup_close int events = open_events(cg);
 
 		if (wait_event(events, "populated", 0, timeout_ms))
 			return 0;
 	} else { /* kernel < 5.14 */
-		do {
+		for (bool late = false; !late; cg_pause()) {
+			late = io_now_ms() >= until;
 			cg_write(cg->v2_dir, "cgroup.freeze", "1");
 			cg_signal_all(cg->v2_dir);
 			cg_write(cg->v2_dir, "cgroup.freeze", "0");
 			if (cg_keyed(cg->v2_dir, "cgroup.events", "populated") == 0)
 				return 0;
-			cg_pause();
-		} while (io_now_ms() < until);
+		}
 	}
 	return err_set(err, ETIMEDOUT, "kill `%s`: still alive after %d ms", cg->name, timeout_ms);
 }
@@ -405,6 +407,7 @@ const struct cgroup_ops cgroup_v2_ops = {
     .attach = v2_attach,
     .doors = v2_doors,
     .io = v2_io,
+    .lift_io = v2_lift_io,
     .freeze = cgroup_v2_freeze,
     .freeze_begin = cgroup_v2_freeze_begin,
     .frozen = cgroup_v2_frozen,

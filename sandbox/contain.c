@@ -9,17 +9,19 @@ static const struct {
 	int (*run)(struct contain *c, struct err *err);
 } order[] = {
     {"enter the cgroups", cgroup_enter},      /* first: all that follows is charged to it */
+    {"descriptors", descriptors_keep},	      /* none of the caller's but what is needed here */
+    {"session", session_own},		      /* nothing comes from the caller's terminal but through the launcher */
     {"wait for ids", sync_wait_ids},	      /* mapped by the parent */
     {"enter the user namespace", user_enter}, /* become its root: what is made now belongs to the range */
     {"namespaces", namespaces_finish},	      /* loopback, root of the cgroup view */
-    {"devices and /proc", mnt_ahead},	      /* the same for all: /dev, /proc, its masks */
+    {"keyring", keyring_fresh},		      /* no key of the caller's session */
+    {"capability bounds", caps_bound},	      /* bounding set and securebits: while we still may */
+    {"devices and /proc", mnt_ahead},	      /* the same for all: /dev, /proc with its masks, /tmp, /run */
     {"wait for the plan", sync_wait_plan},    /* a shell (sandbox.h) waits here; mounts received */
     {"host name", hostname_set},
-    {"root file system", mnt_build},	       /* overlay root, /usr, /tmp, binds */
+    {"root file system", mnt_build},	       /* overlay root, /usr, binds */
     {"enter the root file system", mnt_enter}, /* pivot_root; the host's tree is gone */
-    {"keyring", keyring_fresh},		       /* no key of the caller's session */
     {"resource limits", rlimit_apply},
-    {"capability bounds", caps_bound}, /* bounding set and securebits: while we still may */
     {"drop to the user", user_drop},
     {"drop capabilities", caps_drop},
     {"no new privileges", no_new_privs}, /* before Landlock and seccomp, which demand it */

@@ -9,17 +9,18 @@
 #include "sandbox/plan.h"
 
 struct contain {
-	const struct sandbox_spec *spec;   /* NULL in a shell, until it has been told; the same for ... */
-	const struct sandbox_sources *src; /* ... where to copy mounts from: rootless, which has no shells */
+	const struct sandbox_spec *spec; /* NULL in a shell, until it has been told; the same for ... */
 	const struct plan *plan;
-	const int *stdio;
-	int sock;   /* to the parent: descriptors come in, an error goes out; closed by exec: all went well */
-	int status; /* write end of sandbox.status_pipe */
-	int exec;   /* other end of sandbox.exec */
-	int mounts[PLAN_MAX_MOUNTS]; /* detached, from the parent; rootless: made here */
+	int stdio[3]; /* ... of which these are -1 until then */
+	int sock;     /* to the parent: descriptors come in, an error goes out; closed by exec: all went well */
+	int status;   /* write end of sandbox.status_pipe */
+	int exec;     /* other end of sandbox.exec */
+	int mounts[PLAN_MAX_MOUNTS]; /* detached, from the parent; rootless: the caller's, until they are copied here */
 	int root;		     /* the new root, while it is being built */
+	bool usr;		     /* only a shell: the first of them comes with the ids, the base's /usr */
 	int masks[2];		     /* of a file and of a folder, once there is one: those to come are copies */
-	uint32_t id_base;	     /* as of sandbox_spec */
+	uint32_t id_base;	     /* as of sandbox_spec, the same for ... */
+	enum sandbox_profile profile;
 	bool rootless;
 	bool outlives;	/* as of sandbox_sources */
 	bool own_netns; /* made by clone, so its loopback is ours to switch on */
@@ -36,6 +37,7 @@ _Noreturn void contain(struct contain *c);
 
 /* contain.c's steps. 0, or -1 with err. */
 int cgroup_enter(struct contain *c, struct err *err);
+int descriptors_keep(struct contain *c, struct err *err);
 int sync_wait_ids(struct contain *c, struct err *err);	/* until they are mapped */
 int sync_wait_plan(struct contain *c, struct err *err); /* until it is known what to build, and mounts are here */
 int sync_let_go(struct contain *c, struct err *err);	/* until limits and network are there */
@@ -48,6 +50,7 @@ int mnt_build(struct contain *c, struct err *err);
 int mnt_enter(struct contain *c, struct err *err);
 int keyring_fresh(struct contain *c, struct err *err);
 int rlimit_apply(struct contain *c, struct err *err);
+int session_own(struct contain *c, struct err *err);
 int caps_bound(struct contain *c, struct err *err);
 int caps_drop(struct contain *c, struct err *err);
 int no_new_privs(struct contain *c, struct err *err);
@@ -76,7 +79,7 @@ bool exec_report(struct exec_table *t, int sock); /* true: not all could be said
 
 /* Frames from the parent to the child, each in its turn: the child takes nothing else. */
 enum sync_frame {
-	SYNC_IDS = 1, /* they are mapped */
+	SYNC_IDS = 1, /* they are mapped; with contain.usr: that */
 	SYNC_SPEC,    /* only to a shell: {spec} */
 	SYNC_FACTS,   /* the same: what else the parent's memory would hold, and stdio */
 	SYNC_MOUNTS,  /* id: how many there are in all; at most FRAME_MAX_FDS in each */
@@ -101,7 +104,7 @@ int mnt_prepare_top(int top, bool build_root, uint32_t owner, struct err *err);	
 struct mntns_way {
 	int home, folder;
 };
-int mntns_out(struct mntns_way *way, struct err *err); /* opens the way back; the caller then goes */
+int mntns_out(struct mntns_way *way, struct err *err); /* into a copy of ours */
 void mntns_home(struct mntns_way *way);
 bool mntns_has_birthplace(void); /* sandbox_birthplace() */
 int mntns_enter_birthplace(struct mntns_way *way, struct err *err);
@@ -113,6 +116,14 @@ int mnt_from_shelf(size_t i, unsigned attr, struct err *err); /* child */
 const struct sock_fprog *seccomp_filter(void);
 int landlock_abi(void);
 
+/* The working folder, which has to be the root of a mount, becomes the root; what was the root is gone, with all in it. */
+int mnt_make_root(struct err *err);
+
+/* What comes through `sock` from a sandbox that does not come up. */
+struct contain_failure {
+	struct err err;
+	bool program; /* all walls stand: it is the program that cannot be exec'd, and err.code says why */
+};
 /* Sends an error through `sock` and ends. */
 _Noreturn void contain_fail(int sock, const struct err *err);
 /* Opens a folder (made when missing, mode 0755) or, for a file, an empty file inside `root`, never outside it. */
@@ -125,6 +136,6 @@ int proc_freeze(int root, const struct plan_step *s, struct err *err);
 /* Mounts, by mnt_host() of mnt_ops.h: MOUNT_ATTR_* for `m`; a copy of what `source` stands for in our own namespace. */
 unsigned mnt_attr(const struct plan_mount *m);
 int mnt_copy_by_path(int source, unsigned attr, bool submounts, struct err *err);
-int mnt_tmpfs(uint64_t size, mode_t mode, uid_t owner, struct err *err);
+int mnt_tmpfs(uint64_t size, mode_t mode, struct err *err);
 
 #endif

@@ -18,6 +18,11 @@
 #include "sandbox/rtnl.h"
 
 #define FLOWS_MAX "4096" /* of one sandbox at a time; a host has 65536 and more */
+#define NAME "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-@" /* an interface's; no quotes of nft */
+/* Kinds of interfaces behind which are no neighbours, but what somebody has connected to this host: `ip -d link`. */
+#define VIRTUAL                                                                                                        \
+	"\"bridge\", \"veth\", \"tun\", \"wireguard\", \"macvlan\", \"ipvlan\", \"vxlan\", \"geneve\", \"vrf\", "      \
+	"\"xfrm\""
 
 static uint64_t hash(const char *p, size_t n)
 {
@@ -118,7 +123,29 @@ static void dns_rules(const char *links, const uint32_t *resolvers, size_t n, st
 	}
 }
 
-void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool guard, struct buf *out)
+void egress_uplinks(const char *routes, struct buf *out)
+{
+	char name[64], to[16], mask[16];
+
+	for (const char *p = routes; p; p = strchr(p, '\n')) {
+		p += *p == '\n';
+		if (sscanf(p, "%63s %15s %*s %*s %*s %*s %*s %15s", name, to, mask) == 3 &&
+		    strcmp(to, "00000000") == 0 && strcmp(mask, "00000000") == 0 && !name[strspn(name, NAME)])
+			buf_addf(out, "%s\"%s\"", out->len ? ", " : "", name);
+	}
+}
+
+/* What others have connected to this host may use it as a router, as if they had turned routing on themselves: containers of
+ * Docker that starts after us, virtual machines, tunnels. They call out, and are called where somebody has published them. */
+static void foreign_rules(const char *uplinks, struct buf *out)
+{
+	buf_adds(out, "chain foreign {\nct state established,related accept\nct status dnat accept\n");
+	if (*uplinks)
+		buf_addf(out, "iifname != { %s } ", uplinks);
+	buf_adds(out, "meta iifkind { " VIRTUAL " } accept\ndrop\n}\n");
+}
+
+void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, const char *uplinks, struct buf *out)
 {
 	cleanup_free char *links = xasprintf("\"" EGRESS_PREFIX "%s*\"", tag);
 	/* What DNS translation has made, and nothing else, may go to a private address or to the host. */
@@ -138,9 +165,12 @@ void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool gua
 	buf_adds(out, "reject with icmp type admin-prohibited\n}\n"
 		      "chain forward { type filter hook forward priority filter - 5; policy accept;\n");
 	buf_addf(out, "iifname %s jump from_links\noifname %s jump to_links\n", links, links);
-	if (guard)
-		buf_adds(out, "iifname != \"" EGRESS_PREFIX "*\" oifname != \"" EGRESS_PREFIX "*\" drop\n");
-	buf_adds(out, "}\nchain from_links {\n");
+	if (uplinks)
+		buf_adds(out, "iifname != \"" EGRESS_PREFIX "*\" oifname != \"" EGRESS_PREFIX "*\" jump foreign\n");
+	buf_adds(out, "}\n");
+	if (uplinks)
+		foreign_rules(uplinks, out);
+	buf_adds(out, "chain from_links {\n");
 	buf_adds(out, "oifname \"" EGRESS_PREFIX "*\" reject with icmp type admin-prohibited\n");
 	buf_adds(out, count);
 	buf_adds(out, dns);
@@ -243,16 +273,21 @@ int egress_ensure(const struct egress *e, struct err *err)
 	cleanup_close int lock = open(e->lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	cleanup_buf struct buf chains = BUF_INIT;
 	cleanup_buf struct buf text = BUF_INIT;
+	cleanup_buf struct buf routes = BUF_INIT;
+	cleanup_buf struct buf uplinks = BUF_INIT;
 	uint32_t resolvers[4];
 	char table[32];
 	char version[32];
-	bool guard;
+	bool guard = false;
 
 	if (lock < 0 || flock(lock, LOCK_EX) < 0)
 		return err_set(err, errno, "lock %s", e->lock);
 	if (routing(lock, &guard, err) < 0)
 		return -1;
-	egress_rules(e->tag, resolvers, egress_host_resolvers(resolvers), guard, &chains);
+	if (guard && io_read_file(AT_FDCWD, "/proc/net/route", 1 << 20, &routes) == 0 && routes.len)
+		egress_uplinks(routes.data, &uplinks);
+	buf_adds(&uplinks, "");
+	egress_rules(e->tag, resolvers, egress_host_resolvers(resolvers), guard ? uplinks.data : NULL, &chains);
 	uint64_t v = hash(chains.data, chains.len);
 	snprintf(table, sizeof table, "spaced_%s", e->tag);
 	snprintf(version, sizeof version, "v%016llx", (unsigned long long)v);

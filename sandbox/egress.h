@@ -58,7 +58,10 @@ int egress_sysctl(const char *path, const char *value, struct err *err);
 /* Deciders, apart for tests. The real resolvers of a host from the text of its resolv.conf: IPv4 only, loopback stubs left
  * out. Returns their number. */
 size_t egress_resolvers(const char *resolv_conf, uint32_t out[4]);
-/* The rules as nft text. `guard`: routing was off before us, so only our links may be forwarded. */
-void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, bool guard, struct buf *out);
+/* By which interfaces this host reaches the world, of the text of /proc/net/route: those of default routes, as a list for nft. */
+void egress_uplinks(const char *routes, struct buf *out);
+/* The rules as nft text. `uplinks`: routing was off before us, and with it on the host must not become a router between them; NULL:
+ * it was on. */
+void egress_rules(const char *tag, const uint32_t *resolvers, size_t n, const char *uplinks, struct buf *out);
 
 #endif

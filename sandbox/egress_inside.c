@@ -4,7 +4,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -174,12 +173,10 @@ static int set_bandwidth(const struct egress_inside *in, struct err *err)
 	return r;
 }
 
-/* Moves what the gate needs to 3.. and closes all else; 0, 1, 2 become /dev/null. */
 static int keep_descriptors(struct gate *g, int *extra[], size_t nextra, struct err *err)
 {
 	int *all[16];
-	size_t n = 0;
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int n = 0;
 
 	all[n++] = &g->init;
 	if (g->resolver.clients >= 0)
@@ -189,19 +186,8 @@ static int keep_descriptors(struct gate *g, int *extra[], size_t nextra, struct 
 	for (size_t i = 0; i < nextra; i++)
 		if (*extra[i] >= 0)
 			all[n++] = extra[i];
-	for (size_t i = 0; i < n; i++)
-		if ((*all[i] = fcntl(*all[i], F_DUPFD_CLOEXEC, 64)) < 0)
-			return err_set(err, errno, "descriptors of the gate");
-	for (int i = 0; i < 3; i++)
-		if (dup2(null, i) < 0)
-			return err_set(err, errno, "descriptors of the gate");
-	for (size_t i = 0; i < n; i++) {
-		int to = 3 + (int)i;
-		if (dup3(*all[i], to, O_CLOEXEC) < 0)
-			return err_set(err, errno, "descriptors of the gate");
-		*all[i] = to;
-	}
-	return close_range(3U + (unsigned)n, ~0U, 0) < 0 ? err_set(err, errno, "descriptors of the gate") : 0;
+	int rc = io_keep_fds(all, n);
+	return rc < 0 ? err_set(err, -rc, "descriptors of the gate") : 0;
 }
 
 static int drop_privileges(uid_t uid, struct err *err)

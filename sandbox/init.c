@@ -17,10 +17,25 @@
 
 #define REPORT_AGAIN_MS 50
 
+_Noreturn static void fail(int sock, const struct err *err, bool program)
+{
+	struct contain_failure f = {.err = *err, .program = program};
+
+	io_write_full(sock, &f, sizeof f);
+	_exit(127);
+}
+
 _Noreturn void contain_fail(int sock, const struct err *err)
 {
-	io_write_full(sock, err, sizeof *err);
-	_exit(127);
+	fail(sock, err, false);
+}
+
+/* In the caller's process group, pid 1 would get the terminal's signals too, and lose for them those that are handed on. */
+int session_own(struct contain *c, struct err *err)
+{
+	if (setsid() < 0 || getsid(0) != getpid())
+		return err_set(err, errno, "a session of its own");
+	return 0;
 }
 
 _Noreturn static void main_process(struct contain *c)
@@ -38,17 +53,18 @@ _Noreturn static void main_process(struct contain *c)
 		contain_fail(sock, &err);
 	int code = program_exec(s->argv, s->env);
 	err_set(&err, code, "exec `%.300s`", s->argv[0]);
-	contain_fail(sock, &err);
+	fail(sock, &err, true);
 }
 
-/* Only signals from outside (pid 0: no such process in here) go on; the app can reach itself without us. */
+/* Only signals from outside (pid 0: no such process in here) go on; the app can reach itself without us. The main process
+ * leads a group of its own. */
 static void forward(int signals, pid_t to)
 {
 	struct signalfd_siginfo si;
 
 	if (read(signals, &si, sizeof si) == (ssize_t)sizeof si && si.ssi_signo != SIGCHLD && si.ssi_code <= 0 &&
 	    si.ssi_pid == 0)
-		kill(to, (int)si.ssi_signo);
+		kill(si.ssi_code == SI_QUEUE && si.ssi_int == SANDBOX_TO_GROUP ? -to : to, (int)si.ssi_signo);
 }
 
 /* What pid 1 keeps; all other descriptors are closed. */

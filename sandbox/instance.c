@@ -1,16 +1,12 @@
-/* See instance.h: starting a sandbox, following its monitor, ending it. */
+/* See instance.h: starting a sandbox, following its monitor, asking it to end. */
 #include "sandbox/instance.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -20,18 +16,13 @@
 #include "sandbox/cgroup.h"
 #include "sandbox/ids.h"
 #include "sandbox/pidnote.h"
-#include "sandbox/rtnl.h"
 #include "sandbox/shells.h"
 #include "sandbox/slirp.h"
 #include "sandbox/start.h"
 
-#define KILL_MS 10000
-#define CLEAN_TRIES 5
-#define CLEAN_WAIT_MS 300
 #define TIMEOUT_GRACE_MS 5000
 #define LINGER_MS 5000 /* the main process has ended: so long for init to follow */
 #define RESPAWNS 20
-#define OOM_RECENT_MS 5000 /* a large process takes a while to end */
 
 void waiting_add(struct waiting **list, struct frame *f)
 {
@@ -102,6 +93,21 @@ static int plan_uses(struct spawn *s, const struct sandbox_spec *spec, struct in
 			return -1;
 	}
 	return 0;
+}
+
+bool instance_start_waits(struct spawn *s, const struct sandbox_spec *spec)
+{
+	cleanup_free char *base = start_on_host(spec) ? xstrdup(s->skeleton) : base_volume(spec->base);
+
+	if (spawn_volume_upkept(s, base) || (spec->top && spawn_volume_upkept(s, spec->top)))
+		return true;
+	for (size_t k = 0; k < spec->nlayers; k++)
+		if (spawn_volume_upkept(s, spec->layers[k]))
+			return true;
+	for (size_t k = 0; k < spec->nbinds; k++)
+		if (spec->binds[k].volume && spawn_volume_upkept(s, spec->binds[k].volume))
+			return true;
+	return false;
 }
 
 static uint32_t free_egress(struct spawn *s)
@@ -240,6 +246,14 @@ fail:
 
 /* -- the monitor says something ---------------------------------------------------------------------------------------- */
 
+/* One that was made ahead has a group whose name tells nothing of the app. */
+static void tell_started(const struct instance *i)
+{
+	cleanup_free char *path = instance_group_path(i);
+
+	log_info("sandbox %s: process %d, cgroup %s", i->info.name, i->init, *path ? path : "none");
+}
+
 static void on_state(struct instance *i, struct frame *f)
 {
 	struct reader r = reader_of(f->payload, f->len);
@@ -275,6 +289,7 @@ static void on_state(struct instance *i, struct frame *f)
 		i->timeout_at = i->info.started + i->info.timeout_s * 1000ULL;
 	if (i->start_id) {
 		spawn_ok(i->s, i->start_id, NULL);
+		tell_started(i);
 		shells_refill(i->s); /* not for one that is adopted: the numbers of the others are not known yet */
 	}
 	i->start_id = 0;
@@ -392,194 +407,6 @@ void instance_follow(struct instance *i, int channel)
 		log_error("watch the monitor of %s: %m", i->info.name);
 }
 
-/* -- end ----------------------------------------------------------------------------------------------------------------- */
-
-struct cleaning {
-	char group[SANDBOX_NAME_MAX + 1];
-	struct egress egress;
-	uint32_t number;
-	int netns; /* -1: none any more */
-};
-
-/* What only the clean-up can tell. */
-struct cleaned {
-	struct cgroup_stats stats; /* the last ones */
-	uint64_t received, sent;
-};
-
-static int clean_group(const char *name, struct cgroup_stats *stats, struct err *err)
-{
-	const struct cgroup_ops *ops = cgroup_host();
-	struct cgroup cg;
-
-	if (ops->open(name, &cg, err) < 0)
-		return err->code == ENOENT ? 0 : -1;
-	ops->stats(&cg, stats, NULL);
-	int r = ops->kill(&cg, KILL_MS, err);
-	if (r == 0)
-		r = ops->remove(&cg, err);
-	if (cg.v2_dir >= 0)
-		close(cg.v2_dir);
-	return r;
-}
-
-/* In a worker: nothing of it is left on the host. What the host lacks for a moment, descriptors say, is no reason to leave
- * a group or a link behind for ever: it is tried again (battery H5). Result: struct cleaned. */
-static int clean(void *arg, struct buf *result, struct err *err)
-{
-	struct cleaning *c = arg;
-	struct cleaned last = {0};
-	struct rtnl_counters net = {0};
-	int r = -1;
-
-	if (c->netns >= 0)
-		egress_counters(c->netns, &net);
-	for (int i = 0; i < CLEAN_TRIES && r < 0; i++) {
-		if (i > 0)
-			poll(NULL, 0, CLEAN_WAIT_MS);
-		r = clean_group(c->group, &last.stats, err);
-		if (c->number != NO_EGRESS && egress_detach(&c->egress, c->number, r == 0 ? err : NULL) < 0)
-			r = -1;
-	}
-	last.received = net.received;
-	last.sent = net.sent;
-	put_bytes(result, &last, sizeof last);
-	return r;
-}
-
-/* An app may have lost a child to the limit long ago and end today for another reason: what counts is a kill that just
- * happened. A build fails *because* its compiler was killed, whenever that was. */
-static bool memory_was_it(const struct instance *i, const struct cgroup_stats *s)
-{
-	const struct limit_watch *w = &i->limits.watch;
-	bool just_now = s->oom_kills > w->oom_kills || (w->oom_at && io_now_ms() - w->oom_at < OOM_RECENT_MS);
-
-	return s->oom_kills && i->exit.status && !i->exit.stopped && !i->exit.timeout && (just_now || i->info.build);
-}
-
-static void describe(struct instance *i, const struct cleaned *c)
-{
-	struct sandbox_exit *e = &i->exit;
-	struct monitor_record rec;
-	bool known = i->fds[MONITOR_RECORD] >= 0 && monitor_read_record(i->fds[MONITOR_RECORD], &rec);
-	char used[80];
-
-	*e = (struct sandbox_exit){.status = known && rec.exited ? (int)rec.status : 128 + SIGKILL,
-				   .stopped = i->stopped,
-				   .timeout = i->timed_out,
-				   .log_dropped = known ? rec.dropped : 0,
-				   .received = c->received,
-				   .sent = c->sent};
-	e->oom = memory_was_it(i, &c->stats);
-	limits_memory(&c->stats, used, sizeof used);
-	if (e->timeout)
-		snprintf(e->reason, sizeof e->reason, "timeout");
-	else if (e->oom && e->status == 128 + SIGKILL)
-		snprintf(e->reason, sizeof e->reason, "killed: %s", used);
-	else if (e->oom)
-		snprintf(e->reason, sizeof e->reason, "a process of it was killed: %s", used);
-	else if (e->stopped)
-		snprintf(e->reason, sizeof e->reason, "stopped");
-	else if (!known || !rec.exited)
-		snprintf(e->reason, sizeof e->reason, "lost: its supervision was killed");
-	else if (e->status > 128)
-		snprintf(e->reason, sizeof e->reason, "killed by signal %d (%s)", e->status - 128,
-			 sigdescr_np(e->status - 128) ? sigdescr_np(e->status - 128) : "unknown");
-	else
-		snprintf(e->reason, sizeof e->reason, "exit code %d", e->status);
-}
-
-static void answer_stops(struct instance *i)
-{
-	for (size_t k = 0; k < i->nstops; k++)
-		spawn_ok(i->s, i->stops[k], NULL);
-	free(i->stops);
-	i->stops = NULL;
-	i->nstops = 0;
-}
-
-static void cleaned(struct spawn *s, void *ctx, struct buf *result, const struct err *err)
-{
-	struct instance *i = ctx;
-	struct reader r = reader_of(result->data, result->len);
-	struct str last = get_bytes(&r);
-	struct cleaned c = {0};
-	cleanup_buf struct buf event = BUF_INIT;
-
-	if (err)
-		log_error("clean-up of %s: %s", i->info.name, err->msg);
-	if (get_ok(&r) && last.n == sizeof c)
-		memcpy(&c, last.p, sizeof c);
-	describe(i, &c);
-	instance_limits_last(i, &c.stats);
-	for (int k = 0; k < MONITOR_NFDS; k++) {
-		if (i->fds[k] >= 0)
-			close(i->fds[k]);
-		i->fds[k] = -1;
-	}
-	if (i->has_group && i->group.v2_dir >= 0)
-		close(i->group.v2_dir);
-	i->has_group = false;
-	i->state = EXITED;
-	answer_stops(i);
-	if (i->init == 0 && i->lost) {
-		struct err why = i->start_error;
-		uint32_t id = i->start_id;
-		log_info("%s", why.msg);
-		instance_remove(i);
-		if (id)
-			spawn_error(s, id, &why);
-		return;
-	}
-	ended_write(i);
-	put_str(&event, i->info.name);
-	sandbox_exit_encode(&i->exit, &event);
-	spawn_event(s, SPAWN_EXITED, &event);
-}
-
-/* No worker to be had, for want of descriptors or processes: later, rather than that its group stays (battery H5). */
-static void clean_start(struct instance *i)
-{
-	struct cleaning c = {.egress = i->s->egress, .number = i->info.egress, .netns = i->fds[MONITOR_NETNS]};
-	struct err err = ERR_INIT;
-
-	instance_group_name(&i->info, c.group);
-	i->clean_at = 0;
-	if (spawn_job(i->s, clean, &c, cleaned, i, NULL, &err) == 0)
-		return;
-	log_warn("clean-up of %s waits: %s", i->info.name, err.msg);
-	i->clean_at = io_now_ms() + CLEAN_WAIT_MS;
-}
-
-/* Its monitor died before it told of it, or while no spawner was there: a host without cgroups has nothing else to end it by. */
-static void kill_noted(struct instance *i)
-{
-	pid_t init;
-
-	if (i->fds[MONITOR_PIDFD] < 0 && (i->fds[MONITOR_PIDFD] = pidnote_find(i->dir, "init", &init)) >= 0)
-		pidfd_send_signal(i->fds[MONITOR_PIDFD], SIGKILL, NULL, 0);
-}
-
-void instance_end(struct instance *i)
-{
-	struct err gone;
-
-	kill_noted(i);
-	i->state = ENDING;
-	instance_exec_detach(i);
-	instance_exec_end(i, EXEC_APP_ENDED);
-	i->kill_at = i->timeout_at = 0;
-	err_set(&gone, ESRCH, "sandbox %s has ended", i->info.name);
-	instance_freeze_end(i, &gone);
-	instance_limits_unwatch(i);
-	if (i->monitor.fd >= 0) {
-		spawn_unwatch(i->s, &i->monitor);
-		close(i->monitor.fd);
-		i->monitor.fd = -1;
-	}
-	clean_start(i);
-}
-
 /* -- verbs ----------------------------------------------------------------------------------------------------------------- */
 
 void instance_group_name(const struct instance_info *info, char out[SANDBOX_NAME_MAX + 1])
@@ -601,9 +428,22 @@ const struct cgroup *instance_group(struct instance *i, struct err *err)
 	return &i->group;
 }
 
+char *instance_group_path(const struct instance *i)
+{
+	char name[SANDBOX_NAME_MAX + 1];
+
+	instance_group_name(&i->info, name);
+	return cgroup_path(name, i->init);
+}
+
 static void kill_now(struct instance *i)
 {
+	struct err err;
+	const struct cgroup *group = instance_group(i, &err);
+
 	instance_thaw(i, NULL); /* on v1 a frozen process does not die (battery I1) */
+	if (group)
+		cgroup_host()->lift_io(group);
 	if (i->fds[MONITOR_PIDFD] >= 0)
 		pidfd_send_signal(i->fds[MONITOR_PIDFD], SIGKILL, NULL, 0); /* with init all inside end */
 	i->kill_at = 0;
@@ -642,7 +482,7 @@ static uint64_t earliest(uint64_t a, uint64_t b)
 uint64_t instance_timers(struct instance *i, uint64_t now)
 {
 	if (i->clean_at && now >= i->clean_at)
-		clean_start(i);
+		instance_clean(i);
 	if (i->state != RUNNING)
 		return i->clean_at;
 	uint64_t next =

@@ -1,5 +1,5 @@
 /* Inside the spawner: its state, and the life of one sandbox as the spawner sees it (starting, adopting, freezing, ending).
- * Shared by spawner.c (loop, channels, verbs), upkeep.c, instance.c and adopt.c; of no interest to others. */
+ * Shared by spawner.c (loop), link.c and verbs.c, upkeep.c, instance*.c and adopt.c; of no interest to others. */
 #ifndef SANDBOX_INSTANCE_H
 #define SANDBOX_INSTANCE_H
 
@@ -38,6 +38,7 @@ struct job {
 	job_done done;
 	void *ctx;
 	const char *volumes[2]; /* names under work; live as long as `ctx` */
+	bool upkeep;		/* and nobody has asked for it */
 };
 
 /* What STATE/sandboxes/NAME/info says: all that a later spawner must know. No environment: it holds secrets. */
@@ -137,13 +138,16 @@ struct spawn {
 	struct netns_pool pool;
 	struct source pool_src;
 	struct shell shells[SHELLS];
-	int shell_maker; /* -1: there are none here */
+	int shell_maker;    /* -1: there are none here */
+	bool shells_worked; /* one was made */
+	bool shells_lost;   /* and nobody makes them any more: time for another spawner, once this one is idle */
 	struct instance *instances;
 	struct job *jobs;
 	char skeleton[SKELETON_NAME]; /* "" while there is none */
 	bool skeleton_job;
 	uint64_t skeleton_checked;
-	struct waiting *starts; /* wait for the skeleton */
+	struct waiting *starts;	       /* wait for the skeleton */
+	struct waiting *behind_upkeep; /* wait for a volume: spawn_volume_upkept() */
 	struct {
 		char name[SANDBOX_NAME_MAX + 1];
 		uint64_t idle_since; /* 0: in use */
@@ -157,20 +161,25 @@ struct spawn {
 int spawn_watch(struct spawn *s, struct source *src, uint32_t events);
 void spawn_unwatch(struct spawn *s, struct source *src);
 int spawn_job(struct spawn *s, worker_fn fn, void *arg, job_done done, void *ctx, struct job **out, struct err *err);
+
+/* link.c */
+#define REPLY_ROOM (FRAME_MAX_PAYLOAD - 1024)
 void spawn_ok(struct spawn *s, uint32_t id, const struct buf *payload); /* payload may be NULL */
 void spawn_ok_fds(struct spawn *s, uint32_t id, const struct buf *payload, int *fds, int nfds); /* takes them over */
 void spawn_error(struct spawn *s, uint32_t id, const struct err *err);
 void spawn_event(struct spawn *s, uint32_t type, const struct buf *payload);
+
+/* verbs.c */
 void spawn_again(struct spawn *s, struct waiting **list); /* handles them now */
+
+/* upkeep.c */
 void spawn_pool(struct spawn *s);
 /* True while any sandbox that is not gone uses the volume (for writing). */
 bool spawn_volume_used(struct spawn *s, const char *name, bool write);
 bool spawn_volume_under_work(struct spawn *s, const char *name);
+/* The same, by nobody's wish but our own: a request for it is no mistake, and waits in behind_upkeep for the moment that it takes. */
+bool spawn_volume_upkept(struct spawn *s, const char *name);
 void spawn_note_mounted(struct spawn *s, const char *name);
-
-#define REPLY_ROOM (FRAME_MAX_PAYLOAD - 1024)
-
-/* upkeep.c */
 /* A verb on volumes: from request to worker to answer. */
 struct volume_call {
 	struct spawn *s;
@@ -193,14 +202,22 @@ struct instance *instance_find(struct spawn *s, const char *name);
 /* Takes over `spec` and the stdin/stdout descriptors (-1: none) and the log; answers request `id` later. */
 int instance_start(struct spawn *s, struct sandbox_spec *spec, uint32_t id, int log, const int stdio[2],
 		   struct err *err);
+/* Whether a start has to wait for one of its volumes: spawn_volume_upkept(). */
+bool instance_start_waits(struct spawn *s, const struct sandbox_spec *spec);
 void instance_stop(struct instance *i, uint32_t grace_ms);
 /* Its group's name, and the group, open; NULL with err. */
 void instance_group_name(const struct instance_info *info, char out[SANDBOX_NAME_MAX + 1]);
 const struct cgroup *instance_group(struct instance *i, struct err *err);
+char *instance_group_path(const struct instance *i); /* cgroup_path() */
 /* Deals with what is due; returns the time of what is due next, 0: nothing. */
 uint64_t instance_timers(struct instance *i, uint64_t now);
 void instance_remove(struct instance *i); /* from memory and disk */
 void instance_free(struct instance *i);	  /* from memory: the sandbox goes on */
+
+/* instance_end.c */
+/* It runs no more, or must not: killed, cleaned up in a worker, and told. */
+void instance_end(struct instance *i);
+void instance_clean(struct instance *i); /* the last of it, also when no worker was to be had before: i->clean_at */
 
 /* instance_exec.c: commands inside */
 #define EXEC_APP_ENDED "the app has ended"
@@ -216,9 +233,9 @@ uint64_t instance_exec_timers(struct instance *i, uint64_t now); /* as instance_
 int instance_freeze(struct instance *i, uint32_t id, struct err *err);
 /* At once, also in the middle of a freeze. */
 int instance_thaw(struct instance *i, struct err *err);
-/* Of an earlier spawner, which may have died in the middle of a freeze: not left half frozen (battery I2). */
 /* What is frozen, in a child; answers request `id` when done. */
 int instance_page_out(struct instance *i, uint32_t id, struct err *err);
+/* Of an earlier spawner, which may have died in the middle of a freeze: not left half frozen (battery I2). */
 void instance_settle(struct instance *i);
 uint64_t instance_freeze_due(struct instance *i, uint64_t now); /* looks; the time of the next look, 0: none */
 void instance_freeze_end(struct instance *i,
@@ -240,7 +257,6 @@ void instance_adopt_all(struct spawn *s);
 /* Follows the monitor at the other end of `channel`. */
 void instance_follow(struct instance *i, int channel);
 int instance_listen(struct instance *i, struct err *err);
-void instance_end(struct instance *i);
 /* One that an earlier spawner has started is gone: its end is reported, as far as it is known. */
 void instance_missed(struct instance *i);
 

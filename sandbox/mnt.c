@@ -108,36 +108,16 @@ unsigned mnt_attr(const struct plan_mount *m)
 	return MNT_SAFE | (m->write ? 0 : MOUNT_ATTR_RDONLY);
 }
 
-static int source_fd(const struct sandbox_sources *src, const struct plan_mount *m)
+/* A detached tmpfs with limits on bytes and inodes (battery G3); it belongs to whoever makes it. */
+int mnt_tmpfs(uint64_t size, mode_t mode, struct err *err)
 {
-	switch (m->source) {
-	case PLAN_BASE_USR:
-		return src->base_usr;
-	case PLAN_SKELETON:
-		return src->skeleton;
-	case PLAN_LAYER:
-		return src->layers[m->index];
-	case PLAN_TOP:
-		return src->top;
-	case PLAN_BIND:
-		return src->binds[m->index];
-	default:
-		return -1;
-	}
-}
-
-/* A detached tmpfs with limits on bytes and inodes (battery G3); `owner` 0 is whoever makes it. */
-int mnt_tmpfs(uint64_t size, mode_t mode, uid_t owner, struct err *err)
-{
-	char text[4][32];
+	char text[3][32];
 
 	snprintf(text[0], sizeof text[0], "%llu", (unsigned long long)size);
 	snprintf(text[1], sizeof text[1], "%llu", (unsigned long long)(size / 4096 < 64 ? 64 : size / 4096));
 	snprintf(text[2], sizeof text[2], "%o", mode);
-	snprintf(text[3], sizeof text[3], "%u", owner);
-	const struct mnt_option options[] = {{"size", text[0]}, {"nr_inodes", text[1]},
-					     {"mode", text[2]}, {owner ? "uid" : NULL, text[3]},
-					     {"gid", text[3]},	{NULL, NULL}};
+	const struct mnt_option options[] = {
+	    {"size", text[0]}, {"nr_inodes", text[1]}, {"mode", text[2]}, {NULL, NULL}};
 	return mnt_host()->make("tmpfs", options, MNT_SAFE, err);
 }
 
@@ -220,7 +200,7 @@ static int attach(struct contain *c, const struct plan_step *s, struct err *err)
 
 static int stage_tmpfs(const struct plan_step *s, struct err *err)
 {
-	cleanup_close int fd = mnt_tmpfs(s->size, 0755, 0, err);
+	cleanup_close int fd = mnt_tmpfs(s->size, 0755, err);
 
 	if (fd < 0)
 		return -1;
@@ -256,7 +236,7 @@ static int overlay(struct contain *c, const struct plan_step *s, struct err *err
 static int attach_tmpfs(struct contain *c, const struct plan_step *s, struct err *err)
 {
 	cleanup_close int at = mnt_target(c->root, s->target, true, err);
-	cleanup_close int fd = at < 0 ? -1 : mnt_tmpfs(s->size, s->mode, s->owner, err);
+	cleanup_close int fd = at < 0 ? -1 : mnt_tmpfs(s->size, s->mode, err);
 
 	return fd < 0 ? -1 : mnt_host()->move(fd, at, "", err);
 }
@@ -270,6 +250,18 @@ static int move_ahead(struct contain *c, const struct plan_step *s, struct err *
 		return err_set(err, errno, "what was made ahead");
 	cleanup_close int at = mnt_target(c->root, s->target, true, err);
 	return at < 0 ? -1 : mnt_host()->move(fd, at, "", err);
+}
+
+static int own(struct contain *c, const struct plan_step *s, struct err *err)
+{
+	cleanup_close int at = mnt_target(c->root, s->target, true, err);
+	struct stat st;
+
+	if (at < 0)
+		return -1;
+	if (fchownat(at, "", s->owner, s->group, AT_EMPTY_PATH) < 0 || fstat(at, &st) < 0)
+		return err_set(err, errno, "owner");
+	return st.st_uid == s->owner && st.st_gid == s->group ? 0 : err_set(err, EPERM, "the owner was not kept");
 }
 
 static int empty(struct contain *c, const struct plan_step *s, struct err *err)
@@ -300,6 +292,8 @@ static int run_step(struct contain *c, const struct plan_step *s, struct err *er
 		return attach(c, s, err);
 	case PLAN_TMPFS:
 		return attach_tmpfs(c, s, err);
+	case PLAN_OWNER:
+		return own(c, s, err);
 	case PLAN_SYMLINK:
 		return symlinkat(s->text, c->root, s->target + 1) < 0 ? err_set(err, errno, "symlink") : 0;
 	case PLAN_DEVICE:
@@ -325,7 +319,7 @@ static int take_mounts(struct contain *c, struct err *err)
 		const struct plan_mount *m = &c->plan->mounts[i];
 
 		if (c->rootless)
-			c->mounts[i] = mnt_copy_by_path(source_fd(c->src, m), mnt_attr(m), true, err);
+			c->mounts[i] = mnt_copy_by_path(c->mounts[i], mnt_attr(m), true, err);
 		else if (!mnt_host()->detached)
 			c->mounts[i] = mnt_from_shelf(i, mnt_attr(m), err);
 		if (c->mounts[i] < 0)
@@ -342,6 +336,28 @@ static int run_steps(struct contain *c, const struct plan *plan, struct err *err
 	return 0;
 }
 
+/* Whether something is still to be copied by its path on the host: take_mounts(). */
+static bool needs_host(const struct contain *c)
+{
+	return c->rootless || !mnt_host()->detached;
+}
+
+/* pivot_root(2), "pivot_root(".", ".")": no folder is needed for the old root, which ends up on top of the new one; the working
+ * folder in the old root makes the umount hit that. All that is mounted in it goes at once: each umount waits for all
+ * processors (synchronize_rcu). */
+int mnt_make_root(struct err *err)
+{
+	cleanup_close int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (old < 0)
+		return err_set(err, errno, "open the old root");
+	if (syscall(SYS_pivot_root, ".", ".") < 0)
+		return err_set(err, errno, "pivot_root");
+	if (fchdir(old) < 0 || umount2(".", MNT_DETACH) < 0)
+		return err_set(err, errno, "leave the old root");
+	return chdir("/") < 0 ? err_set(err, errno, "enter the new root") : 0;
+}
+
 int mnt_ahead(struct contain *c, struct err *err)
 {
 	static struct plan ahead;
@@ -350,17 +366,22 @@ int mnt_ahead(struct contain *c, struct err *err)
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return err_set(err, errno, "make all mounts private");
 	umask(0);
-	/* Over "/". Our root stays the host's until mnt_enter(). */
+	/* Over "/". Our root stays the host's while its devices are copied. */
 	cleanup_close int staging = mnt_host()->staging(err);
 	if (staging < 0)
 		return -1;
 	if (fchdir(staging) < 0)
 		return err_set(err, errno, "enter the staging folder");
-	plan_ahead(&ahead);
+	plan_ahead(c->usr, &ahead);
 	c->root = staging;
 	int rc = run_steps(c, &ahead, err);
 	c->root = -1;
-	return rc;
+	if (c->usr)
+		close(c->mounts[0]);
+	for (int i = 0; i < 2; i++)
+		if (c->masks[i] >= 0)
+			close(steal_fd(&c->masks[i]));
+	return rc < 0 || needs_host(c) ? rc : mnt_make_root(err);
 }
 
 int mnt_build(struct contain *c, struct err *err)
@@ -383,24 +404,16 @@ static int verify_root(const struct stat *want, struct err *err)
 	return 0;
 }
 
-/* pivot_root(2), "pivot_root(".", ".")": no folder is needed for the old root, which ends up on top of the new one,
- * with the staging folder on top of it. A umount of "." takes the topmost, so two of them take both; the working
- * folder in the old root makes them hit it and not the new one. */
 int mnt_enter(struct contain *c, struct err *err)
 {
-	cleanup_close int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	struct stat want;
 
-	if (old < 0 || fstat(c->root, &want) < 0 || fchdir(c->root) < 0)
+	if (needs_host(c) && mnt_make_root(err) < 0)
+		return -1;
+	if (fstat(c->root, &want) < 0 || fchdir(c->root) < 0)
 		return err_set(err, errno, "enter the new root");
-	if (syscall(SYS_pivot_root, ".", ".") < 0)
-		return err_set(err, errno, "pivot_root");
-	if (fchdir(old) < 0 || umount2(".", MNT_DETACH) < 0)
-		return err_set(err, errno, "leave the staging folder");
-	if (umount2(".", MNT_DETACH) < 0)
-		return err_set(err, errno, "leave the old root");
-	if (chdir("/") < 0)
-		return err_set(err, errno, "enter the new root");
+	if (mnt_make_root(err) < 0)
+		return -1;
 	close(c->root);
 	c->root = -1;
 	umask(022);

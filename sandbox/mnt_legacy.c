@@ -230,8 +230,7 @@ int mnt_shelf_open(const int sources[], const unsigned attr[], size_t n, struct 
 {
 	if (mntns_out(way, err) < 0)
 		return -1;
-	int rc = unshare(CLONE_NEWNS) < 0 ? err_set(err, errno, "a mount namespace for the sources")
-					  : put_on_shelf(sources, attr, n, err);
+	int rc = put_on_shelf(sources, attr, n, err);
 	if (rc < 0)
 		mnt_shelf_leave(way);
 	return rc;

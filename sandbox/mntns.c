@@ -32,9 +32,7 @@ static int take_over(int staging, const char *name, bool folder, struct err *err
 
 static int build(struct err *err)
 {
-	cleanup_close int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-	if (old < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return err_set(err, errno, "make all mounts private");
 	cleanup_close int staging = mnt_host()->staging(err);
 	if (staging < 0)
@@ -46,9 +44,7 @@ static int build(struct err *err)
 	for (const struct plan_device *d = plan_devices; d->path; d++)
 		if (take_over(staging, d->path + 1, false, err) < 0)
 			return -1;
-	if (syscall(SYS_pivot_root, ".", ".") < 0 || fchdir(old) < 0 || umount2(".", MNT_DETACH) < 0)
-		return err_set(err, errno, "leave the host's mounts");
-	return 0;
+	return mnt_make_root(err);
 }
 
 int sandbox_birthplace(struct err *err)
@@ -59,7 +55,7 @@ int sandbox_birthplace(struct err *err)
 		return 0;
 	if (mntns_out(&way, err) < 0)
 		return -1;
-	int made = -1, rc = unshare(CLONE_NEWNS) < 0 ? err_set(err, errno, "a mount namespace") : build(err);
+	int made = -1, rc = build(err);
 	if (rc == 0 && (made = open(SELF, O_RDONLY | O_CLOEXEC)) < 0)
 		rc = err_set(err, errno, "open " SELF);
 	mntns_home(&way);
@@ -67,18 +63,27 @@ int sandbox_birthplace(struct err *err)
 	return rc;
 }
 
-int mntns_out(struct mntns_way *way, struct err *err)
+/* The way home is open before anything is left: no namespace is left in which there would be none. */
+static int leave(struct mntns_way *way, int to, struct err *err)
 {
 	way->home = open(SELF, O_RDONLY | O_CLOEXEC);
 	way->folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (way->home >= 0 && way->folder >= 0)
+	if (way->home < 0 || way->folder < 0)
+		err_set(err, errno, "the way back to our mounts");
+	else if (to >= 0 ? setns(to, CLONE_NEWNS) < 0 : unshare(CLONE_NEWNS) < 0)
+		err_set(err, errno, to >= 0 ? "enter the mount namespace of births" : "a mount namespace");
+	else
 		return 0;
-	err_set(err, errno, "the way back to our mounts");
 	if (way->home >= 0)
 		close(way->home);
 	if (way->folder >= 0)
 		close(way->folder);
 	return -1;
+}
+
+int mntns_out(struct mntns_way *way, struct err *err)
+{
+	return leave(way, -1, err);
 }
 
 /* Not optional: all that the caller has mounted is there. setns(2) leaves us in "/". */
@@ -92,13 +97,7 @@ void mntns_home(struct mntns_way *way)
 
 int mntns_enter_birthplace(struct mntns_way *way, struct err *err)
 {
-	if (mntns_out(way, err) < 0)
-		return -1;
-	if (setns(birthplace, CLONE_NEWNS) == 0)
-		return 0;
-	err_set(err, errno, "enter the mount namespace of births");
-	mntns_home(way);
-	return -1;
+	return leave(way, birthplace, err);
 }
 
 bool mntns_has_birthplace(void)

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/close_range.h>
 #include <malloc.h>
 #include <poll.h>
 #include <sched.h>
@@ -190,31 +189,16 @@ static void loop(struct monitor *m, struct monitor_record *r, int *clients)
 	}
 }
 
-/* Moves the descriptors of `m` to 3.. and closes all others; 0, 1, 2 become /dev/null. */
 static int keep_descriptors(struct monitor *m)
 {
 	int *all[MONITOR_NFDS + 2];
 	int n = 0;
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	for (int i = 0; i < MONITOR_NFDS; i++)
 		all[n++] = &m->fds[i];
 	all[n++] = &m->channel;
 	all[n++] = &m->host_mnt;
-	for (int i = 0; i < n; i++) { /* first out of the way */
-		*all[i] = fcntl(*all[i], F_DUPFD_CLOEXEC, 64);
-		if (*all[i] < 0)
-			return -1;
-	}
-	for (int i = 0; i < 3; i++)
-		if (dup2(null, i) < 0)
-			return -1;
-	for (int i = 0; i < n; i++) {
-		if (dup3(*all[i], 3 + i, O_CLOEXEC) < 0)
-			return -1;
-		*all[i] = 3 + i;
-	}
-	return close_range(3U + (unsigned)n, ~0U, 0);
+	return io_keep_fds(all, n);
 }
 
 static int drop_privileges(struct monitor *m, struct err *err)

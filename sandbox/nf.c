@@ -4,7 +4,6 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
-#include <libmnl/libmnl.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_tables.h>
@@ -15,6 +14,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "sandbox/netlink.h"
 
 #define ROOM 8192
 #define COMMENT "spaced"
@@ -58,27 +58,6 @@ static struct nlmsghdr *put_header(void *room, uint16_t type, uint8_t family, ui
 	g->version = NFNETLINK_V0;
 	g->res_id = edge ? htons(NFNL_SUBSYS_NFTABLES) : 0;
 	return h;
-}
-
-/* One request and its answers. 0 or negative errno. */
-static int ask(struct nf *n, struct nlmsghdr *h, mnl_cb_t cb, void *ctx)
-{
-	char room[ROOM * 4];
-
-	if (mnl_socket_sendto(n->s, h, h->nlmsg_len) < 0)
-		return -errno;
-	for (;;) {
-		ssize_t len = mnl_socket_recvfrom(n->s, room, sizeof room);
-		if (len < 0 && errno == EINTR)
-			continue;
-		if (len < 0)
-			return -errno;
-		int r = mnl_cb_run(room, (size_t)len, h->nlmsg_seq, mnl_socket_get_portid(n->s), cb, ctx);
-		if (r < 0)
-			return -errno;
-		if (r == MNL_CB_STOP)
-			return 0;
-	}
 }
 
 /* -- a transaction: several messages that count together -------------------------------------------------------------- */
@@ -186,7 +165,7 @@ int nf_table_present(const char *table)
 		return -err.code;
 	struct nlmsghdr *h = put_header(room, NFT_MSG_GETTABLE, NFPROTO_INET, NLM_F_ACK, ++n.seq);
 	mnl_attr_put_strz(h, NFTA_TABLE_NAME, table);
-	int r = ask(&n, h, NULL, NULL);
+	int r = netlink_ask(n.s, h, NULL, NULL);
 	nf_close(&n);
 	return r == 0 ? 1 : r == -ENOENT ? 0 : r;
 }
@@ -202,7 +181,7 @@ bool nf_chain_present(const char *table, const char *chain)
 	struct nlmsghdr *h = put_header(room, NFT_MSG_GETCHAIN, NFPROTO_IPV4, NLM_F_ACK, ++n.seq);
 	mnl_attr_put_strz(h, NFTA_CHAIN_TABLE, table);
 	mnl_attr_put_strz(h, NFTA_CHAIN_NAME, chain);
-	int r = ask(&n, h, NULL, NULL);
+	int r = netlink_ask(n.s, h, NULL, NULL);
 	nf_close(&n);
 	return r == 0;
 }
@@ -259,19 +238,32 @@ static int rule_cb(const struct nlmsghdr *h, void *ctx)
 	return MNL_CB_OK;
 }
 
-int nf_forward_drops(struct nf *n, struct nf_forward **out, size_t *count, struct err *err)
+/* 0 or negative errno. */
+static int list_forward_drops(struct nf *n, struct forwards *found)
 {
-	struct forwards found = {0};
 	char room[ROOM] = {0};
-	int r = ask(n, put_header(room, NFT_MSG_GETCHAIN, AF_UNSPEC, NLM_F_DUMP, ++n->seq), chain_cb, &found);
+	int r = netlink_ask(n->s, put_header(room, NFT_MSG_GETCHAIN, AF_UNSPEC, NLM_F_DUMP, ++n->seq), chain_cb, found);
 
-	for (size_t i = 0; r == 0 && i < found.n; i++) {
-		struct nf_forward *f = &found.all[i];
+	for (size_t i = 0; r == 0 && i < found->n; i++) {
+		struct nf_forward *f = &found->all[i];
 		memset(room, 0, sizeof room);
 		struct nlmsghdr *h = put_header(room, NFT_MSG_GETRULE, f->family, NLM_F_DUMP, ++n->seq);
 		mnl_attr_put_strz(h, NFTA_RULE_TABLE, f->table);
 		mnl_attr_put_strz(h, NFTA_RULE_CHAIN, f->chain);
-		r = ask(n, h, rule_cb, f);
+		r = netlink_ask(n->s, h, rule_cb, f);
+	}
+	return r;
+}
+
+int nf_forward_drops(struct nf *n, struct nf_forward **out, size_t *count, struct err *err)
+{
+	struct forwards found = {0};
+	int r = NETLINK_CHANGED;
+
+	for (int i = 0; i < NETLINK_TRIES && r == NETLINK_CHANGED; i++) {
+		free(found.all);
+		found = (struct forwards){0};
+		r = list_forward_drops(n, &found);
 	}
 	if (r < 0) {
 		free(found.all);

@@ -5,7 +5,8 @@
 #include <sys/sysmacros.h>
 
 #define MIB (1024ULL * 1024)
-#define DEFAULT_TMPFS (256 * MIB)
+#define SCRATCH (256 * MIB) /* /tmp and /dev/shm each; charged to the sandbox's memory */
+#define RUN (16 * MIB)
 #define DEFAULT_TOP (256 * MIB)
 
 const struct plan_device plan_devices[] = {
@@ -96,6 +97,9 @@ static void plan_pool(struct plan *p, const struct sandbox_spec *spec)
 }
 
 #define NONE "none" /* an empty folder of the staging folder */
+/* The same for what is made ahead, where the plan to come may have its own. */
+#define BASE_AHEAD "base-ahead"
+#define NONE_AHEAD "none-ahead"
 
 /* Always an overlay, also of nothing but the base: its files have inodes of the overlay's own. With the base's own ones an
  * app could watch by inotify which programs the host and its neighbours run, and hold flocks against them (battery E10). */
@@ -105,6 +109,14 @@ static void plan_usr(struct plan *p, const struct sandbox_spec *spec, const stru
 	bool write = spec->profile == SANDBOX_BUILD_ROOT;
 	char lower[256] = "";
 
+	bool layered = false;
+
+	for (size_t i = 0; i < spec->nlayers; i++)
+		layered |= f->layer_usr[i];
+	if (f->usr_ahead && !layered && !write) {
+		add(p, PLAN_MOVE, "/usr");
+		return;
+	}
 	if (f->usr_covered && !write) {
 		int m = add_mount(p, PLAN_BASE_USR, 0, false, f->idmap);
 
@@ -158,18 +170,17 @@ static void plan_root(struct plan *p, const struct sandbox_spec *spec, const str
 	plan_usr(p, spec, f, layers, top);
 }
 
-static void add_tmpfs(struct plan *p, const char *target, uint64_t size, mode_t mode, uid_t owner)
+static void add_tmpfs(struct plan *p, const char *target, uint64_t size, mode_t mode)
 {
 	struct plan_step *s = add(p, PLAN_TMPFS, target);
 
 	s->size = size;
 	s->mode = mode;
-	s->owner = owner;
 }
 
 static void plan_dev(struct plan *p)
 {
-	add_tmpfs(p, "/dev", 64 * 1024, 0755, 0);
+	add_tmpfs(p, "/dev", 64 * 1024, 0755);
 	for (const struct plan_device *d = plan_devices; d->path; d++)
 		add(p, PLAN_DEVICE, d->path)->device = makedev(d->major, d->minor);
 	for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
@@ -178,6 +189,7 @@ static void plan_dev(struct plan *p)
 		snprintf(s->text, sizeof s->text, "%s", links[i].to);
 	}
 	add(p, PLAN_DEVPTS, "/dev/pts");
+	add_tmpfs(p, "/dev/shm", SCRATCH, 01777);
 }
 
 static void plan_proc(struct plan *p)
@@ -205,24 +217,38 @@ static bool covers_wall(const char *target)
 	return false;
 }
 
-void plan_ahead(struct plan *p)
+static void plan_usr_ahead(struct plan *p)
+{
+	int base = add_mount(p, PLAN_BASE_USR, 0, false, true);
+
+	p->mounts[base].idmap_optional = true;
+	add(p, PLAN_STAGE, BASE_AHEAD)->mount = base;
+	add(p, PLAN_FOLDER, NONE_AHEAD);
+	overlay(p, "new/usr", BASE_AHEAD ":" NONE_AHEAD, NULL, NULL);
+}
+
+void plan_ahead(bool usr, struct plan *p)
 {
 	p->nmounts = p->nsteps = 0;
+	if (usr)
+		plan_usr_ahead(p);
 	plan_dev(p);
 	plan_proc(p);
+	add_tmpfs(p, "/tmp", SCRATCH, 01777);
+	add_tmpfs(p, "/run", RUN, 0755);
 }
 
 int plan_make(const struct sandbox_spec *spec, const struct plan_facts *facts, struct plan *p, struct err *err)
 {
-	uint64_t tmpfs = spec->limits.tmpfs ? spec->limits.tmpfs : DEFAULT_TMPFS;
+	static const char *const ahead[] = {"/dev", "/proc", "/tmp", "/run"};
 
 	p->nmounts = p->nsteps = 0;
 	plan_root(p, spec, facts);
-	add(p, PLAN_MOVE, "/dev");
-	add_tmpfs(p, "/dev/shm", tmpfs, 01777, 0);
-	add(p, PLAN_MOVE, "/proc");
-	add_tmpfs(p, "/tmp", tmpfs, 01777, 0);
-	add_tmpfs(p, "/run", 16 * MIB, 0755, spec->uid);
+	for (size_t i = 0; i < sizeof ahead / sizeof *ahead; i++)
+		add(p, PLAN_MOVE, ahead[i]);
+	struct plan_step *run = add(p, PLAN_OWNER, "/run");
+	run->owner = spec->uid;
+	run->group = spec->gid;
 	for (size_t i = 0; i < spec->nbinds; i++) {
 		const struct sandbox_bind *b = &spec->binds[i];
 

@@ -28,7 +28,8 @@ enum plan_op {
 	 * staging folder itself. */
 	PLAN_MOVE,   /* what was made ahead at `target`, to the same place in the new root */
 	PLAN_ATTACH, /* `mount` at `target`; made when missing */
-	PLAN_TMPFS,  /* `size` bytes, `mode`, owned by `owner` */
+	PLAN_TMPFS,  /* `size` bytes, `mode`; of root inside */
+	PLAN_OWNER,  /* `target` belongs to `owner` and `group` */
 	PLAN_DEVICE, /* bind of the host's character device of that path, checked to be `device` */
 	PLAN_DEVPTS,
 	PLAN_PROC,
@@ -48,6 +49,7 @@ struct plan_step {
 	uint64_t size;
 	mode_t mode;
 	uid_t owner;
+	gid_t group;
 	dev_t device;
 };
 
@@ -68,6 +70,7 @@ struct plan_facts {
 	/* Something is mounted below the base's /usr that cannot be left out: an overlay refuses that as a lower folder, so
 	 * /usr is shown as it is. */
 	bool usr_covered;
+	bool usr_ahead; /* the base's /usr, and nothing but that, was made ahead */
 };
 
 /* The devices that are shown, ended by path NULL. */
@@ -76,9 +79,9 @@ extern const struct plan_device {
 	unsigned major, minor;
 } plan_devices[];
 
-/* The steps that are the same for every sandbox and need nothing of the host's but its devices: /dev and /proc, in the
- * staging folder. */
-void plan_ahead(struct plan *plan);
+/* The steps that are the same for every sandbox: /dev, /proc, /tmp and /run, in the staging folder; of the host they need its
+ * devices. With `usr`, for a shell that has been given a base's /usr, also what most make of that. */
+void plan_ahead(bool usr, struct plan *plan);
 /* All others. They come after those. */
 int plan_make(const struct sandbox_spec *spec, const struct plan_facts *facts, struct plan *plan, struct err *err);
 

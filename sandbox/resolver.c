@@ -36,6 +36,7 @@ struct question {
 struct state {
 	const struct resolver *r;
 	struct question waiting[WAITING_MAX];
+	uint64_t try_ms;
 };
 
 static void reply(struct state *s, const struct dns_query *q, const struct sockaddr_in *to, enum dns_rcode rcode,
@@ -70,7 +71,7 @@ static void ask(struct state *s, struct question *w)
 	size_t n = dns_build_query(w->id, w->query.name, out);
 	w->asked = w->tries++ % s->r->nupstream;
 	send(s->r->upstream[w->asked], out, n, MSG_DONTWAIT);
-	w->due = io_now_ms() + TRY_MS;
+	w->due = io_now_ms() + s->try_ms;
 }
 
 static bool same_question(const struct question *w, const struct dns_query *q, const struct sockaddr_in *from)
@@ -144,7 +145,7 @@ static void to_gate(struct state *s, struct question *w)
 	put_u32(&b, n);
 	buf_add(&b, tuples.data, tuples.len);
 	w->at_gate = true;
-	w->due = io_now_ms() + TRY_MS;
+	w->due = io_now_ms() + s->try_ms;
 	/* slot and id: an answer that comes too late is for nobody */
 	uint32_t id = (uint32_t)w->id << 8 | (1U + (uint32_t)(w - s->waiting));
 	if (frame_send(s->r->gate, RESOLVER_ADMIT, id, b.data, b.len, NULL, 0) < 0)
@@ -218,6 +219,7 @@ _Noreturn void resolver_run(const struct resolver *r)
 	struct err err = ERR_INIT;
 
 	s.r = r;
+	s.try_ms = r->try_ms ? r->try_ms : TRY_MS;
 	prctl(PR_SET_NAME, "spaced-resolver", 0, 0, 0);
 	if (confine_files(nothing, &err) < 0 || confine_syscalls(PROMISE_BASE, &err) < 0)
 		_exit(1);

@@ -12,7 +12,8 @@ struct resolver {
 	int clients;			  /* UDP socket in the sandbox's namespace, bound to EGRESS_DNS */
 	int upstream[RESOLVER_UPSTREAMS]; /* UDP sockets in the host's, connected to its resolvers */
 	size_t nupstream;
-	int gate; /* frames, see egress_inside.h; their id comes back when the addresses may be reached */
+	uint32_t try_ms; /* that one of them, or the gate, has for an answer [2000] */
+	int gate;	 /* frames, see egress_inside.h; their id comes back when the addresses may be reached */
 };
 enum resolver_frame {
 	RESOLVER_ADMIT = 1, /* {u32 n, n times: u32 entry of the policy, u32 address, u32 ttl} */

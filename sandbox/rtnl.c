@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <libmnl/libmnl.h>
 #include <linux/if_link.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
@@ -11,6 +10,9 @@
 #include <net/if.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/buf.h"
+#include "sandbox/netlink.h"
 
 #define ROOM 8192
 
@@ -45,27 +47,10 @@ void rtnl_close(struct rtnl *n)
 	n->s = NULL;
 }
 
-/* Sends and handles all answers. 0 or negative errno. */
 static int talk(struct rtnl *n, struct nlmsghdr *h, mnl_cb_t cb, void *ctx)
 {
-	char room[ROOM * 4];
-	unsigned port = mnl_socket_get_portid(n->s);
-
 	h->nlmsg_seq = ++n->seq;
-	if (mnl_socket_sendto(n->s, h, h->nlmsg_len) < 0)
-		return -errno;
-	for (;;) {
-		ssize_t len = mnl_socket_recvfrom(n->s, room, sizeof room);
-		if (len < 0 && errno == EINTR)
-			continue;
-		if (len < 0)
-			return -errno;
-		int r = mnl_cb_run(room, (size_t)len, n->seq, port, cb, ctx);
-		if (r < 0)
-			return -errno;
-		if (r == MNL_CB_STOP)
-			return 0;
-	}
+	return netlink_ask(n->s, h, cb, ctx);
 }
 
 static struct nlmsghdr *request(char *room, uint16_t type, uint16_t flags)
@@ -212,49 +197,60 @@ int rtnl_counters(struct rtnl *n, const char *name, struct rtnl_counters *out, s
 	return r < 0 ? err_set(err, -r, "counters of %s", name) : 0;
 }
 
-static int address_cb(const struct nlmsghdr *h, void *ctx)
+/* A whole list of messages of `size` bytes and their attributes, as `cb` puts them into `found`. */
+static int list(struct rtnl *n, uint16_t type, unsigned char family, size_t size, mnl_cb_t cb, struct buf *found)
+{
+	int r = NETLINK_CHANGED;
+
+	for (int i = 0; i < NETLINK_TRIES && r == NETLINK_CHANGED; i++) {
+		char room[ROOM] = {0};
+		struct nlmsghdr *h = request(room, type, NLM_F_DUMP);
+		struct rtgenmsg *m = mnl_nlmsg_put_extra_header(h, size); /* all of them begin so */
+		m->rtgen_family = family;
+		buf_clear(found);
+		r = talk(n, h, cb, found);
+	}
+	return r;
+}
+
+static int address_cb(const struct nlmsghdr *h, void *found)
 {
 	const struct ifaddrmsg *m = mnl_nlmsg_get_payload(h);
-	struct rtnl_addresses *all = ctx;
 	struct nlattr *a;
 
 	if (h->nlmsg_type != RTM_NEWADDR || m->ifa_family != AF_INET || m->ifa_scope == RT_SCOPE_HOST)
 		return MNL_CB_OK;
 	mnl_attr_for_each(a, h, sizeof *m)
 	{
-		if (mnl_attr_get_type(a) == IFA_LOCAL && mnl_attr_get_payload_len(a) == 4 && all->n < RTNL_ADDRESSES)
-			all->a[all->n++] = ntohl(mnl_attr_get_u32(a));
+		uint32_t addr;
+		if (mnl_attr_get_type(a) != IFA_LOCAL || mnl_attr_get_payload_len(a) != sizeof addr)
+			continue;
+		addr = ntohl(mnl_attr_get_u32(a));
+		buf_add(found, &addr, sizeof addr);
 	}
 	return MNL_CB_OK;
 }
 
 void rtnl_host_addresses(struct rtnl_addresses *out)
 {
-	char room[ROOM] = {0};
+	cleanup_buf struct buf found = BUF_INIT;
 	struct err ignored;
 	struct rtnl n;
 
 	out->n = 0;
 	if (rtnl_open(&n, &ignored) < 0)
 		return;
-	struct nlmsghdr *h = request(room, RTM_GETADDR, NLM_F_DUMP);
-	struct ifaddrmsg *m = mnl_nlmsg_put_extra_header(h, sizeof *m);
-	m->ifa_family = AF_INET;
-	if (talk(&n, h, address_cb, out) < 0)
-		out->n = 0;
+	if (list(&n, RTM_GETADDR, AF_INET, sizeof(struct ifaddrmsg), address_cb, &found) == 0 && found.len) {
+		size_t len = found.len < sizeof out->a ? found.len : sizeof out->a;
+		memcpy(out->a, found.data, len);
+		out->n = len / sizeof *out->a;
+	}
 	rtnl_close(&n);
 }
 
-struct walk {
-	void (*route)(void *ctx, const struct rtnl_route *r);
-	void (*link)(void *ctx, const struct rtnl_link *l);
-	void *ctx;
-};
-
-static int route_cb(const struct nlmsghdr *h, void *p)
+static int route_cb(const struct nlmsghdr *h, void *found)
 {
 	const struct rtmsg *m = mnl_nlmsg_get_payload(h);
-	struct walk *w = p;
 	struct rtnl_route r = {.prefix = m->rtm_dst_len};
 	struct nlattr *a;
 
@@ -267,14 +263,13 @@ static int route_cb(const struct nlmsghdr *h, void *p)
 		if (mnl_attr_get_type(a) == RTA_OIF && mnl_attr_get_payload_len(a) == 4)
 			r.ifindex = mnl_attr_get_u32(a);
 	}
-	w->route(w->ctx, &r);
+	buf_add(found, &r, sizeof r);
 	return MNL_CB_OK;
 }
 
-static int link_cb(const struct nlmsghdr *h, void *p)
+static int link_cb(const struct nlmsghdr *h, void *found)
 {
 	const struct ifinfomsg *m = mnl_nlmsg_get_payload(h);
-	struct walk *w = p;
 	struct rtnl_link l = {.index = (uint32_t)m->ifi_index};
 	struct nlattr *a;
 
@@ -287,29 +282,32 @@ static int link_cb(const struct nlmsghdr *h, void *p)
 		if (mnl_attr_get_type(a) == IFLA_MTU && mnl_attr_get_payload_len(a) == 4)
 			l.mtu = mnl_attr_get_u32(a);
 	}
-	w->link(w->ctx, &l);
+	buf_add(found, &l, sizeof l);
 	return MNL_CB_OK;
 }
 
 int rtnl_routes(struct rtnl *n, void (*each)(void *ctx, const struct rtnl_route *r), void *ctx, struct err *err)
 {
-	char room[ROOM] = {0};
-	struct nlmsghdr *h = request(room, RTM_GETROUTE, NLM_F_DUMP);
-	struct rtmsg *m = mnl_nlmsg_put_extra_header(h, sizeof *m);
-	struct walk w = {.route = each, .ctx = ctx};
+	cleanup_buf struct buf found = BUF_INIT;
+	int r = list(n, RTM_GETROUTE, AF_INET, sizeof(struct rtmsg), route_cb, &found);
 
-	m->rtm_family = AF_INET;
-	int r = talk(n, h, route_cb, &w);
-	return r < 0 ? err_set(err, -r, "list the routes") : 0;
+	if (r < 0)
+		return err_set(err, -r, "list the routes");
+	const struct rtnl_route *all = (const void *)found.data;
+	for (size_t i = 0; i < found.len / sizeof *all; i++)
+		each(ctx, &all[i]);
+	return 0;
 }
 
 int rtnl_links(struct rtnl *n, void (*each)(void *ctx, const struct rtnl_link *l), void *ctx, struct err *err)
 {
-	char room[ROOM] = {0};
-	struct nlmsghdr *h = request(room, RTM_GETLINK, NLM_F_DUMP);
-	struct walk w = {.link = each, .ctx = ctx};
+	cleanup_buf struct buf found = BUF_INIT;
+	int r = list(n, RTM_GETLINK, AF_UNSPEC, sizeof(struct ifinfomsg), link_cb, &found);
 
-	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
-	int r = talk(n, h, link_cb, &w);
-	return r < 0 ? err_set(err, -r, "list the links") : 0;
+	if (r < 0)
+		return err_set(err, -r, "list the links");
+	const struct rtnl_link *all = (const void *)found.data;
+	for (size_t i = 0; i < found.len / sizeof *all; i++)
+		each(ctx, &all[i]);
+	return 0;
 }

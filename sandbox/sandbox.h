@@ -35,7 +35,7 @@ bool sandbox_has_idmaps(void);
 bool sandbox_can_idmap(int source);
 
 /* A sandbox as far as it can be made without knowing what for: its pid 1 waits in its namespaces and its cgroup, ids are
- * mapped, /dev and /proc are built, the rest of the order of containment is to come. sandbox_start() is then a third
+ * mapped, /usr, /dev, /proc, /tmp and /run are built, the rest of the order of containment is to come. sandbox_start() is then a third
  * shorter. Belongs to the process that has made it, and dies with it. */
 struct sandbox_shell;
 
@@ -70,14 +70,21 @@ struct sandbox {
 	struct cgroup cgroup;
 };
 
-/* Starts it: returns after the main process has been exec'd, or -1 with an error that names the step that failed.
- * `stdio` = stdin, stdout, stderr of the main process; stay the caller's. Nothing is left behind on failure. */
+#define SANDBOX_NO_PROGRAM (-2)
+
+/* Starts it: returns 0 after the main process has been exec'd, or -1 with an error that names the step that failed;
+ * SANDBOX_NO_PROGRAM when that is the exec itself, with the errno of execve(2). `stdio` = stdin, stdout, stderr of the main
+ * process; stay the caller's. Nothing is left behind on failure. */
 int sandbox_start(const struct sandbox_spec *spec, const struct sandbox_sources *src, const int stdio[3],
 		  struct sandbox *out, struct err *err);
 void sandbox_release(struct sandbox *s);
-/* `group` is the name of its cgroup, `id_base` that of the spec to come, `netns` as of sandbox_sources and the caller's. NULL
- * with err; ENOTSUP: only root has these, where mounts can be made in one mount namespace for another. */
-struct sandbox_shell *sandbox_shell_make(const char *group, uint32_t id_base, int netns, struct err *err);
+/* Signals sent to pid 1 go on to the main process; one that is queued with this value, to its process group. */
+#define SANDBOX_TO_GROUP 1
+/* `group` is the name of its cgroup, `profile` and `id_base` are those of the spec to come. Of `src` it takes `netns`, which stays
+ * the caller's, and, with `idmap`, the `base_usr` that most specs will have (-1: unknown). NULL with err; ENOTSUP: only root has
+ * these, where mounts can be made in one mount namespace for another. */
+struct sandbox_shell *sandbox_shell_make(const char *group, enum sandbox_profile profile, uint32_t id_base,
+					 const struct sandbox_sources *src, struct err *err);
 int sandbox_shell_pidfd(const struct sandbox_shell *shell); /* of its pid 1; stays the shell's */
 void sandbox_shell_free(struct sandbox_shell *shell);	    /* ends it: nothing is left. NULL: nothing to do */
 /* For root that starts many: from now on the sandboxes of this process, and of its forks, are born in a mount namespace

@@ -40,8 +40,9 @@ static int hear_spec(struct contain *c, struct sandbox_spec *spec, struct err *e
 	int rc = sandbox_spec_decode(&r, spec, err);
 	explicit_bzero(f.payload, f.len);
 	frame_release(&f);
-	if (rc == 0 && spec->id_base != c->id_base)
-		return err_set(err, EPERM, "ids of %u, where those of %u are mapped", spec->id_base, c->id_base);
+	if (rc == 0 && (spec->id_base != c->id_base || spec->profile != c->profile))
+		return err_set(err, EPERM, "ids of %u and profile %d, where it was made for %u and %d", spec->id_base,
+			       (int)spec->profile, c->id_base, (int)c->profile);
 	return rc;
 }
 
@@ -49,7 +50,6 @@ int shell_hear(struct contain *c, struct err *err)
 {
 	static struct sandbox_spec spec;
 	static struct plan plan;
-	static int stdio[3];
 	struct told told;
 	struct frame f;
 
@@ -59,12 +59,11 @@ int shell_hear(struct contain *c, struct err *err)
 	if (whole)
 		memcpy(&told, f.payload, sizeof told);
 	for (int i = 0; whole && i < 3; i++)
-		stdio[i] = frame_take_fd(&f, i);
+		c->stdio[i] = frame_take_fd(&f, i);
 	frame_release(&f);
 	if (!whole)
 		return err_set(err, EBADMSG, "the parent makes no sense");
 	c->spec = &spec;
-	c->stdio = stdio;
 	c->outlives = told.outlives;
 	c->plan = &plan;
 	return plan_make(&spec, &told.facts, &plan, err);

@@ -1,8 +1,8 @@
 /* The shells (sandbox.h) that the spawner keeps ready for the next starts of apps. Internal to the spawner.
  *
- * One process, the maker, is forked from the spawner before that has a channel, a sandbox or a request, so that what the
- * maker forks holds no descriptor of control's or of another sandbox, and has never seen a byte of a Space. For each
- * shell it forks a process that makes it, waits with it, and becomes the monitor of the instance to which it is given;
+ * The makers (shell_maker.h) are forked from the spawner before that has a channel, a sandbox or a request, so that what they
+ * fork holds no descriptor of control's or of another sandbox, and has never seen a byte of a Space. For each shell one
+ * forks a process that makes it, waits with it, and becomes the monitor of the instance to which it is given;
  * when the spawner has gone, or the shell has died, that process removes what it has made.
  *
  * A shell has a number, and with it a range of ids, behind those that control gives to Spaces, and a cgroup. An instance
@@ -18,8 +18,8 @@
 #define SHELL_NUMBERS 4096
 #define SHELL_IDS_FROM 65536U /* ranges of SANDBOX_IDS from spawner_config.id_base on: so many for Spaces, then ours */
 
-/* Forks the maker, where there can be shells: as root, with cgroups, and mounts that are handed over by descriptor. `control`
- * is what the maker may not keep. */
+/* Forks the makers, where there can be shells: as root, with cgroups, and mounts that are handed over by descriptor. `control`
+ * is what they may not keep. */
 int shells_init(struct spawn *s, int control, struct err *err);
 /* Asks for those that are missing. After all instances have been adopted, for their numbers are not free; and when a start is
  * through, not before, so that it does not wait for this. */

@@ -30,7 +30,7 @@ enum spawn_verb {
 	SPAWN_LISTENERS, /* {str name} -> {u32 n, n times: str "127.0.0.1:8000"} all TCP sockets in LISTEN state inside */
 	SPAWN_STATS, /* {str name} -> {u64 memory bytes, u64 cpu usec, u32 pids, u64 memory limit, u64 memory peak, u64
 			throttled usec, u64 processes killed by the memory limit, u32 thousandths of a CPU, u32 pids limit,
-			disk top, disk data, u64 received, u64 sent (bytes from the Internet, and to it)}; disk: {u64 used,
+			disk top, disk data, u64 received, u64 sent (bytes from the Internet, and to it), str cgroup_path()}; disk: {u64 used,
 			u64 size, u64 inodes used, u64 inodes}. More may follow: readers take what they know. 0: no limit, or
 			not known. */
 	SPAWN_VOLUME_CREATE, /* {str name, u64 bytes} -> {} a fresh, empty volume; EEXIST */
@@ -46,7 +46,7 @@ enum spawn_verb {
 	SPAWN_VOLUME_ENSURE, /* {str name data-*, u64 bytes} -> {} it is there, with at least so many; EBUSY: it can be
 				     grown only when nobody uses it */
 	SPAWN_BASE_REMOVE, /* {str id}: a base image (base.h) and its record -> {} also when it is not there; EBUSY while in use */
-	SPAWN_PAGE_OUT, /* {str name}: what is frozen, to swap (cgroup.h); a thaw ends it -> {} when done; ENOTSUP, ECANCELED */
+	SPAWN_PAGE_OUT, /* {str name}: what is frozen, to swap (cgroup.h); a thaw ends it -> {} when done; ENOTSUP, ENOSPC, ECANCELED */
 
 	SPAWN_OK = 100,
 	SPAWN_ERROR = 101,  /* {u32 errno, str message} */

@@ -7,8 +7,9 @@
 #include "sandbox/egress_list.h"
 
 #define PATH_BYTES 4096
-#define STRING_BYTES (64U * 1024) /* one argument or environment entry */
-#define LIST_ENTRIES 1024U
+#define STRING_BYTES (128U * 1024 - 1) /* one argument or environment entry: MAX_ARG_STRLEN, execve(2) */
+#define LIST_ENTRIES (256U * 1024)     /* what execve(2) takes in all is 2 MiB, mostly, with 8 bytes for each */
+#define EGRESS_ENTRIES 1024U
 #define HOSTNAME_BYTES 64 /* __NEW_UTS_LEN, uname(2) */
 #define WIRE_VERSION 2
 
@@ -93,15 +94,15 @@ static int check_bind(const struct sandbox_bind *b, struct err *err)
 	return 0;
 }
 
-static int check_list(char **list, const char *what, struct err *err)
+static int check_list(char **list, const char *what, size_t most, struct err *err)
 {
 	size_t n = 0;
 
 	for (; list && list[n]; n++)
 		if (strlen(list[n]) > STRING_BYTES)
-			return err_set(err, E2BIG, "%s %zu is longer than %u bytes", what, n, STRING_BYTES);
-	if (n > LIST_ENTRIES)
-		return err_set(err, E2BIG, "%zu of %s: at most %u", n, what, LIST_ENTRIES);
+			return err_text(err, E2BIG, "one of the %s is longer than %u bytes", what, STRING_BYTES);
+	if (n > most)
+		return err_text(err, E2BIG, "%zu %s: at most %zu", n, what, most);
 	return 0;
 }
 
@@ -124,6 +125,21 @@ static int check_volumes(const struct sandbox_spec *s, struct err *err)
 	return 0;
 }
 
+static int check_limits(const struct sandbox_limits *l, struct err *err)
+{
+	if (l->memory && l->memory < SANDBOX_MEMORY_MIN)
+		return err_text(err, ERANGE, "a memory limit of %llu bytes is too small: at least %u",
+				(unsigned long long)l->memory, SANDBOX_MEMORY_MIN);
+	if (l->pids && l->pids < SANDBOX_PIDS_MIN)
+		return err_text(err, ERANGE,
+				"a limit of %u processes is too small: at least %u, one is the sandbox's own", l->pids,
+				SANDBOX_PIDS_MIN);
+	if (l->io_bytes && l->io_bytes < SANDBOX_IO_MIN)
+		return err_text(err, ERANGE, "an io limit of %llu bytes per second is too small: at least %u",
+				(unsigned long long)l->io_bytes, SANDBOX_IO_MIN);
+	return 0;
+}
+
 int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 {
 	if (!sandbox_name_ok(s->name))
@@ -142,8 +158,9 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 		return -1;
 	if (!s->argv || !s->argv[0] || !s->argv[0][0])
 		return err_set(err, EINVAL, "no program to run");
-	if (check_list(s->argv, "arguments", err) < 0 || check_list(s->env, "environment entries", err) < 0 ||
-	    check_list(s->egress_list, "egress entries", err) < 0)
+	if (check_list(s->argv, "arguments", LIST_ENTRIES, err) < 0 ||
+	    check_list(s->env, "environment variables", LIST_ENTRIES, err) < 0 ||
+	    check_list(s->egress_list, "entries of the egress list", EGRESS_ENTRIES, err) < 0)
 		return -1;
 	for (char **e = s->egress_list; e && *e; e++) {
 		struct egress_entry entry;
@@ -153,9 +170,8 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct err *err)
 	for (char **e = s->env; e && *e; e++)
 		if (!strchr(*e, '=') || **e == '=')
 			return err_set(err, EINVAL, "an environment entry is not NAME=VALUE");
-	if (s->limits.io_bytes && s->limits.io_bytes < SANDBOX_IO_MIN)
-		return err_set(err, ERANGE, "an io limit of %llu bytes per second: at least %u",
-			       (unsigned long long)s->limits.io_bytes, SANDBOX_IO_MIN);
+	if (check_limits(&s->limits, err) < 0)
+		return -1;
 	if (s->cwd && !path_ok(s->cwd))
 		return err_set(err, EINVAL, "working folder `%.200s` is not a clean absolute path", s->cwd);
 	if (s->hostname && (!s->hostname[0] || strlen(s->hostname) > HOSTNAME_BYTES))
@@ -205,7 +221,6 @@ void sandbox_spec_encode(const struct sandbox_spec *s, struct buf *b)
 	put_u32(b, s->limits.cpu_milli);
 	put_u32(b, s->limits.pids);
 	put_u32(b, s->limits.nofile);
-	put_u64(b, s->limits.tmpfs);
 	put_u32(b, s->limits.timeout_s);
 	put_u64(b, s->limits.log_bytes);
 	put_u64(b, s->limits.io_bytes);
@@ -287,7 +302,6 @@ int sandbox_spec_decode(struct reader *r, struct sandbox_spec *s, struct err *er
 	s->limits.cpu_milli = get_u32(r);
 	s->limits.pids = get_u32(r);
 	s->limits.nofile = get_u32(r);
-	s->limits.tmpfs = get_u64(r);
 	s->limits.timeout_s = get_u32(r);
 	s->limits.log_bytes = get_u64(r);
 	s->limits.io_bytes = get_u64(r);

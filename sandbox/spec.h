@@ -15,7 +15,9 @@
 #define SANDBOX_IDS 2048    /* width of a uid range: ids 0..2046 inside, and 65534 (nobody) as the last */
 #define SANDBOX_MAX_LAYERS 8
 #define SANDBOX_MAX_BINDS 16
-#define SANDBOX_IO_MIN 65536U /* of limits.io_bytes: one large read must not take minutes */
+#define SANDBOX_MEMORY_MIN (1U << 20) /* of limits.memory: the walls themselves take a third of it */
+#define SANDBOX_PIDS_MIN 2U	      /* of limits.pids: one is the sandbox's own pid 1 */
+#define SANDBOX_IO_MIN 65536U	      /* of limits.io_bytes: one large read must not take minutes */
 
 enum sandbox_profile {
 	SANDBOX_APP,	    /* uid 1000, no capabilities, tight seccomp list */
@@ -42,7 +44,6 @@ struct sandbox_limits {	    /* 0 everywhere: unlimited */
 	uint32_t cpu_milli; /* thousandths of one CPU */
 	uint32_t pids;	    /* processes and threads */
 	uint32_t nofile;    /* descriptors per process; 0: 16384 */
-	uint64_t tmpfs;	    /* bytes for /tmp, /dev/shm each; 0: 256 MiB; charged to memory */
 	uint32_t timeout_s; /* wall clock; then SIGTERM, 5 s, SIGKILL, and reason "timeout" */
 	uint64_t log_bytes; /* stdout+stderr budget: what goes beyond is dropped and counted in the log; 0: 64 MiB */
 	uint64_t

@@ -1,11 +1,12 @@
 /* Steps of contain.c in which the child is in step with its parent, whose side is sandbox.c: into the cgroups that are made for
- * it, and no further than ids, mounts and limits are ready. */
+ * it, with nothing of it but what is said here, and no further than ids, mounts and limits are ready. */
 #include <errno.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/frame.h"
+#include "base/io.h"
 #include "sandbox/contain.h"
 
 int cgroup_enter(struct contain *c, struct err *err)
@@ -14,6 +15,21 @@ int cgroup_enter(struct contain *c, struct err *err)
 		if (write(c->doors[i], "0", 1) != 1)
 			return err_set(err, errno, "door %d", i);
 	return cgroup_verify(c->group, err);
+}
+
+/* What the caller has open is its own, and a shell waits long. */
+int descriptors_keep(struct contain *c, struct err *err)
+{
+	int *keep[6 + PLAN_MAX_MOUNTS] = {&c->sock, &c->status, &c->exec};
+	int n = 3;
+
+	for (int i = 0; i < 3; i++)
+		if (c->stdio[i] >= 0)
+			keep[n++] = &c->stdio[i];
+	for (size_t i = 0; c->rootless && i < c->plan->nmounts; i++)
+		keep[n++] = &c->mounts[i];
+	int rc = io_keep_fds(keep, n);
+	return rc < 0 ? err_set(err, -rc, "/dev/null, and what is kept") : 0;
 }
 
 int sync_receive(int sock, enum sync_frame type, struct frame *f, struct err *err)
@@ -37,8 +53,11 @@ int sync_wait_ids(struct contain *c, struct err *err)
 		return err_set(err, errno, "parent-death signal");
 	if (sync_receive(c->sock, SYNC_IDS, &f, err) < 0)
 		return -1;
+	bool whole = f.nfds == c->usr;
+	if (whole && c->usr)
+		c->mounts[0] = frame_take_fd(&f, 0);
 	frame_release(&f);
-	return 0;
+	return whole ? 0 : err_set(err, EBADMSG, "the parent makes no sense");
 }
 
 /* What launch_provide() sends. */

@@ -39,11 +39,22 @@ bool spawn_volume_under_work(struct spawn *s, const char *name)
 	return false;
 }
 
+bool spawn_volume_upkept(struct spawn *s, const char *name)
+{
+	for (struct job *j = s->jobs; j; j = j->next)
+		if (j->upkeep && j->volumes[0] && strcmp(j->volumes[0], name) == 0)
+			return true;
+	return false;
+}
+
 void spawn_note_mounted(struct spawn *s, const char *name)
 {
-	for (size_t k = 0; k < s->nmounted; k++)
-		if (strcmp(s->mounted[k].name, name) == 0)
+	for (size_t k = 0; k < s->nmounted; k++) {
+		if (strcmp(s->mounted[k].name, name) == 0) {
+			s->mounted[k].idle_since = 0; /* it may be idle again before the next tick */
 			return;
+		}
+	}
 	s->mounted = xreallocarray(s->mounted, s->nmounted + 1, sizeof *s->mounted);
 	snprintf(s->mounted[s->nmounted].name, sizeof s->mounted[0].name, "%s", name);
 	s->mounted[s->nmounted++].idle_since = 0;
@@ -91,6 +102,7 @@ void upkeep_volume_done(struct spawn *s, void *ctx, struct buf *result, const st
 	if (c->id == 0) {
 		if (err && err->code != EBUSY)
 			log_warn("%s", err->msg);
+		spawn_again(s, &s->behind_upkeep);
 	} else if (err) {
 		spawn_error(s, c->id, err);
 	} else {
@@ -153,6 +165,7 @@ int upkeep_volume(struct spawn *s, const struct volume_call *call, job_done done
 	}
 	j->volumes[0] = c->name[0] ? c->name : NULL;
 	j->volumes[1] = c->to[0] ? c->to : NULL;
+	j->upkeep = c->id == 0;
 	return 0;
 }
 

@@ -17,6 +17,7 @@
 #include "base/frame.h"
 #include "base/io.h"
 #include "sandbox/ids.h"
+#include "sandbox/loop_device.h"
 #include "sandbox/worker.h"
 
 #define NEW ".new-"	     /* prefix while being made */
@@ -35,8 +36,7 @@ bool volume_loop_devices(void)
 
 	if (force && strstr(force, "volume_folders"))
 		return false;
-	cleanup_close int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	return ctl >= 0 && ioctl(ctl, LOOP_CTL_GET_FREE) >= 0;
+	return loop_devices();
 }
 
 static int mkdir_err(int dirfd, const char *path, mode_t mode, struct err *err)
@@ -200,73 +200,6 @@ fail:
 	return -1;
 }
 
-/* -- loop devices ------------------------------------------------------------------------------------------------- */
-
-static int loop_open(const char *name)
-{
-	char path[64];
-
-	snprintf(path, sizeof path, "/dev/%s", name);
-	return open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-}
-
-/* The device that already has this image, or -1. Two devices on one image would be two caches of one file system:
- * a sandbox of an earlier spawner may still hold it, in a mount namespace that we cannot see. */
-static int loop_find(const struct stat *img, char name[32])
-{
-	cleanup_dir DIR *d = opendir("/sys/block");
-	struct dirent *e;
-
-	while (d && (e = readdir(d)) != NULL) {
-		struct loop_info64 info;
-		char attached[300];
-		snprintf(attached, sizeof attached, "/sys/block/%s/loop", e->d_name);
-		if (strncmp(e->d_name, "loop", 4) != 0 || strlen(e->d_name) >= 32 || access(attached, F_OK) < 0)
-			continue;
-		int fd = loop_open(e->d_name);
-		if (fd >= 0 && ioctl(fd, LOOP_GET_STATUS64, &info) == 0 && info.lo_device == img->st_dev &&
-		    info.lo_inode == img->st_ino) {
-			snprintf(name, 32, "%.31s", e->d_name);
-			return fd;
-		}
-		if (fd >= 0)
-			close(fd);
-	}
-	return -1;
-}
-
-/* Attaches a free device; it detaches by itself after the last unmount. */
-static int loop_attach(int img, char name[32], struct err *err)
-{
-	cleanup_close int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-
-	if (ctl < 0)
-		return err_set(err, errno, "open /dev/loop-control");
-	for (int tries = 0; tries < 64; tries++) { /* others may take the free one before us */
-		struct loop_config config = {.fd = (unsigned)img,
-					     .info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO};
-		int n = ioctl(ctl, LOOP_CTL_GET_FREE);
-		if (n < 0)
-			return err_set(err, errno, "no free loop device");
-		snprintf(name, 32, "loop%d", n);
-		int fd = loop_open(name);
-		if (fd < 0)
-			return err_set(err, errno, "open /dev/%s", name);
-		if (ioctl(fd, LOOP_CONFIGURE, &config) == 0)
-			return fd;
-		if (errno == EINVAL) { /* the file system below cannot do direct io */
-			config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
-			if (ioctl(fd, LOOP_CONFIGURE, &config) == 0)
-				return fd;
-		}
-		int e = errno;
-		close(fd);
-		if (e != EBUSY)
-			return err_set(err, e, "attach /dev/%s", name);
-	}
-	return err_set(err, EBUSY, "no free loop device");
-}
-
 /* -- mounting ----------------------------------------------------------------------------------------------------- */
 
 static bool mounted(const struct volumes *v, const char *path)
@@ -330,7 +263,7 @@ static int attach_and_mount(const struct volumes *v, const char *file, const cha
 {
 	cleanup_close int img = openat(v->dirfd, file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	cleanup_free char *path = xasprintf("%s/%s", v->dir, at);
-	char loop[32];
+	char loop[LOOP_NAME];
 	char device[64];
 	struct stat st;
 

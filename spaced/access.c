@@ -129,6 +129,11 @@ int access_keys_renew(struct access_keys *k, struct err *err)
 	return save(k, err);
 }
 
+void access_expel(struct access_keys *k, const char *user_id)
+{
+	router_expel(k->router, user_id);
+}
+
 void access_ticket_make(const struct access_keys *k, enum ticket_kind kind, const char *subject, const char *user,
 			unsigned seconds, char out[TICKET_TEXT])
 {

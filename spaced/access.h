@@ -18,6 +18,7 @@ void access_keys_free(struct access_keys *k); /* needs the loop to run once more
 /* A new secret: no ticket for a Space that was made before is valid any more. Sessions of the apex stay, since they hang on
  * their token. */
 int access_keys_renew(struct access_keys *k, struct err *err);
+void access_expel(struct access_keys *k, const char *user_id); /* router_expel() */
 /* `subject`, `user`: 24 hex digits; "" for root. */
 void access_ticket_make(const struct access_keys *k, enum ticket_kind kind, const char *subject, const char *user,
 			unsigned seconds, char out[TICKET_TEXT]);

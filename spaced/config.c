@@ -1,23 +1,16 @@
-/* See config.h. One table names every option; parsing, --help, --print-config and the checks loop over it. */
+/* See config.h. One table names every option; parsing, --help and --print-config loop over it. */
 #include "spaced/config.h"
 
 #include <ctype.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/state_home.h"
-#include "proxy/rate.h"
-#include "proxy/route.h"
 #include "sandbox/egress_list.h"
-
-#define HOLD_MAX_S 3600
-#define DRAIN_MAX_S 86400
 
 enum kind { TEXT, COUNT, SIZE, DURATION, CPUS, EGRESS, LIST, OWNERS };
 
@@ -43,8 +36,10 @@ static const struct option_row rows[] = {
 	  "~/.local/state/spaced"),
     FIXED("listen", TEXT, listen, "127.0.0.1:7000", "address and port of the public port; [::1]:7000 for IPv6"),
     OPT("domain", TEXT, domain, "localhost", "apex host name; a Space is at {owner}-{name}.DOMAIN"),
-    OPT("public-url", TEXT, public_url, "", "how people reach the apex; default http://DOMAIN:PORT"),
-    OPT("proxies", COUNT, proxies, "0", "proxy processes; 0: one per CPU, at most 4"),
+    OPT("public-url", TEXT, public_url, "",
+	"how people reach the apex: http:// or https://, DOMAIN, and a :PORT that is not the usual one; default "
+	"http://DOMAIN:PORT"),
+    OPT("proxies", COUNT, proxies, "0", "proxy processes, at most 16; 0: one per CPU, up to 4"),
     FIXED("user", TEXT, user, "spaced", "account of the control role; -proxy and -static are appended for the others"),
     OPT("log-level", TEXT, log_level, "info", "debug, info, warn or error"),
     OPT("client-rate", COUNT, client_rate, "0",
@@ -52,6 +47,8 @@ static const struct option_row rows[] = {
     OPT("space-rate", COUNT, space_rate, "0", "requests per second for one Space, the same"),
     OPT("client-connections", COUNT, client_connections, "0",
 	"connections of one client address to each proxy; 0: 1024, and of loopback any number"),
+    OPT("trusted-proxies", TEXT, trusted_proxies, "",
+	"addresses and networks of proxies in front, whose X-Forwarded-For and -Proto are believed: 10.0.0.0/8 ::1"),
     OPT("space-requests", COUNT, space_requests, "2048", "requests in flight to one Space through each proxy"),
     OPT("access-log-size", SIZE, access_log_bytes, "256M", "access log, both files together; 0: none is kept"),
     OPT("access-log-sample", COUNT, access_log_sample, "1", "of answers below 400 only one in so many is in it"),
@@ -64,6 +61,8 @@ static const struct option_row rows[] = {
     LIVE("startup-timeout", DURATION, startup_timeout_s, "30m",
 	 "from start to healthy, unless README.md says otherwise"),
     LIVE("startup-timeout-max", DURATION, startup_timeout_max_s, "2h", "the most that README.md may ask for"),
+    LIVE("starts", COUNT, starts, "4",
+	 "apps that start at the same time, for 20 s each at most; others wait for their turn"),
     LIVE("drain-timeout", DURATION, drain_timeout_s, "30s",
 	 "after a deploy, for what is in flight to the version before: responses, event streams, WebSockets; then they "
 	 "are closed"),
@@ -200,7 +199,7 @@ int config_parse_cpus(const char *s, uint32_t *milli)
 	return 0;
 }
 
-static int parse_count(const char *s, uint32_t *out)
+int config_parse_count(const char *s, uint32_t *out)
 {
 	char *end;
 
@@ -268,7 +267,7 @@ static int set_value(struct config *c, const struct option_row *row, const char 
 		*(char **)at = xstrdup(value);
 		break;
 	case COUNT:
-		r = parse_count(value, at);
+		r = config_parse_count(value, at);
 		break;
 	case SIZE:
 		r = config_parse_size(value, at);
@@ -362,82 +361,6 @@ static void help(void)
 	puts("\nExit status: 0 ended as asked; 1 it cannot start or go on, the reason is on stderr; 2 a wrong option.");
 }
 
-static int split_listen(struct config *c, struct err *err)
-{
-	const char *colon = strrchr(c->listen, ':');
-	uint32_t port;
-
-	if (!colon || colon == c->listen || parse_count(colon + 1, &port) < 0 || port == 0 || port > 65535)
-		return err_set(err, 0, "listen = `%s`: expected ADDRESS:PORT, for example 0.0.0.0:7000", c->listen);
-	c->port = (uint16_t)port;
-	return 0;
-}
-
-static int finish(struct config *c, struct err *err)
-{
-	static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
-	int level = 0;
-
-	if (split_listen(c, err) < 0)
-		return -1;
-	if (!*c->domain || strlen(c->domain) > 180)
-		return err_set(err, 0, "domain: expected a host name of at most 180 characters");
-	for (char *p = c->domain; *p; p++) {
-		*p = (char)tolower((unsigned char)*p);
-		if (!isalnum((unsigned char)*p) && *p != '-' && *p != '.')
-			return err_set(err, 0, "domain = `%s`: expected a host name without port", c->domain);
-	}
-	if (c->replicas_max < 1 || c->replicas_max > ROUTE_ENDPOINTS_MAX)
-		return err_set(err, 0, "replicas-max: expected 1 to %d", ROUTE_ENDPOINTS_MAX);
-	while (levels[level] && strcmp(levels[level], c->log_level) != 0)
-		level++;
-	if (!levels[level])
-		return err_set(err, 0, "log-level = `%s`: expected debug, info, warn or error", c->log_level);
-	if (c->client_rate > RATE_MAX || c->space_rate > RATE_MAX)
-		return err_set(err, 0, "client-rate, space-rate: expected at most %d", RATE_MAX);
-	if (c->space_requests == 0)
-		return err_set(err, 0, "space-requests: expected at least 1");
-	/* The proxies take 0 for their own default, and have both as milliseconds in 32 bits. */
-	if (c->hold_timeout_s == 0 || c->hold_timeout_s > HOLD_MAX_S || c->hold_requests == 0)
-		return err_set(err, 0, "hold-timeout, hold-requests: expected 1s to 1h, and at least 1");
-	if (c->drain_timeout_s > DRAIN_MAX_S)
-		return err_set(err, 0, "drain-timeout: expected at most 24h");
-	if (c->access_log_sample == 0 || c->access_log_sample > 1000000)
-		return err_set(err, 0, "access-log-sample = %u: expected 1 to 1000000", c->access_log_sample);
-	if (c->access_log_bytes && c->access_log_bytes < 1U << 20)
-		return err_set(err, 0, "access-log-size: expected 0 or at least 1M");
-	if (c->builds == 0 || c->builds > 64)
-		return err_set(err, 0, "builds = %u: expected 1 to 64", c->builds);
-	if ((c->egress == EGRESS_LIST && !*c->egress_list) ||
-	    (c->build_egress == EGRESS_LIST && !*c->build_egress_list))
-		return err_set(err, 0, "%segress = list: then %segress-list has to name what may be reached",
-			       c->egress == EGRESS_LIST ? "" : "build-", c->egress == EGRESS_LIST ? "" : "build-");
-	if (c->id_base < 65536)
-		return err_set(err, 0, "id-base = %u: expected at least 65536, clear of real accounts", c->id_base);
-	if ((c->io && c->io < SANDBOX_IO_MIN) || (c->build_io && c->build_io < SANDBOX_IO_MIN))
-		return err_set(err, 0, "io, build-io: expected 0 or at least %u bytes per second", SANDBOX_IO_MIN);
-	if (c->state[0] != '/') {
-		cleanup_free char *cwd = getcwd(NULL, 0);
-		if (!cwd)
-			return err_set(err, errno, "current folder");
-		char *abs = xasprintf("%s/%s", cwd, c->state);
-		free(c->state);
-		c->state = abs;
-	}
-	size_t n = strlen(c->state);
-	while (n > 1 && c->state[n - 1] == '/')
-		c->state[--n] = '\0';
-	if (n > 80)
-		return err_set(err, 0, "state = `%s`: longer than 80 characters, which unix sockets in it do not allow",
-			       c->state);
-	if (!*c->public_url) {
-		free(c->public_url);
-		c->public_url =
-		    c->port == 80 ? xasprintf("http://%s", c->domain) : xasprintf("http://%s:%u", c->domain, c->port);
-	}
-	return 0;
-}
-
 static int option_of(struct config *c, int argc, char **argv, int *i, bool *print, struct err *err)
 {
 	const char *arg = argv[*i];
@@ -501,7 +424,7 @@ int config_load(struct config *c, int argc, char **argv, struct err *err)
 	for (int i = 1; i < argc; i++)
 		if (option_of(c, argc, argv, &i, &print, err) < 0)
 			return -1;
-	if (finish(c, err) < 0)
+	if (config_check(c, err) < 0)
 		return -1;
 	if (print) {
 		cleanup_buf struct buf out = BUF_INIT;

@@ -18,11 +18,12 @@ struct config {
 	char *
 	    public_url; /* "http://localhost:7000": how people reach the apex; made from domain and port when not set */
 	uint16_t port;	/* from `listen` */
-	uint32_t proxies; /* proxy processes; 0: one per CPU, at most 4 */
+	uint32_t proxies; /* proxy processes, at most CONFIG_PROXIES_MAX; 0: one per CPU, up to 4 */
 	char *user;	  /* account of control; "-proxy" and "-static" are appended for the other roles */
 	char *log_level;
 	/* of visitors; the connections and the requests in flight count for each proxy, the rates for all of them */
 	uint32_t client_connections, client_rate, space_requests, space_rate;
+	char *trusted_proxies;	    /* ADDR or ADDR/PREFIX, checked: proxy/trusted.h */
 	uint64_t access_log_bytes;  /* of both files; 0: none is kept */
 	uint32_t access_log_sample; /* of answers below 400 only one in so many */
 
@@ -51,6 +52,7 @@ struct config {
 	enum sandbox_egress build_egress; /* of the steps that fetch; the others have none */
 	char **build_egress_list;
 	uint32_t builds; /* at the same time */
+	uint32_t starts; /* of apps, the same */
 	/* a push's limits */
 	uint64_t push_pack_bytes;
 	uint64_t push_inflated_bytes;
@@ -94,6 +96,11 @@ int config_parse_duration(const char *s, uint32_t *seconds);
 int config_parse_egress(const char *s, enum sandbox_egress *out); /* "none", "internet", "list" */
 const char *config_egress_name(enum sandbox_egress e);
 int config_parse_cpus(const char *s, uint32_t *milli);
+int config_parse_count(const char *s, uint32_t *n); /* a whole number */
+/* config_check.c, for config_load(): whether values that were read one by one may be what they are and fit together. Sets
+ * `port`, and a `public_url` and `state` that are complete. */
+int config_check(struct config *c, struct err *err);
+#define CONFIG_PROXIES_MAX 16
 
 /* Folders below the state folder. */
 #define STATE_CONTROL "control" /* 0700 control's user: spaced.db, key */

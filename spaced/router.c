@@ -1,6 +1,7 @@
 /* See router.h. */
 #include "spaced/router.h"
 
+#include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,11 @@
 #include "base/log.h"
 #include "proxy/access_line.h"
 
+/* So much and BEHIND_TIMES all routes may be queued for a proxy: whoever reads gets less far behind, and a snapshot is shorter. */
+#define BEHIND_BYTES (4U << 20)
+#define BEHIND_TIMES 4
+#define SPAWNER_MS 1000 /* a proxy that asks gets another channel to the spawner so often */
+
 struct entry {
 	char host[ROUTE_HOST_MAX + 1];
 	struct buf wire; /* the route as it is sent */
@@ -18,9 +24,12 @@ struct entry {
 };
 
 struct peer {
-	uint64_t bit;	 /* one of 64, unique among the peers of now */
-	uint64_t number; /* never used again */
-	unsigned logs;	 /* batches of the access log that are being written */
+	uint64_t bit;	     /* one of 64, unique among the peers of now */
+	uint64_t number;     /* never used again */
+	uint32_t proxy;	     /* the parent's number */
+	unsigned logs;	     /* batches of the access log that are being written */
+	uint64_t spawner_at; /* when it was last to have a channel to the spawner */
+	bool behind;	     /* too much is unread: it is given up on the next turn of the loop */
 	struct router *router;
 	struct channel *channel;
 	struct peer *next;
@@ -52,6 +61,8 @@ struct router {
 	struct quiet *quiets;
 	bool ready;
 	uint64_t version, numbers;
+	size_t bytes; /* of all routes, as they are sent */
+	uv_timer_t behind;
 	struct ticket_keys keys; /* none yet: nkeys 0 */
 };
 
@@ -62,7 +73,14 @@ struct router *router_new(uv_loop_t *loop, const char *domain, const struct rout
 	r->loop = loop;
 	r->domain = xstrdup(domain);
 	r->cb = *cb;
+	uv_timer_init(loop, &r->behind);
+	r->behind.data = r;
 	return r;
+}
+
+static void on_closed(uv_handle_t *h)
+{
+	free(h->data);
 }
 
 void router_free(struct router *r)
@@ -93,7 +111,7 @@ void router_free(struct router *r)
 	}
 	free(r->domain);
 	sodium_memzero(&r->keys, sizeof r->keys);
-	free(r);
+	uv_close((uv_handle_t *)&r->behind, on_closed);
 }
 
 size_t router_proxies(const struct router *r)
@@ -103,6 +121,21 @@ size_t router_proxies(const struct router *r)
 	for (const struct peer *p = r->peers; p; p = p->next)
 		n++;
 	return n;
+}
+
+static void on_behind(uv_timer_t *t);
+
+/* What is queued for one that does not read is bounded: it is stopped, or turns in a circle, and will not do better. */
+static void tell(struct peer *p, uint32_t type, uint32_t id, const void *payload, size_t len, const int *fds, int nfds)
+{
+	struct router *r = p->router;
+
+	if (p->behind)
+		return;
+	channel_send(p->channel, type, id, payload, len, fds, nfds);
+	p->behind = channel_queued(p->channel) > BEHIND_BYTES + BEHIND_TIMES * r->bytes;
+	if (p->behind)
+		uv_timer_start(&r->behind, on_behind, 0, 0);
 }
 
 static void idle_from(struct router *r, uint64_t bit, const char *instance, uint32_t generation)
@@ -172,7 +205,7 @@ void router_logged(struct router *r, uint64_t peer)
 	for (struct peer *p = r->peers; p; p = p->next)
 		if (p->number == peer) {
 			p->logs--;
-			channel_send(p->channel, PROXY_LOGGED, 0, NULL, 0, NULL, 0);
+			tell(p, PROXY_LOGGED, 0, NULL, 0, NULL, 0);
 		}
 }
 
@@ -182,17 +215,19 @@ static bool on_ask(struct peer *p, uint32_t id, struct reader *rd)
 	char space_id[25], token[128], client[64];
 	cleanup_buf struct buf b = BUF_INIT;
 	uint32_t wait = 0;
+	char user[TICKET_ID] = "";
 
 	get_str(rd, space_id, sizeof space_id);
 	get_str(rd, token, sizeof token);
 	get_str(rd, client, sizeof client);
 	if (!get_ok(rd) || !ticket_id_ok(space_id))
 		return false;
-	enum gate_verdict verdict = r->cb.may_enter(r->cb.ctx, space_id, token, client, &wait);
+	enum gate_verdict verdict = r->cb.may_enter(r->cb.ctx, space_id, token, client, &wait, user);
 	sodium_memzero(token, sizeof token);
 	put_u8(&b, (uint8_t)verdict);
 	put_u32(&b, wait);
-	channel_send(p->channel, PROXY_VERDICT, id, b.data, b.len, NULL, 0);
+	put_str(&b, user);
+	tell(p, PROXY_VERDICT, id, b.data, b.len, NULL, 0);
 	return true;
 }
 
@@ -203,7 +238,7 @@ static void send_versioned(struct router *r, struct peer *p, uint32_t type, cons
 
 	put_u64(&b, r->version);
 	buf_add(&b, rest, n);
-	channel_send(p->channel, type, 0, b.data, b.len, NULL, 0);
+	tell(p, type, 0, b.data, b.len, NULL, 0);
 }
 
 static void snapshot(struct router *r, struct peer *p)
@@ -247,6 +282,41 @@ static void drop_peer(struct peer *p)
 	}
 }
 
+/* It runs on with the routes that it has, and no others. */
+static void give_up(struct peer *p)
+{
+	const struct router *r = p->router;
+	uint32_t proxy = p->proxy;
+
+	drop_peer(p);
+	r->cb.replace(r->cb.ctx, proxy);
+}
+
+static void on_behind(uv_timer_t *t)
+{
+	const struct router *r = t->data;
+	struct peer *p = r->peers;
+
+	while (p) {
+		if (p->behind) {
+			log_error("proxy %u does not read what it is told; its channel is closed", p->proxy);
+			give_up(p);
+			p = r->peers;
+		} else {
+			p = p->next;
+		}
+	}
+}
+
+static void send_spawner(struct router *r, struct peer *p)
+{
+	cleanup_close int sock = r->cb.spawner_socket(r->cb.ctx);
+
+	p->spawner_at = uv_now(r->loop);
+	if (sock >= 0)
+		tell(p, PROXY_SPAWNER, 0, NULL, 0, &sock, 1);
+}
+
 static void on_frame(void *ctx, struct frame *f)
 {
 	struct peer *p = ctx;
@@ -259,10 +329,15 @@ static void on_frame(void *ctx, struct frame *f)
 		break;
 	case PROXY_STALE:
 		get_u64(&rd);
-		/* Who asks again and again without reading would fill our memory with routes. */
+		/* Who asks without reading has no use for them. */
 		ok = get_ok(&rd) && !channel_queued(p->channel);
 		if (ok && p->router->ready)
 			snapshot(p->router, p);
+		break;
+	case PROXY_NO_SPAWNER:
+		ok = get_ok(&rd);
+		if (ok && uv_now(p->router->loop) - p->spawner_at >= SPAWNER_MS)
+			send_spawner(p->router, p);
 		break;
 	case PROXY_IDLE: {
 		ok = get_str(&rd, instance, sizeof instance);
@@ -298,23 +373,22 @@ static void on_frame(void *ctx, struct frame *f)
 		ok = false;
 	}
 	if (!ok) {
-		log_error("proxy: malformed or unexpected frame %u; its channel is closed", f->type);
-		drop_peer(p);
+		log_error("proxy %u: malformed or unexpected frame %u; its channel is closed", p->proxy, f->type);
+		give_up(p);
 	}
 }
 
+/* -EBADMSG is told by one that lives. */
 static void on_end(void *ctx, int err)
 {
-	(void)err;
-	drop_peer(ctx);
-}
+	struct peer *p = ctx;
 
-static void send_spawner(struct router *r, struct peer *p)
-{
-	cleanup_close int sock = r->cb.spawner_socket(r->cb.ctx);
-
-	if (sock >= 0)
-		channel_send(p->channel, PROXY_SPAWNER, 0, NULL, 0, &sock, 1);
+	if (err == -EBADMSG) {
+		log_error("proxy %u: what it says is malformed; its channel is closed", p->proxy);
+		give_up(p);
+	} else {
+		drop_peer(p);
+	}
 }
 
 static void send_keys(struct router *r, struct peer *p)
@@ -325,7 +399,7 @@ static void send_keys(struct router *r, struct peer *p)
 		return;
 	buf_reserve(&b, 1023); /* not moved: wiped below */
 	ticket_keys_encode(&r->keys, &b);
-	channel_send(p->channel, PROXY_KEYS, 0, b.data, b.len, NULL, 0);
+	tell(p, PROXY_KEYS, 0, b.data, b.len, NULL, 0);
 	sodium_memzero(b.data, b.len);
 }
 
@@ -336,13 +410,22 @@ void router_set_keys(struct router *r, const struct ticket_keys *keys)
 		send_keys(r, p);
 }
 
+void router_expel(struct router *r, const char *user_id)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_str(&b, user_id);
+	for (struct peer *p = r->peers; p; p = p->next)
+		tell(p, PROXY_EXPEL, 0, b.data, b.len, NULL, 0);
+}
+
 void router_renew_spawner(struct router *r)
 {
 	for (struct peer *p = r->peers; p; p = p->next)
 		send_spawner(r, p);
 }
 
-void router_attach(struct router *r, int sock)
+void router_attach(struct router *r, int sock, uint32_t proxy)
 {
 	struct peer *p = xcalloc(1, sizeof *p);
 
@@ -351,6 +434,7 @@ void router_attach(struct router *r, int sock)
 		used |= q->bit;
 	p->bit = ~used & -~used; /* the lowest free one; config allows far fewer than 64 proxies */
 	p->number = ++r->numbers;
+	p->proxy = proxy;
 	p->router = r;
 	p->next = r->peers;
 	r->peers = p;
@@ -393,6 +477,7 @@ void router_set(struct router *r, const struct route *route)
 	route_encode(route, &wire);
 	if (e->wire.len == wire.len && memcmp(e->wire.data, wire.data, wire.len) == 0)
 		return;
+	r->bytes += wire.len - e->wire.len;
 	buf_release(&e->wire);
 	e->wire = wire;
 	wire = BUF_INIT;
@@ -409,6 +494,7 @@ void router_remove(struct router *r, const char *host)
 		return;
 	put_str(&b, host);
 	HASH_DEL(r->entries, e);
+	r->bytes -= e->wire.len;
 	buf_release(&e->wire);
 	free(e);
 	publish(r, PROXY_REMOVE, &b);
@@ -421,7 +507,7 @@ static void send_about(struct router *r, uint32_t type, const char *instance, ui
 	put_str(&b, instance);
 	put_u32(&b, generation);
 	for (struct peer *p = r->peers; p; p = p->next)
-		channel_send(p->channel, type, 0, b.data, b.len, NULL, 0);
+		tell(p, type, 0, b.data, b.len, NULL, 0);
 }
 
 void router_drain(struct router *r, const char *instance, uint32_t generation)
@@ -448,9 +534,24 @@ void router_cut(struct router *r, const char *instance, uint32_t generation)
 	send_about(r, PROXY_CUT, instance, generation);
 }
 
-void router_quiet(struct router *r, const char *instance, uint32_t generation, uint32_t serial)
+static void send_quiet(struct router *r, const char *endpoint, uint32_t generation, uint32_t serial)
 {
 	cleanup_buf struct buf b = BUF_INIT;
+
+	put_str(&b, endpoint);
+	put_u32(&b, generation);
+	put_u32(&b, serial);
+	for (struct peer *p = r->peers; p; p = p->next)
+		tell(p, PROXY_QUIET, 0, b.data, b.len, NULL, 0);
+}
+
+void router_leave(struct router *r, const char *path)
+{
+	send_quiet(r, path, 0, 0); /* no quiet has the serial 0: nobody waits for the answers */
+}
+
+void router_quiet(struct router *r, const char *instance, uint32_t generation, uint32_t serial)
+{
 	uint64_t all = 0;
 
 	for (struct peer *p = r->peers; p; p = p->next)
@@ -465,9 +566,5 @@ void router_quiet(struct router *r, const char *instance, uint32_t generation, u
 	q->waiting = all;
 	q->next = r->quiets;
 	r->quiets = q;
-	put_str(&b, instance);
-	put_u32(&b, generation);
-	put_u32(&b, serial);
-	for (struct peer *p = r->peers; p; p = p->next)
-		channel_send(p->channel, PROXY_QUIET, 0, b.data, b.len, NULL, 0);
+	send_quiet(r, instance, generation, serial);
 }

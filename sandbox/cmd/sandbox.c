@@ -2,10 +2,10 @@
  * and the exit status; needs neither daemon nor configuration. Everything is made for this one run and removed after. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -17,56 +17,21 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "sandbox/cmd/feel.h"
+#include "sandbox/cmd/options.h"
 #include "sandbox/cmd/slot.h"
 #include "sandbox/egress.h"
 #include "sandbox/egress_inside.h"
+#include "sandbox/exec.h"
+#include "sandbox/ids.h"
 #include "sandbox/netns.h"
 #include "sandbox/protection.h"
 #include "sandbox/skeleton.h"
 
 #define GRACE_MS 5000
-#define EXIT_CANNOT 125 /* as env(1) and timeout(1) have it */
+#define FREEZE_MS 2000
 #define CACHE "/var/cache/spaced-sandbox"
 #define NOBODY 65534
 #define FIRST_ID 0x50000000U /* ranges of `sandbox run`; the daemon's are elsewhere (spaced/config.h) */
-
-static const char usage[] =
-    "usage: sandbox run [OPTION]... -- COMMAND [ARGUMENT]...\n"
-    "       sandbox probe\n"
-    "\n"
-    "Runs COMMAND in a sandbox of its own: the host's /usr read-only, an empty system around it, nothing else.\n"
-    "\n"
-    "  --ro-bind SRC DST    show the host's SRC at DST, read-only\n"
-    "  --bind SRC DST       the same, writable; ids on disk are ids inside\n"
-    "  --memory SIZE        limit of memory and swap, as 512M, 2G\n"
-    "  --cpus N             processors, as 1.5\n"
-    "  --pids N             processes and threads\n"
-    "  --disk SIZE          writable layer (in memory); default 256M\n"
-    "  --io SIZE            bytes per second read, and written, from and to disks, as 50M\n"
-    "  --egress POLICY      none (loopback only, the default), internet (no private or link-local address), or\n"
-    "                       list:FILE: only what FILE names, a line each: HOST, *.HOST, ADDR/PREFIX; with :PORT or "
-    "without\n"
-    "  --bandwidth SIZE     bytes per second to the Internet, and from it, as 10M\n"
-    "  --timeout TIME       as 60s, 5m, 1h: then SIGTERM, and SIGKILL five seconds later\n"
-    "  --env NAME=VALUE     nothing is inherited; PATH, HOME, LANG and TERM have defaults\n"
-    "  --cwd FOLDER         working folder inside; default /app\n"
-    "  --uid N              user inside; default 1000\n"
-    "  --base DIR           stand on the Debian tree in DIR (usr/, etc/, var/lib/dpkg/) instead of the host's /usr\n"
-    "  --layer DIR          read-only layer over the system: DIR/root and DIR/usr; the first one is topmost\n"
-    "  --top DIR            keep what is written in DIR (root, work, ...) instead of in memory\n"
-    "  --build-root         root inside, with a writable /usr: for apt-get (as root only)\n"
-    "  --rootless           as if an ordinary user had started it: only the caller's own id is mapped\n"
-    "  --help\n"
-    "\n"
-    "sandbox probe prints what this host gives.\n"
-    "Exit status: the command's; 128+N when signal N ended it; 125 when the sandbox cannot be made.\n";
-
-struct options {
-	struct sandbox_spec spec;
-	size_t nenv;
-	bool rootless;
-	const char *base, *top, *layers[SANDBOX_MAX_LAYERS];
-};
 
 /* What is made for one run, and has to go with it. */
 struct run {
@@ -86,274 +51,6 @@ struct outcome {
 	bool timeout;
 };
 
-__attribute__((format(printf, 1, 2))) _Noreturn static void die(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("sandbox: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	exit(EXIT_CANNOT);
-}
-
-/* -- options ------------------------------------------------------------------------------------------------------ */
-
-/* "1.5" with one of `units` behind it; their factors are in the same order. */
-static double number(const char *what, const char *text, const char *units, const double *factors)
-{
-	char *end;
-	double v = strtod(text, &end);
-	const char *unit = *end ? strchr(units, *end) : NULL;
-
-	if (end == text || !(v > 0) || v > 1e15 || (*end && (!unit || end[1])))
-		die("%s: `%s` is not understood", what, text);
-	return unit ? v * factors[unit - units] : v;
-}
-
-static uint64_t bytes(const char *what, const char *text)
-{
-	static const double factors[] = {
-	    1024, 1024, 1024.0 * 1024, 1024.0 * 1024, 1024.0 * 1024 * 1024, 1024.0 * 1024 * 1024};
-
-	return (uint64_t)number(what, text, "kKmMgG", factors);
-}
-
-static uint32_t count(const char *what, const char *text)
-{
-	double v = number(what, text, "", NULL);
-
-	if (v > 4e6 || v != (double)(uint32_t)v)
-		die("%s: `%s` is not a number of things", what, text);
-	return (uint32_t)v;
-}
-
-static void add_bind(struct options *o, const char *src, const char *dst, bool write)
-{
-	struct sandbox_spec *s = &o->spec;
-	cleanup_free char *real = src ? realpath(src, NULL) : NULL;
-
-	if (!src || !dst)
-		die("--%s wants SRC and DST", write ? "bind" : "ro-bind");
-	if (!real)
-		die("--%s: `%s`: %s", write ? "bind" : "ro-bind", src, strerror(errno));
-	if (s->nbinds == SANDBOX_MAX_BINDS)
-		die("more than %d binds", SANDBOX_MAX_BINDS);
-	s->binds[s->nbinds++] =
-	    (struct sandbox_bind){.source = steal_ptr(&real), .target = xstrdup(dst), .write = write};
-}
-
-static void add_env(struct options *o, const char *name, const char *value)
-{
-	struct sandbox_spec *s = &o->spec;
-
-	s->env = xreallocarray(s->env, o->nenv + 2, sizeof *s->env);
-	s->env[o->nenv++] = value ? xasprintf("%s=%s", name, value) : xstrdup(name);
-	s->env[o->nenv] = NULL;
-}
-
-static bool has_env(const struct options *o, const char *name)
-{
-	size_t n = strlen(name);
-
-	for (size_t i = 0; i < o->nenv; i++)
-		if (strncmp(o->spec.env[i], name, n) == 0 && o->spec.env[i][n] == '=')
-			return true;
-	return false;
-}
-
-static void default_env(struct options *o)
-{
-	const char *term = getenv("TERM");
-	const struct {
-		const char *name, *value;
-	} table[] = {
-	    {"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-	    {"HOME", "/home/user"},
-	    {"LANG", "C.UTF-8"},
-	    {"TERM", term ? term : "dumb"},
-	};
-
-	for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-		if (!has_env(o, table[i].name))
-			add_env(o, table[i].name, table[i].value);
-}
-
-enum {
-	OPT_RO_BIND = 256,
-	OPT_BIND,
-	OPT_MEMORY,
-	OPT_CPUS,
-	OPT_PIDS,
-	OPT_DISK,
-	OPT_IO,
-	OPT_EGRESS,
-	OPT_BANDWIDTH,
-	OPT_TIMEOUT,
-	OPT_ENV,
-	OPT_CWD,
-	OPT_UID,
-	OPT_BASE,
-	OPT_LAYER,
-	OPT_TOP,
-	OPT_BUILD_ROOT,
-	OPT_ROOTLESS,
-	OPT_HELP
-};
-
-static const struct option longopts[] = {
-    {"ro-bind", required_argument, NULL, OPT_RO_BIND},
-    {"bind", required_argument, NULL, OPT_BIND},
-    {"memory", required_argument, NULL, OPT_MEMORY},
-    {"cpus", required_argument, NULL, OPT_CPUS},
-    {"pids", required_argument, NULL, OPT_PIDS},
-    {"disk", required_argument, NULL, OPT_DISK},
-    {"io", required_argument, NULL, OPT_IO},
-    {"egress", required_argument, NULL, OPT_EGRESS},
-    {"bandwidth", required_argument, NULL, OPT_BANDWIDTH},
-    {"timeout", required_argument, NULL, OPT_TIMEOUT},
-    {"env", required_argument, NULL, OPT_ENV},
-    {"cwd", required_argument, NULL, OPT_CWD},
-    {"uid", required_argument, NULL, OPT_UID},
-    {"rootless", no_argument, NULL, OPT_ROOTLESS},
-    {"base", required_argument, NULL, OPT_BASE},
-    {"layer", required_argument, NULL, OPT_LAYER},
-    {"top", required_argument, NULL, OPT_TOP},
-    {"build-root", no_argument, NULL, OPT_BUILD_ROOT},
-    {"help", no_argument, NULL, OPT_HELP},
-    {NULL, 0, NULL, 0},
-};
-
-static void set_egress(struct sandbox_spec *s, const char *policy)
-{
-	cleanup_buf struct buf text = BUF_INIT;
-	struct err err = ERR_INIT;
-
-	egress_list_free(s->egress_list);
-	s->egress_list = NULL;
-	if (strcmp(policy, "none") == 0) {
-		s->egress = EGRESS_NONE;
-	} else if (strcmp(policy, "internet") == 0) {
-		s->egress = EGRESS_INTERNET;
-	} else if (strncmp(policy, "list:", 5) == 0) {
-		int rc = io_read_file(AT_FDCWD, policy + 5, EGRESS_LIST_BYTES, &text);
-		if (rc < 0)
-			die("--egress: read `%s`: %s", policy + 5, strerror(-rc));
-		s->egress = EGRESS_LIST;
-		s->egress_list = egress_list_parse((struct str){text.data, text.len}, &err);
-		if (!s->egress_list)
-			die("--egress: `%s`: %s", policy + 5, err.msg);
-	} else {
-		die("--egress: `%s` is none of none, internet, list:FILE", policy);
-	}
-}
-
-static void one_option(struct options *o, int opt, char **argv)
-{
-	static const double seconds[] = {1, 60, 3600};
-	struct sandbox_spec *s = &o->spec;
-	double v;
-
-	switch (opt) {
-	case OPT_RO_BIND:
-	case OPT_BIND:
-		add_bind(o, optarg, argv[optind], opt == OPT_BIND);
-		optind++;
-		break;
-	case OPT_MEMORY:
-		s->limits.memory = bytes("--memory", optarg);
-		break;
-	case OPT_CPUS:
-		v = number("--cpus", optarg, "", NULL);
-		if (v < 0.01 || v > 4096)
-			die("--cpus: `%s` is not between 0.01 and 4096", optarg);
-		s->limits.cpu_milli = (uint32_t)(v * 1000);
-		break;
-	case OPT_PIDS:
-		s->limits.pids = count("--pids", optarg);
-		break;
-	case OPT_DISK:
-		s->top_bytes = bytes("--disk", optarg);
-		break;
-	case OPT_IO:
-		s->limits.io_bytes = bytes("--io", optarg);
-		break;
-	case OPT_EGRESS:
-		set_egress(s, optarg);
-		break;
-	case OPT_BANDWIDTH:
-		s->limits.bandwidth = bytes("--bandwidth", optarg);
-		break;
-	case OPT_TIMEOUT:
-		v = number("--timeout", optarg, "smh", seconds);
-		if (v < 1 || v > 1e7)
-			die("--timeout: `%s` is out of bounds", optarg);
-		s->limits.timeout_s = (uint32_t)v;
-		break;
-	case OPT_ENV:
-		if (!strchr(optarg, '=') || *optarg == '=')
-			die("--env: `%s` is not NAME=VALUE", optarg);
-		add_env(o, optarg, NULL);
-		break;
-	case OPT_CWD:
-		free(s->cwd);
-		s->cwd = xstrdup(optarg);
-		break;
-	case OPT_UID:
-		s->uid = s->gid = strcmp(optarg, "0") == 0 ? 0 : count("--uid", optarg);
-		break;
-	case OPT_BASE:
-		o->base = optarg;
-		break;
-	case OPT_LAYER:
-		if (s->nlayers == SANDBOX_MAX_LAYERS)
-			die("more than %d layers", SANDBOX_MAX_LAYERS);
-		o->layers[s->nlayers] = optarg;
-		s->layers[s->nlayers++] = xstrdup("layer");
-		break;
-	case OPT_TOP:
-		o->top = optarg;
-		break;
-	case OPT_BUILD_ROOT:
-		s->profile = SANDBOX_BUILD_ROOT;
-		s->uid = s->gid = 0;
-		break;
-	case OPT_ROOTLESS:
-		o->rootless = true;
-		break;
-	case OPT_HELP:
-		fputs(usage, stdout);
-		exit(0);
-	default:
-		fputs("sandbox: try --help\n", stderr);
-		exit(EXIT_CANNOT);
-	}
-}
-
-/* Copies all strings: pid 1 inside wipes the memory of our arguments. */
-static void parse(struct options *o, int argc, char **argv)
-{
-	struct sandbox_spec *s = &o->spec;
-	int opt;
-
-	s->uid = s->gid = 1000;
-	while ((opt = getopt_long(argc, argv, "+", longopts, NULL)) != -1)
-		one_option(o, opt, argv);
-	if (optind >= argc)
-		die("no command; try --help");
-	o->rootless |= geteuid() != 0;
-	s->argv = xcalloc((size_t)(argc - optind) + 1, sizeof *s->argv);
-	for (int i = optind; i < argc; i++)
-		s->argv[i - optind] = xstrdup(argv[i]);
-	if (!s->cwd)
-		s->cwd = xstrdup("/app");
-	if (o->rootless && s->profile == SANDBOX_BUILD_ROOT)
-		die("--build-root needs a range of ids, so it needs root");
-	default_env(o);
-	s->hostname = xstrdup("sandbox");
-}
-
 /* -- what the sandbox stands on ----------------------------------------------------------------------------------- */
 
 static int open_or_die(const char *path)
@@ -370,7 +67,7 @@ static char *state_folder(void)
 	const char *home = getenv("XDG_CACHE_HOME");
 	char *path;
 
-	if (geteuid() == 0)
+	if (ids_host_root())
 		path = xstrdup(CACHE);
 	else if (geteuid() == NOBODY)
 		path = xstrdup(CACHE "-rootless"); /* made by become_nobody() */
@@ -384,7 +81,8 @@ static char *state_folder(void)
 	*slash = '/';
 	int rc = io_mkdir(AT_FDCWD, path, 0700);
 	if (rc < 0)
-		die("make `%s`: %s", path, strerror(-rc));
+		die("make `%s`: %s%s", path, strerror(-rc),
+		    ids_host_root() ? "" : "; XDG_CACHE_HOME may name a folder");
 	return path;
 }
 
@@ -473,8 +171,9 @@ static void prepare(struct run *r, struct options *o)
 		r->src.binds[i] = open_or_die(s->binds[i].source);
 	for (size_t i = 0; i < s->nlayers; i++)
 		r->src.layers[i] = open_or_die(o->layers[i]);
-	if (o->top)
-		r->src.top = open_or_die(o->top);
+	if (o->top && ((r->src.top = open(o->top, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
+		       flock(r->src.top, LOCK_EX | LOCK_NB) < 0))
+		die("--top: `%s`: %s", o->top, errno == EWOULDBLOCK ? "another sandbox is using it" : strerror(errno));
 	if (!o->rootless)
 		s->id_base = FIRST_ID + (uint32_t)r->number * SANDBOX_IDS;
 	r->src.skeleton = skeleton_of(root, r->state, r->number, s->id_base);
@@ -487,6 +186,32 @@ static void prepare(struct run *r, struct options *o)
 static void send_signal(const struct run *r, int sig)
 {
 	syscall(SYS_pidfd_send_signal, r->box.pidfd, sig, NULL, 0);
+}
+
+/* What a key of the terminal sends is for all in the foreground, and what runs inside is not in the terminal's session. */
+static void send_key(const struct run *r, int sig)
+{
+	siginfo_t info = {.si_signo = sig, .si_code = SI_QUEUE, .si_value.sival_int = SANDBOX_TO_GROUP};
+
+	syscall(SYS_pidfd_send_signal, r->box.pidfd, sig, &info, 0);
+}
+
+/* Ctrl-Z: what is inside stops with us, and goes on with us. */
+static void stop_for_a_while(struct run *r)
+{
+	const struct cgroup_ops *ops = cgroup_host();
+	struct err err = ERR_INIT;
+	sigset_t set;
+
+	if (ops->freeze(&r->box.cgroup, FREEZE_MS, &err) < 0)
+		fprintf(stderr, "sandbox: what is inside goes on: %s\n", err.msg);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTSTP);
+	raise(SIGTSTP);
+	sigprocmask(SIG_UNBLOCK, &set, NULL); /* here we stop; or not at all, where nobody could let us go on */
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	if (ops->kind != CGROUP_NONE && ops->thaw(&r->box.cgroup, &err) < 0)
+		die("%s", err.msg);
 }
 
 static void kill_all(struct run *r)
@@ -538,6 +263,10 @@ static struct outcome wait_end(struct run *r, const struct sandbox_spec *s, int 
 			/* The third Ctrl-C is meant. */
 			if (si.ssi_signo == SIGINT && ++asked == 3)
 				kill_all(r);
+			else if (si.ssi_signo == SIGTSTP)
+				stop_for_a_while(r);
+			else if (si.ssi_code == SI_KERNEL)
+				send_key(r, (int)si.ssi_signo);
 			else
 				send_signal(r, (int)si.ssi_signo);
 		}
@@ -587,6 +316,42 @@ static void clean_up(struct run *r)
 		fprintf(stderr, "sandbox: what connected it is still there\n");
 }
 
+/* What the host cannot keep is said, never dropped silently. As root with cgroups, the start itself fails. */
+static void say_unkept(const struct sandbox_limits *l)
+{
+	const struct {
+		const char *option, *lost;
+		bool wanted, kept;
+	} table[] = {
+	    {"--memory", "memory is not limited", l->memory, cgroup_limits("memory")},
+	    {"--cpus", "processors are not limited", l->cpu_milli, cgroup_limits("cpu")},
+	    {"--pids", "only RLIMIT_NPROC limits processes", l->pids, cgroup_limits("pids")},
+	    {"--io", "bytes from and to disks are not limited", l->io_bytes, cgroup_has_io()},
+	};
+
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+		if (table[i].wanted && !table[i].kept)
+			fprintf(stderr, "sandbox: %s: this host gives no such cgroup, so %s (see `sandbox probe`)\n",
+				table[i].option, table[i].lost);
+}
+
+/* The status of a command that cannot be run is that of one beside an app (sandbox/exec.h). */
+_Noreturn static void cannot(int rc, const struct err *err)
+{
+	const char *hint = "";
+
+	if (rc == SANDBOX_NO_PROGRAM) {
+		fprintf(stderr, "sandbox: %s%s\n", err->msg,
+			err->code == ENOENT ? " (inside are the host's /usr and what is bound)" : "");
+		exit(err->code == ENOENT ? EXEC_NOT_FOUND : EXEC_NOT_EXECUTABLE);
+	}
+	if (err->code == EPERM && ids_host_root())
+		hint = "; root needs CAP_SYS_ADMIN and CAP_NET_ADMIN here, as in a privileged container";
+	else if (err->code == EPERM || err->code == ENOSYS)
+		hint = "; `sandbox probe` says what this host lacks";
+	die("%s%s", err->msg, hint);
+}
+
 /* Root that wants to be rootless: its own id may not be mapped, so it goes on as nobody. */
 static void become_nobody(void)
 {
@@ -600,34 +365,44 @@ static void become_nobody(void)
 	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
 
+/* What the caller ignores, as nohup(1) does, stays ignored: a blocked signal would come here all the same. */
+static bool is_ignored(int sig)
+{
+	struct sigaction now;
+
+	return sigaction(sig, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
 static int run_command(int argc, char **argv)
 {
+	static const int handed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP};
 	struct options o = {0};
 	struct run r = {0};
 	struct err err = ERR_INIT;
 	const int stdio[3] = {0, 1, 2};
 	sigset_t set;
 
-	parse(&o, argc, argv);
-	if (o.rootless && geteuid() == 0)
+	options_parse(&o, argc, argv);
+	if (o.rootless && ids_host_root())
 		become_nobody();
-	if (o.spec.limits.io_bytes && !cgroup_has_io())
-		fputs("sandbox: --io: this host gives no io controller, so it is not limited\n", stderr);
 	prepare(&r, &o);
 	sigemptyset(&set);
-	for (size_t i = 0; i < 6; i++)
-		sigaddset(&set, (int[]){SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2}[i]);
+	for (size_t i = 0; i < sizeof handed_on / sizeof *handed_on; i++)
+		if (!is_ignored(handed_on[i]))
+			sigaddset(&set, handed_on[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	cleanup_close int signals = signalfd(-1, &set, SFD_CLOEXEC);
 	if (signals < 0)
 		die("signalfd: %s", strerror(errno));
-	if (sandbox_start(&o.spec, &r.src, stdio, &r.box, &err) < 0) {
+	int rc = sandbox_start(&o.spec, &r.src, stdio, &r.box, &err);
+	if (rc < 0) {
 		struct err ignored;
 
 		if (r.connected)
 			egress_detach(&r.egress, (uint32_t)r.number, &ignored);
-		die("%s", err.msg);
+		cannot(rc, &err);
 	}
+	say_unkept(&o.spec.limits);
 	feel_begin(&r.feel, &r.box);
 	struct outcome out = wait_end(&r, &o.spec, signals);
 	int status = report(&r, &o.spec, &out);
@@ -655,12 +430,17 @@ static int probe(void)
 
 int main(int argc, char **argv)
 {
+	io_keep_stdio();
 	log_init("sandbox", LOG_LEVEL_WARN);
 	if (argc >= 2 && strcmp(argv[1], "run") == 0)
 		return run_command(argc - 1, argv + 1);
 	if (argc == 2 && strcmp(argv[1], "probe") == 0)
 		return probe();
-	bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
-	fputs(usage, help ? stdout : stderr);
+	if (argc == 2 && strcmp(argv[1], "--version") == 0)
+		return puts("sandbox " SPACED_VERSION) < 0;
+	bool help = argc >= 2 && strcmp(argv[1], "--help") == 0;
+	if (argc >= 2 && !help)
+		die("`%s%s%s` is not understood; try --help", argv[1], argc > 2 ? " " : "", argc > 2 ? argv[2] : "");
+	fputs(options_usage, help ? stdout : stderr);
 	return help ? 0 : EXIT_CANNOT;
 }

@@ -25,7 +25,7 @@ int api_check_token(struct api *a, const char *token, struct str client, struct 
 	bool bad = limiter_known_bad(&a->limiter, STRZ(token), now);
 
 	*wait = 0;
-	if (!bad && store_token_check(a->store, token, out, err) == 0)
+	if (!bad && store_token_check(a->parts.store, token, out, err) == 0)
 		return 0;
 	if (!bad && err->code != ENOENT)
 		return -1;
@@ -33,7 +33,8 @@ int api_check_token(struct api *a, const char *token, struct str client, struct 
 	return err_text(err, EACCES, "no such token");
 }
 
-enum gate_verdict api_may_enter(void *ctx, const char *space_id, const char *token, const char *client, uint32_t *wait)
+enum gate_verdict api_may_enter(void *ctx, const char *space_id, const char *token, const char *client, uint32_t *wait,
+				char user[TICKET_ID])
 {
 	struct api *a = ctx;
 	struct err err = ERR_INIT;
@@ -43,13 +44,15 @@ enum gate_verdict api_may_enter(void *ctx, const char *space_id, const char *tok
 	if (api_check_token(a, token, STRZ(client), &u, wait, &err) < 0)
 		return err.code != EACCES ? VERDICT_LATER : *wait ? VERDICT_SLOW : VERDICT_WRONG;
 	enum gate_verdict verdict = VERDICT_FOREIGN;
-	if (store_space_by_id(a->store, space_id, &sp, &err) == 0) {
+	if (store_space_by_id(a->parts.store, space_id, &sp, &err) == 0) {
 		if (sp.visibility != SPACE_PRIVATE || user_owns(&u, &sp))
 			verdict = VERDICT_ENTER;
 		space_release(&sp);
 	} else if (err.code != ENOENT) {
 		verdict = VERDICT_LATER;
 	}
+	if (verdict == VERDICT_ENTER)
+		snprintf(user, TICKET_ID, "%s", u.id);
 	user_release(&u);
 	return verdict;
 }
@@ -58,8 +61,14 @@ void api_access_renew(struct api *a)
 {
 	struct err err = ERR_INIT;
 
-	if (access_keys_renew(a->keys, &err) < 0)
+	if (access_keys_renew(a->parts.keys, &err) < 0)
 		log_error("after the next start old tickets may be valid again, for a day at most: %s", err.msg);
+}
+
+void api_access_revoke(struct api *a, const char *user_id)
+{
+	api_access_renew(a);
+	access_expel(a->parts.keys, user_id);
 }
 
 /* ---- the API ---- */
@@ -73,7 +82,7 @@ void space_jwt_get(struct call *c)
 		call_error(c, 401, NULL, "Invalid user token: a token is needed");
 		return;
 	}
-	access_ticket_make(c->a->keys, TICKET_SIGN, c->space.id, c->me.id, JWT_S, text);
+	access_ticket_make(c->a->parts.keys, TICKET_SIGN, c->space.id, c->me.id, JWT_S, text);
 	call_json(c, 200, json_pack("{s:s}", "token", text));
 	sodium_memzero(text, sizeof(text));
 }
@@ -100,11 +109,11 @@ void space_settings_put(struct call *c)
 	if (v == SPACE_PRIVATE && c->space.visibility != SPACE_PRIVATE)
 		api_access_renew(c->a);
 	if (v != c->space.visibility) {
-		if (spaces_set_visibility(c->a->spaces, c->space.id, v, &err) < 0) {
+		if (spaces_set_visibility(c->a->parts.spaces, c->space.id, v, &err) < 0) {
 			call_fail(c, &err);
 			return;
 		}
-		store_event_add(c->a->store, c->space.id, c->me.id, "visibility", space_visibility_name(v), &err);
+		store_event_add(c->a->parts.store, c->space.id, c->me.id, "visibility", space_visibility_name(v), &err);
 	}
 	call_json(c, 200,
 		  json_pack("{s:s, s:b, s:b}", "visibility", space_visibility_name(v), "private", v != SPACE_PUBLIC,
@@ -115,7 +124,7 @@ void space_settings_put(struct call *c)
 
 static const char *cookie_name(const struct call *c)
 {
-	return access_secure(c->a->keys) ? "__Host-" COOKIE_SESSION : COOKIE_SESSION;
+	return access_secure(c->a->parts.keys) ? "__Host-" COOKIE_SESSION : COOKIE_SESSION;
 }
 
 static bool cookie_value(struct str header, const char *name, struct str *value)
@@ -148,14 +157,14 @@ void call_session(struct call *c)
 	if ((!str_eq(method, "GET") && !str_eq(method, "HEAD")) || (path.n >= 5 && !memcmp(path.p, "/api/", 5)))
 		return;
 	c->known = http_header(c->r, "Cookie", &header) && cookie_value(header, cookie_name(c), &value) &&
-		   access_session_read(c->a->keys, value, &t) &&
-		   store_token_user(c->a->store, t.subject, &c->me, &err) == 0;
+		   access_session_read(c->a->parts.keys, value, &t) &&
+		   store_token_user(c->a->parts.store, t.subject, &c->me, &err) == 0;
 }
 
 static void set_cookie(struct call *c, const char *value, unsigned seconds)
 {
 	http_set_header(c->r, "Set-Cookie", "%s=%s; Path=/; Max-Age=%u; HttpOnly; SameSite=Lax%s", cookie_name(c),
-			value, seconds, access_secure(c->a->keys) ? "; Secure" : "");
+			value, seconds, access_secure(c->a->parts.keys) ? "; Secure" : "");
 }
 
 bool call_from_elsewhere(struct call *c)
@@ -191,7 +200,7 @@ static void destination_read_host(struct call *c, struct str query, struct desti
 
 	if (*d->space && url_query_get(query, "host", &text) && text.data &&
 	    domain_check(text.data, c->a->config->domain, host, &err) == 0 && host[0] != '*' &&
-	    store_space_by_id(c->a->store, d->space, &sp, &err) == 0 && call_has_domain(c, &sp, host))
+	    store_space_by_id(c->a->parts.store, d->space, &sp, &err) == 0 && call_has_domain(c, &sp, host))
 		memcpy(d->host, host, sizeof host);
 	space_release(&sp);
 }
@@ -260,7 +269,7 @@ static void send_to_app(struct call *c, const struct space *sp, const struct des
 	const char *path = d->path.data;
 	char text[TICKET_TEXT];
 
-	access_ticket_make(c->a->keys, TICKET_SIGN, sp->id, c->me.id, REDIRECT_S, text);
+	access_ticket_make(c->a->parts.keys, TICKET_SIGN, sp->id, c->me.id, REDIRECT_S, text);
 	http_set_header(c->r, "Location", "%s%s%c__sign=%s", url, path, strchr(path, '?') ? '&' : '?', text);
 	http_set_header(c->r, "Referrer-Policy", "no-referrer");
 	http_set_header(c->r, "Cache-Control", "no-store");
@@ -279,7 +288,7 @@ void sign_in_get(struct call *c)
 		send_form(c, 200, &d, "");
 	} else if (!*d.space) {
 		page_spaces_redirect(c);
-	} else if (store_space_by_id(c->a->store, d.space, &sp, &err) < 0 || sp.stage == STAGE_DELETING ||
+	} else if (store_space_by_id(c->a->parts.store, d.space, &sp, &err) < 0 || sp.stage == STAGE_DELETING ||
 		   !call_may_read(c, &sp)) {
 		send_stranger(c);
 	} else {
@@ -295,11 +304,11 @@ static void begin_session(struct call *c, const struct destination *d, const cha
 	char id[STORE_ID], text[TICKET_TEXT];
 	struct err err = ERR_INIT;
 
-	if (store_token_id(c->a->store, token, id, &err) < 0) {
+	if (store_token_id(c->a->parts.store, token, id, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
-	access_ticket_make(c->a->keys, TICKET_SESSION, id, user_id, TICKET_MAX, text);
+	access_ticket_make(c->a->parts.keys, TICKET_SESSION, id, user_id, TICKET_MAX, text);
 	set_cookie(c, text, TICKET_MAX);
 	sodium_memzero(text, sizeof(text));
 	url_encode(d->path.data, d->path.len, true, &path);

@@ -18,7 +18,7 @@
 #define PIECE (256U * 1024)
 #define POLL_MS 200
 #define TAIL_MAX 100000
-#define READERS_MAX 16 /* at a time; admins have as many again, so that owners cannot shut them out */
+#define READERS_MAX 16 /* at a time (call_may_follow) */
 
 enum phase { LOOKING, SENDING, FOLLOWING };
 
@@ -27,6 +27,7 @@ struct access_reader {
 	struct api *a;
 	struct http_req *r; /* NULL: over */
 	uv_timer_t timer;
+	char user_id[STORE_ID];			       /* who reads */
 	char *space;				       /* owner/name with the quote behind it; NULL: all */
 	char since[sizeof "2026-01-01T00:00:00.000Z"]; /* of a Space: before it was made another one had its name */
 	int dir;
@@ -248,6 +249,16 @@ static void of_space(struct access_reader *s, const struct space *sp)
 	snprintf(s->since + n, sizeof s->since - n, ".%03uZ", (unsigned)(sp->created % 1000));
 }
 
+static unsigned read_by(const struct api *a, const char *user_id)
+{
+	const struct access_reader *s;
+	unsigned n = 0;
+
+	DL_FOREACH(a->readers, s)
+	n += strcmp(s->user_id, user_id) == 0;
+	return n;
+}
+
 /* `sp` NULL: of all. */
 static void answer(struct call *c, const struct space *sp)
 {
@@ -258,12 +269,8 @@ static void answer(struct call *c, const struct space *sp)
 		call_error(c, 404, NULL, "no access log is kept: access-log-size is 0");
 		return;
 	}
-	unsigned most = c->me.admin ? 2 * READERS_MAX : READERS_MAX;
-	if (c->a->nreaders >= most) {
-		http_set_header(c->r, "Retry-After", "5");
-		call_error(c, 503, NULL, "the access log is being read by %u already", c->a->nreaders);
+	if (!call_may_follow(c, c->a->nreaders, read_by(c->a, c->me.id), READERS_MAX))
 		return;
-	}
 	int dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0) {
 		call_error(c, 500, NULL, "the folder of the access log: %s", strerror(errno));
@@ -273,6 +280,7 @@ static void answer(struct call *c, const struct space *sp)
 	s->a = c->a;
 	s->r = c->r;
 	s->dir = dir;
+	memcpy(s->user_id, c->me.id, sizeof s->user_id);
 	if (sp)
 		of_space(s, sp);
 	s->follow = call_flag(c, "follow");

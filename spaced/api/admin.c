@@ -15,7 +15,7 @@ static void event(struct call *c, const char *kind, const char *text)
 {
 	struct err err = ERR_INIT;
 
-	store_event_add(c->a->store, NULL, c->me.id, kind, text, &err);
+	store_event_add(c->a->parts.store, NULL, c->me.id, kind, text, &err);
 	log_info("%s: %s, by %s", kind, text, c->me.name);
 }
 
@@ -25,7 +25,7 @@ void admin_users_get(struct call *c)
 	struct user *list = NULL;
 	size_t n;
 
-	if (store_user_list(c->a->store, &list, &n, &err) < 0) {
+	if (store_user_list(c->a->parts.store, &list, &n, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -45,7 +45,8 @@ void admin_user_add(struct call *c)
 	struct err err = ERR_INIT;
 	struct user u;
 
-	if (name_check_user(name ? name : "", &err) < 0 || store_user_add(c->a->store, name, admin, &u, &err) < 0) {
+	if (name_check_user(name ? name : "", &err) < 0 ||
+	    store_user_add(c->a->parts.store, name, admin, &u, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -59,15 +60,15 @@ void admin_user_remove(struct call *c)
 	struct err err = ERR_INIT;
 	struct user u;
 
-	if (store_user_by_name(c->a->store, c->vars[0], &u, &err) < 0) {
+	if (store_user_by_name(c->a->parts.store, c->vars[0], &u, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
-	if (store_user_remove(c->a->store, u.id, &err) < 0) {
+	if (store_user_remove(c->a->parts.store, u.id, &err) < 0) {
 		call_fail(c, &err);
 	} else {
 		event(c, "user removed", u.name);
-		api_access_renew(c->a);
+		api_access_revoke(c->a, u.id);
 		call_json(c, 200, json_user(&u));
 	}
 	user_release(&u);
@@ -80,7 +81,7 @@ static int append_tokens(struct call *c, const struct user *u, json_t *out, stru
 	struct token *list = NULL;
 	size_t n;
 
-	if (store_token_list(c->a->store, u->id, &list, &n, err) < 0)
+	if (store_token_list(c->a->parts.store, u->id, &list, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		json_array_append_new(out, json_token(&list[i], u->name));
@@ -96,7 +97,7 @@ void admin_tokens_get(struct call *c)
 	struct user u;
 	json_t *out = json_array();
 
-	if (store_user_by_name(c->a->store, c->vars[0], &u, &err) < 0) {
+	if (store_user_by_name(c->a->parts.store, c->vars[0], &u, &err) < 0) {
 		json_decref(out);
 		call_fail(c, &err);
 		return;
@@ -116,7 +117,7 @@ void admin_tokens_all_get(struct call *c)
 	struct user *list = NULL;
 	json_t *out = json_array();
 	size_t n;
-	int rc = store_user_list(c->a->store, &list, &n, &err);
+	int rc = store_user_list(c->a->parts.store, &list, &n, &err);
 
 	for (size_t i = 0; rc == 0 && i < n; i++)
 		rc = append_tokens(c, &list[i], out, &err);
@@ -143,11 +144,11 @@ void admin_token_add(struct call *c)
 		call_error(c, 400, NULL, "a label has at most %d bytes", LABEL_MAX);
 		return;
 	}
-	if (store_user_by_name(c->a->store, c->vars[0], &u, &err) < 0) {
+	if (store_user_by_name(c->a->parts.store, c->vars[0], &u, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
-	if (store_token_add(c->a->store, u.id, label, secret, &t, &err) < 0) {
+	if (store_token_add(c->a->parts.store, u.id, label, secret, &t, &err) < 0) {
 		call_fail(c, &err);
 	} else {
 		json_t *j = json_token(&t, u.name);
@@ -163,13 +164,20 @@ void admin_token_add(struct call *c)
 void admin_token_remove(struct call *c)
 {
 	struct err err = ERR_INIT;
+	struct user u;
 
-	if (store_token_remove(c->a->store, c->vars[0], &err) < 0) {
+	if (store_token_user(c->a->parts.store, c->vars[0], &u, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
+	if (store_token_remove(c->a->parts.store, c->vars[0], &err) < 0) {
+		call_fail(c, &err);
+		user_release(&u);
+		return;
+	}
 	event(c, "token removed", c->vars[0]);
-	api_access_renew(c->a);
+	api_access_revoke(c->a, u.id);
+	user_release(&u);
 	call_json(c, 200, json_pack("{s:s}", "id", c->vars[0]));
 }
 
@@ -184,7 +192,7 @@ void admin_base_remove(struct call *c)
 		call_error(c, 400, NULL, "`%.60s` is no name of a base", name);
 		return;
 	}
-	if (spaces_remove_base(c->a->spaces, name, &err) < 0) {
+	if (spaces_remove_base(c->a->parts.spaces, name, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -200,14 +208,14 @@ void admin_status_get(struct call *c)
 	struct err err = ERR_INIT;
 	struct store_counts n;
 
-	if (store_counts(c->a->store, &n, &err) < 0) {
+	if (store_counts(c->a->parts.store, &n, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
 	json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:I}", "version", SPACED_VERSION, "url",
 			      config->public_url, "domain", config->domain, "state", config->state, "spawner",
-			      spawner_connected(c->a->spawner), "startedAt", json_date(c->a->started), "uptimeSeconds",
-			      (json_int_t)((io_wall_ms() - c->a->started) / 1000));
+			      spawner_connected(c->a->parts.spawner), "startedAt", json_date(c->a->started),
+			      "uptimeSeconds", (json_int_t)((io_wall_ms() - c->a->started) / 1000));
 	json_object_set_new(j, "users", json_integer((json_int_t)n.users));
 	json_object_set_new(j, "spaces", json_integer((json_int_t)n.spaces));
 	json_object_set_new(j, "running", json_integer((json_int_t)n.running));

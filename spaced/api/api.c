@@ -22,13 +22,7 @@ struct api *api_new(uv_loop_t *loop, const struct config *config, const struct a
 	}
 	a->loop = loop;
 	a->config = config;
-	a->store = parts->store;
-	a->spaces = parts->spaces;
-	a->spawner = parts->spawner;
-	a->router = parts->router;
-	a->keys = parts->keys;
-	a->metrics = parts->metrics;
-	a->superior = parts->superior;
+	a->parts = *parts;
 	a->repos = xasprintf("%s/%s", config->state, STATE_REPOS);
 	a->started = io_wall_ms();
 	limiter_init(&a->limiter);
@@ -212,7 +206,7 @@ bool call_find_space(struct call *c, bool write)
 {
 	struct err err = ERR_INIT;
 
-	if (store_space_by_name(c->a->store, c->vars[0], c->vars[1], &c->space, &err) < 0) {
+	if (store_space_by_name(c->a->parts.store, c->vars[0], c->vars[1], &c->space, &err) < 0) {
 		if (err.code == ENOENT)
 			call_no_space(c);
 		else
@@ -231,6 +225,20 @@ bool call_find_space(struct call *c, bool write)
 		call_error(c, 403, NULL, "only the owner of %s/%s may do this", c->space.owner, c->space.name);
 	else
 		call_error(c, 401, NULL, "a token of the owner of %s/%s is needed", c->space.owner, c->space.name);
+	return false;
+}
+
+bool call_may_follow(struct call *c, unsigned taken, unsigned own, unsigned places)
+{
+	bool greedy = !c->me.admin && own >= places / 4;
+
+	if (!greedy && taken < (c->me.admin ? 2 * places : places))
+		return true;
+	http_set_header(c->r, "Retry-After", "5");
+	if (greedy)
+		call_error(c, 429, NULL, "you read this kind of log %u times already", own);
+	else
+		call_error(c, 503, NULL, "this kind of log is being read by too many");
 	return false;
 }
 

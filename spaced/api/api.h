@@ -30,7 +30,8 @@ void api_handle(struct api *a, struct http_req *r);
  * an empty id). 0; -1 with err->code EACCES (bad token) or ENOENT (none given). */
 int api_identify(struct store *store, struct http_req *r, struct user *out, struct err *err);
 /* router_callbacks.may_enter; ctx is the struct api. */
-enum gate_verdict api_may_enter(void *ctx, const char *space_id, const char *token, const char *client, uint32_t *wait);
+enum gate_verdict api_may_enter(void *ctx, const char *space_id, const char *token, const char *client, uint32_t *wait,
+				char user[TICKET_ID]);
 /* git_callbacks.authorise; ctx is the struct api. */
 enum git_access api_git_authorise(void *ctx, struct http_req *r, const char *owner, const char *name, bool write,
 				  bool commit, struct git_target *out, char reason[256]);

@@ -11,18 +11,12 @@
 
 #define API_BODY_MAX (1024U * 1024) /* of a JSON request */
 #define API_VARS 3
-#define API_STREAMS_MAX 256 /* log followers at a time */
+#define API_STREAMS_MAX 256 /* log followers at a time (call_may_follow) */
 
 struct api {
 	uv_loop_t *loop;
 	const struct config *config;
-	struct store *store;
-	struct spaces *spaces;
-	struct spawner *spawner;
-	struct router *router;
-	struct access_keys *keys;
-	struct metrics *metrics;
-	struct superior *superior;
+	struct api_parts parts;
 	char *repos; /* absolute path of STATE/repos */
 	uint64_t started;
 	struct limiter limiter;
@@ -85,6 +79,9 @@ bool call_may_read(const struct call *c, const struct space *sp);
 bool call_may_write(const struct call *c, const struct space *sp);
 /* The Space of the path into c->space, which must be empty, for a caller who may read, or `write`, it. False: answered. */
 bool call_find_space(struct call *c, bool write);
+/* Of `places` that a log has for readers `taken` are, `own` of them by this caller: one user has a quarter of them at most, so
+ * that nobody shuts out the others, and admins have as many again. False: answered. */
+bool call_may_follow(struct call *c, unsigned taken, unsigned own, unsigned places);
 bool call_wants_html(const struct call *c);
 /* scheme://host that the client used, or the configured one (admin socket). malloc'd. */
 char *call_endpoint(const struct call *c);
@@ -109,6 +106,8 @@ bool call_authenticate(struct call *c);
 void call_session(struct call *c);
 /* Nothing that was handed out before opens a private Space any more. */
 void api_access_renew(struct api *a);
+/* The same, and what the user has open in private Spaces ends: he, or a token of his, was removed. */
+void api_access_revoke(struct api *a, const char *user_id);
 #define FORM_MAX 16384
 /* A token out of a form. `wait` is not 0 when there were too many wrong ones. EACCES: no such token. */
 int api_check_token(struct api *a, const char *token, struct str client, struct user *out, unsigned *wait,

@@ -90,7 +90,7 @@ static int identify_limited(struct api *a, struct http_req *r, struct user *out,
 		*basic = v.n > 6 && !strncasecmp(v.p, "Basic ", 6);
 		rc = err_text(err, EACCES, BAD_CREDENTIALS);
 	} else {
-		rc = identify(a->store, r, out, basic, err);
+		rc = identify(a->parts.store, r, out, basic, err);
 	}
 	if (rc < 0 && err->code == EACCES)
 		*wait = limiter_bad(&a->limiter, http_client(r), v, now);
@@ -232,7 +232,7 @@ enum git_access api_git_authorise(void *ctx, struct http_req *r, const char *own
 	else if (err.code != ENOENT)
 		return refuse(reason, "the server cannot check tokens now: %.200s", err.msg);
 
-	bool found = store_space_by_name(c.a->store, owner, name, &sp, &err) == 0;
+	bool found = store_space_by_name(c.a->parts.store, owner, name, &sp, &err) == 0;
 	if (!found && err.code != ENOENT)
 		result = refuse(reason, "the server cannot look up %s/%s now: %.150s", owner, name, err.msg);
 	else if (write)

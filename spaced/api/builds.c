@@ -18,7 +18,7 @@ static size_t limit_of(struct call *c)
 
 static json_t *build_json(struct call *c, const struct build *b, const char *space)
 {
-	unsigned position = b->state == BUILD_QUEUED ? spaces_queue_position(c->a->spaces, b->id) : 0;
+	unsigned position = b->state == BUILD_QUEUED ? spaces_queue_position(c->a->parts.spaces, b->id) : 0;
 
 	return json_build(b, space, position);
 }
@@ -29,7 +29,7 @@ static char *space_name(struct call *c, const char *id)
 	struct err err = ERR_INIT;
 	struct space sp;
 
-	if (store_space_by_id(c->a->store, id, &sp, &err) < 0)
+	if (store_space_by_id(c->a->parts.store, id, &sp, &err) < 0)
 		return NULL;
 	char *name = xasprintf("%s/%s", sp.owner, sp.name);
 	space_release(&sp);
@@ -42,7 +42,7 @@ static void answer_builds(struct call *c, const char *space_id)
 	struct build *list = NULL;
 	size_t n;
 
-	if (store_build_list(c->a->store, space_id, limit_of(c), &list, &n, &err) < 0) {
+	if (store_build_list(c->a->parts.store, space_id, limit_of(c), &list, &n, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -71,9 +71,9 @@ static bool find_build(struct call *c, const char *id, struct build *b)
 {
 	struct err err = ERR_INIT;
 
-	if (store_build_by_id(c->a->store, id, b, &err) == 0) {
+	if (store_build_by_id(c->a->parts.store, id, b, &err) == 0) {
 		if (*c->space.id ? !strcmp(c->space.id, b->space_id)
-				 : store_space_by_id(c->a->store, b->space_id, &c->space, &err) == 0 &&
+				 : store_space_by_id(c->a->parts.store, b->space_id, &c->space, &err) == 0 &&
 				       call_may_write(c, &c->space))
 			return true;
 		build_release(b);
@@ -111,11 +111,11 @@ static void cancel(struct call *c, const char *id)
 		call_error(c, 409, NULL, "the build has ended already: %s", state);
 		return;
 	}
-	if (spaces_cancel_build(c->a->spaces, id, &err) < 0) {
+	if (spaces_cancel_build(c->a->parts.spaces, id, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
-	store_event_add(c->a->store, c->space.id, c->me.id, "cancel", id, &err);
+	store_event_add(c->a->parts.store, c->space.id, c->me.id, "cancel", id, &err);
 	answer_build(c, id);
 }
 
@@ -145,7 +145,7 @@ void releases_get(struct call *c)
 	struct release *list = NULL;
 	size_t n;
 
-	if (store_release_list(c->a->store, c->space.id, &list, &n, &err) < 0) {
+	if (store_release_list(c->a->parts.store, c->space.id, &list, &n, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -164,7 +164,7 @@ static void answer_events(struct call *c, const char *space_id)
 	struct event *list = NULL;
 	size_t n;
 
-	if (store_event_list(c->a->store, space_id, limit_of(c), &list, &n, &err) < 0) {
+	if (store_event_list(c->a->parts.store, space_id, limit_of(c), &list, &n, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}

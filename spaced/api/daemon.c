@@ -16,7 +16,7 @@ static void on_reloaded(void *ctx, bool done, const char *text)
 
 static void ask(struct call *c, enum link_verb verb, superior_cb answered)
 {
-	c->asked = c->a->superior;
+	c->asked = c->a->parts.superior;
 	superior_ask(c->asked, verb, answered, c);
 }
 

@@ -20,7 +20,7 @@ static void answer_list(struct call *c, const char *space_id)
 	struct err err = ERR_INIT;
 	size_t n = 0;
 
-	if (store_domain_list(c->a->store, space_id, &list, &n, &err) < 0) {
+	if (store_domain_list(c->a->parts.store, space_id, &list, &n, &err) < 0) {
 		call_fail(c, &err);
 	} else {
 		json_t *out = json_array();
@@ -63,10 +63,10 @@ void space_domain_add(struct call *c)
 		call_error(c, 403, NULL, "only an admin of this server adds domains");
 	} else if (!text) {
 		call_error(c, 400, NULL, "\"domain\" is a host name such as demo.example.org or *.example.org");
-	} else if (spaces_domain_add(c->a->spaces, c->space.id, text, host, &err) < 0) {
+	} else if (spaces_domain_add(c->a->parts.spaces, c->space.id, text, host, &err) < 0) {
 		call_fail(c, &err);
 	} else {
-		store_event_add(c->a->store, c->space.id, c->me.id, "domain added", host, &err);
+		store_event_add(c->a->parts.store, c->space.id, c->me.id, "domain added", host, &err);
 		call_json(c, 200, added_json(c, host));
 	}
 }
@@ -76,11 +76,11 @@ void space_domain_remove(struct call *c)
 	char host[DOMAIN_MAX + 1];
 	struct err err = ERR_INIT;
 
-	if (spaces_domain_remove(c->a->spaces, c->space.id, c->vars[2], host, &err) < 0) {
+	if (spaces_domain_remove(c->a->parts.spaces, c->space.id, c->vars[2], host, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
-	store_event_add(c->a->store, c->space.id, c->me.id, "domain removed", host, &err);
+	store_event_add(c->a->parts.store, c->space.id, c->me.id, "domain removed", host, &err);
 	call_json(c, 200, json_pack("{s:s}", "removed", host));
 }
 
@@ -91,7 +91,7 @@ bool call_has_domain(struct call *c, const struct space *sp, const char *host)
 	size_t n = 0;
 	bool found = false;
 
-	if (store_domain_list(c->a->store, sp->id, &list, &n, &err) < 0)
+	if (store_domain_list(c->a->parts.store, sp->id, &list, &n, &err) < 0)
 		return false;
 	for (size_t i = 0; i < n && !found; i++)
 		found = domain_covers(list[i].host, host);
@@ -106,7 +106,7 @@ json_t *call_domain_names(struct call *c, const struct space *sp)
 	json_t *names = json_array();
 	size_t n = 0;
 
-	if (store_domain_list(c->a->store, sp->id, &list, &n, &err) == 0)
+	if (store_domain_list(c->a->parts.store, sp->id, &list, &n, &err) == 0)
 		for (size_t i = 0; i < n; i++)
 			json_array_append_new(names, json_string(list[i].host));
 	store_domains_free(list, n);

@@ -176,7 +176,7 @@ static void note(struct call *c, const char *program)
 			n--;
 	cleanup_free char *line = xasprintf("by uid %u: %.*s", http_peer_uid(c->r), (int)n, program);
 
-	store_event_add(c->a->store, c->space.id, c->me.id, "exec", line, &err);
+	store_event_add(c->a->parts.store, c->space.id, c->me.id, "exec", line, &err);
 }
 
 void space_exec(struct call *c)
@@ -204,7 +204,7 @@ void space_exec(struct call *c)
 		x->next->prev = x;
 	c->a->execs = c->exec = x;
 	if (read_request(c->body, &q, &err) == 0)
-		x->exec = spaces_exec(c->a->spaces, c->space.id, &q, &cb, x, &err);
+		x->exec = spaces_exec(c->a->parts.spaces, c->space.id, &q, &cb, x, &err);
 	if (x->exec) {
 		note(c, q.argv[0]); // NOLINT(clang-analyzer-core.NullDereference): exec_request_check() has looked
 	} else {

@@ -1,6 +1,6 @@
 /* Logs of builds and runs: as server-sent events exactly as the Hub's clients read them (hub-api §16), or as plain text.
  * A follower looks at the file five times a second; the file on disk is the truth, so a reconnect replays the same events
- * from the same first one, with the same time stamps. */
+ * from the same first one, with the same time stamps, or from where the client says that it was (log_position.h). */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -10,7 +10,10 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/json_quote.h"
 #include "spaced/api/api_int.h"
+#include "spaced/api/log_position.h"
+#include "spaced/build/logfile.h"
 
 #define POLL_MS 200
 #define KEEP_ALIVE_MS 20000 /* more than 5 s, or a client that does not follow never ends; less than its 120 s */
@@ -24,10 +27,12 @@ struct stream {
 	struct api *a;
 	struct http_req *r; /* NULL once it is over */
 	uv_timer_t timer;
+	char user_id[STORE_ID]; /* who follows */
 	char space_id[STORE_ID];
 	char build_id[STORE_ID]; /* "": the newest */
 	bool build, sse, follow;
 	uint64_t tail; /* 0: everything */
+	uint64_t from; /* what he has of it already; instead of `tail` */
 	char *path;
 	int fd;
 	uint64_t offset;  /* of the next byte to read */
@@ -41,7 +46,7 @@ struct stream {
 
 /* The log has no time stamps of its own. What clients need is that they are stable and grow: the log's beginning, plus a
  * little for each byte before the line. */
-static void event(struct stream *s, const char *p, size_t n)
+static void event(struct stream *s, const char *p, size_t n, uint64_t next)
 {
 	cleanup_buf struct buf out = BUF_INIT;
 	uint64_t us = s->line_at / 16;
@@ -54,8 +59,10 @@ static void event(struct stream *s, const char *p, size_t n)
 	if (!gmtime_r(&t, &tm))
 		memset(&tm, 0, sizeof(tm));
 	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
-	buf_adds(&out, "data: {\"data\":");
-	http_json_string(&out, p, n);
+	buf_adds(&out, "id: ");
+	log_position_add(&out, s->path, next);
+	buf_adds(&out, "\ndata: {\"data\":");
+	json_quote(&out, p, n);
 	buf_addf(&out, ",\"timestamp\":\"%s.%06uZ\"}\n\n", stamp, (unsigned)(us % 1000000));
 	http_write(s->r, out.data, out.len);
 }
@@ -82,7 +89,7 @@ static void add_bytes(struct stream *s, const char *p, size_t n)
 		size_t len = nl ? (size_t)(nl - from) : cut(from), used = nl ? len + 1 : len;
 		if (len > LINE_MAX_BYTES)
 			used = len = cut(from);
-		event(s, from, len);
+		event(s, from, len, s->line_at + used);
 		from += used;
 		s->line_at += used;
 	}
@@ -127,14 +134,16 @@ static uint64_t tail_offset(int fd, uint64_t lines)
 static void try_open(struct stream *s)
 {
 	if (!s->path)
-		s->path = spaces_log_path(s->a->spaces, s->space_id, s->build, *s->build_id ? s->build_id : NULL);
+		s->path = spaces_log_path(s->a->parts.spaces, s->space_id, s->build, *s->build_id ? s->build_id : NULL);
 	if (!s->path)
 		return;
 	s->fd = open(s->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (s->fd < 0)
 		return;
 	s->base_ms = birth_ms(s->fd);
-	if (s->tail)
+	if (s->from)
+		s->offset = s->line_at = s->from;
+	else if (s->tail)
 		s->offset = s->line_at = tail_offset(s->fd, s->tail);
 }
 
@@ -143,11 +152,11 @@ static bool is_live(struct stream *s)
 {
 	const char *id = *s->build_id ? s->build_id : NULL;
 
-	if (!s->follow || !spaces_log_live(s->a->spaces, s->space_id, s->build, id))
+	if (!s->follow || !spaces_log_live(s->a->parts.spaces, s->space_id, s->build, id))
 		return false;
 	if (!s->path)
 		return true;
-	cleanup_free char *now = spaces_log_path(s->a->spaces, s->space_id, s->build, id);
+	cleanup_free char *now = spaces_log_path(s->a->parts.spaces, s->space_id, s->build, id);
 	return now && !strcmp(now, s->path);
 }
 
@@ -162,7 +171,7 @@ static void finish(struct stream *s)
 	struct http_req *r = s->r;
 
 	if (s->line.len)
-		event(s, s->line.data, s->line.len);
+		event(s, s->line.data, s->line.len, s->line_at + s->line.len);
 	stop(s);
 	http_end(r);
 }
@@ -240,6 +249,15 @@ void logs_stream_free(struct stream *s)
 	uv_close((uv_handle_t *)&s->timer, on_timer_closed);
 }
 
+static unsigned followed_by(const struct api *a, const char *user_id)
+{
+	unsigned n = 0;
+
+	for (const struct stream *s = a->streams; s; s = s->next)
+		n += strcmp(s->user_id, user_id) == 0;
+	return n;
+}
+
 static struct stream *stream_new(struct call *c)
 {
 	struct stream *s = xcalloc(1, sizeof(*s));
@@ -248,6 +266,7 @@ static struct stream *stream_new(struct call *c)
 	s->r = c->r;
 	s->fd = -1;
 	s->spoke_ms = io_now_ms();
+	memcpy(s->user_id, c->me.id, sizeof(s->user_id));
 	memcpy(s->space_id, c->space.id, sizeof(s->space_id));
 	uv_timer_init(c->a->loop, &s->timer);
 	s->timer.data = s;
@@ -260,24 +279,85 @@ static struct stream *stream_new(struct call *c)
 	return s;
 }
 
+static bool is_build_of(struct call *c, const char *id)
+{
+	struct err err = ERR_INIT;
+	struct build b;
+
+	if (store_build_by_id(c->a->parts.store, id, &b, &err) < 0)
+		return false;
+	bool is = strcmp(b.space_id, c->space.id) == 0 && strcmp(b.id, id) == 0;
+	build_release(&b);
+	return is;
+}
+
+/* He has all of it, and another one has taken its place. */
+static bool is_over_for(const struct stream *s, const char *path, uint64_t offset)
+{
+	const char *id = *s->build_id ? s->build_id : NULL;
+	cleanup_free char *now = spaces_log_path(s->a->parts.spaces, s->space_id, s->build, id);
+	struct stat st;
+
+	return now && strcmp(now, path) != 0 && (stat(path, &st) < 0 || (uint64_t)st.st_size <= offset);
+}
+
+/* One who comes again, to this control or the next one, goes on where he was cut off: in the same file, though another may have
+ * taken its place. An EventSource comes again by itself, also at the end of a log: it gets the next one then, or would come for
+ * nothing for ever. What is not understood is as if he had never been here. */
+static void resume(struct call *c, struct stream *s)
+{
+	cleanup_buf struct buf v = BUF_INIT;
+	cleanup_free char *path = NULL;
+	char id[STORE_ID] = "";
+	struct log_position p;
+	struct str last;
+	uint32_t generation;
+	bool asked = call_query(c, "from", &v);
+
+	if (asked)
+		last = (struct str){v.data, v.len};
+	else if (!http_header(c->r, "Last-Event-ID", &last))
+		return;
+	if (!log_position_parse(last, &p))
+		return;
+	if (*p.name && s->build && log_position_build(&p, id) && is_build_of(c, id))
+		path = logfile_build(c->a->config, id);
+	else if (*p.name && !s->build && log_position_run(&p, s->space_id, &generation))
+		path = logfile_run(c->a->config, s->space_id, generation);
+	else if (*p.name)
+		return;
+	if (path && !asked && is_over_for(s, path, p.offset))
+		return;
+	if (path && s->build)
+		memcpy(s->build_id, id, STORE_ID);
+	s->path = steal_ptr(&path);
+	s->from = p.offset;
+}
+
+/* Where a plain text begins, for who counts its bytes. */
+static void tell_position(struct stream *s)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	if (s->fd < 0)
+		return;
+	log_position_add(&b, s->path, s->offset);
+	http_set_header(s->r, "X-Log-Position", "%s", b.data);
+}
+
 /* The build named by ?build=, which must be one of this Space. False: answered. */
 static bool read_build(struct call *c, char id[STORE_ID])
 {
 	cleanup_buf struct buf v = BUF_INIT;
-	struct err err = ERR_INIT;
-	struct build b;
 
 	id[0] = '\0';
 	if (!call_query(c, "build", &v))
 		return true;
-	if (store_build_by_id(c->a->store, v.data, &b, &err) < 0 || strcmp(b.space_id, c->space.id) != 0) {
-		if (!err.code)
-			build_release(&b);
+	if (!is_build_of(c, v.data)) {
 		call_error(c, 404, NULL, "there is no build %s", v.data);
 		return false;
 	}
-	memcpy(id, b.id, STORE_ID);
-	build_release(&b);
+	memcpy(id, v.data, STORE_ID);
 	return true;
 }
 
@@ -300,11 +380,8 @@ void logs_get(struct call *c)
 	}
 	if (build && !read_build(c, build_id))
 		return;
-	if (c->a->nstreams >= API_STREAMS_MAX) {
-		http_set_header(c->r, "Retry-After", "5");
-		call_error(c, 503, NULL, "too many logs are being followed");
+	if (!call_may_follow(c, c->a->nstreams, followed_by(c->a, c->me.id), API_STREAMS_MAX))
 		return;
-	}
 	struct stream *s = stream_new(c);
 	s->build = build;
 	s->sse = !plain;
@@ -315,6 +392,9 @@ void logs_get(struct call *c)
 		unsigned long n = strtoul(v.data, NULL, 10);
 		s->tail = n < TAIL_MAX ? n : TAIL_MAX;
 	}
+	resume(c, s);
+	try_open(s);
+	tell_position(s);
 	http_set_header(c->r, "Cache-Control", "no-store");
 	http_set_header(c->r, "X-Content-Type-Options", "nosniff");
 	http_begin(c->r, 200, s->sse ? "text/event-stream" : "text/plain; charset=utf-8", -1);

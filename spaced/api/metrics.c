@@ -150,7 +150,7 @@ static int put_store(struct buf *out, struct api *a, struct err *err)
 	uint64_t stages[SPACE_STAGES];
 	struct store_counts n;
 
-	if (store_counts(a->store, &n, err) < 0 || store_stage_counts(a->store, stages, err) < 0)
+	if (store_counts(a->parts.store, &n, err) < 0 || store_stage_counts(a->parts.store, stages, err) < 0)
 		return -1;
 	put_one(out, "spaced_users", "gauge", NULL, "Users.", n.users);
 	put_head(out, &spaces);
@@ -174,8 +174,8 @@ static void put_daemon(struct buf *out, struct api *a)
 	put_one(out, "spaced_start_time_seconds", "gauge", "seconds",
 		"When control started, since 1970; all counters began at 0 then.", a->started / 1000);
 	put_one(out, "spaced_spawner_up", "gauge", NULL, "1: the spawner can be reached.",
-		spawner_connected(a->spawner));
-	put_one(out, "spaced_proxies", "gauge", NULL, "Proxy processes.", router_proxies(a->router));
+		spawner_connected(a->parts.spawner));
+	put_one(out, "spaced_proxies", "gauge", NULL, "Proxy processes.", router_proxies(a->parts.router));
 }
 
 static void put_connections(struct buf *out, const struct metrics_row *rows, size_t n)
@@ -221,7 +221,7 @@ static void put_usage(struct buf *out, struct api *a)
 					  .help = "CPU time of an instance that serves, a minute ago at most."};
 	struct buf to[2] = {BUF_INIT, BUF_INIT};
 
-	spaces_each_usage(a->spaces, add_usage, to);
+	spaces_each_usage(a->parts.spaces, add_usage, to);
 	put_head(out, &memory);
 	buf_add(out, to[0].data, to[0].len);
 	put_head(out, &cpu);
@@ -299,7 +299,7 @@ static struct scrape *scrape_new(struct call *c, struct names *names)
 
 	s->a = c->a;
 	s->r = c->r;
-	s->rows = metrics_rows(c->a->metrics, exists, names, &s->nrows);
+	s->rows = metrics_rows(c->a->parts.metrics, exists, names, &s->nrows);
 	c->a->nscrapes++;
 	c->scrape = s;
 	return s;
@@ -317,7 +317,7 @@ void metrics_get(struct call *c)
 		return;
 	}
 	put_daemon(&head, c->a);
-	if (put_store(&head, c->a, &err) < 0 || store_space_names(c->a->store, &names.list, &names.n, &err) < 0) {
+	if (put_store(&head, c->a, &err) < 0 || store_space_names(c->a->parts.store, &names.list, &names.n, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}

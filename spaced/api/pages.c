@@ -207,7 +207,7 @@ static int add_cards(struct call *c, struct buf *out, struct err *err)
 	struct space *list = NULL;
 	size_t n = 0;
 
-	if (store_space_list(c->a->store, &f, &list, &n, err) < 0)
+	if (store_space_list(c->a->parts.store, &f, &list, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		if (list[i].stage != STAGE_DELETING)

@@ -53,12 +53,13 @@ void space_rate_set(struct call *c)
 			   RATE_MAX);
 		return;
 	}
-	if (spaces_set_rate(c->a->spaces, c->space.id, rate, &err) < 0 ||
-	    store_space_by_id(c->a->store, c->space.id, &now, &err) < 0) {
+	if (spaces_set_rate(c->a->parts.spaces, c->space.id, rate, &err) < 0 ||
+	    store_space_by_id(c->a->parts.store, c->space.id, &now, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
-	store_event_add(c->a->store, c->space.id, c->me.id, "rate", text, &err); /* for people; it is done either way */
+	store_event_add(c->a->parts.store, c->space.id, c->me.id, "rate", text,
+			&err); /* for people; it is done either way */
 	call_json(c, 200, call_rate_json(c, &now));
 	space_release(&now);
 }

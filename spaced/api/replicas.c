@@ -5,7 +5,7 @@ static void note(struct call *c, const char *kind, const char *text)
 {
 	struct err err = ERR_INIT;
 
-	store_event_add(c->a->store, c->space.id, c->me.id, kind, text, &err);
+	store_event_add(c->a->parts.store, c->space.id, c->me.id, kind, text, &err);
 }
 
 /* {"replicas": N}, as on the Hub; ours: {"sticky": true}. */
@@ -20,12 +20,12 @@ void space_replicas(struct call *c)
 		return;
 	}
 	json_int_t count = json_integer_value(n);
-	if (n &&
-	    spaces_scale(c->a->spaces, c->space.id, count > 0 && count < UINT32_MAX ? (uint32_t)count : 0, &err) < 0) {
+	if (n && spaces_scale(c->a->parts.spaces, c->space.id, count > 0 && count < UINT32_MAX ? (uint32_t)count : 0,
+			      &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
-	if (sticky && spaces_set_sticky(c->a->spaces, c->space.id, json_is_true(sticky), &err) < 0) {
+	if (sticky && spaces_set_sticky(c->a->parts.spaces, c->space.id, json_is_true(sticky), &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}

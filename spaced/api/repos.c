@@ -19,7 +19,7 @@ int api_space_can_create(struct api *a, const struct user *owner, const char *na
 		return -1;
 	if (!f.limit)
 		return 0;
-	if (store_space_list(a->store, &f, &list, &n, err) < 0)
+	if (store_space_list(a->parts.store, &f, &list, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++)
 		space_release(&list[i]);
@@ -34,17 +34,17 @@ static int add_with_repo(struct api *a, const struct user *owner, const char *na
 {
 	cleanup_free char *repo = NULL;
 
-	if (store_space_add(a->store, owner->id, name, out, err) < 0)
+	if (store_space_add(a->parts.store, owner->id, name, out, err) < 0)
 		return -1;
 	repo = xasprintf("%s.git", out->id);
-	if (visibility != SPACE_PUBLIC && store_space_set_visibility(a->store, out->id, visibility, err) < 0)
+	if (visibility != SPACE_PUBLIC && store_space_set_visibility(a->parts.store, out->id, visibility, err) < 0)
 		goto fail;
-	if (*sdk && store_space_set_card(a->store, out->id, sdk, "{}", err) < 0)
+	if (*sdk && store_space_set_card(a->parts.store, out->id, sdk, "{}", err) < 0)
 		goto fail;
 	if (git_repo_create(a->repos, repo, err) < 0)
 		goto fail;
 	/* The repository is there before the record is: a crash between leaves an empty folder, never a record without. */
-	if (store_commit(a->store, err) == 0)
+	if (store_commit(a->parts.store, err) == 0)
 		return 0;
 	struct err ignored = ERR_INIT;
 	git_repo_remove(a->repos, repo, &ignored);
@@ -59,18 +59,18 @@ int api_space_create(struct api *a, const struct user *owner, const char *name, 
 	struct err ignored = ERR_INIT;
 	char id[STORE_ID];
 
-	if (api_space_can_create(a, owner, name, err) < 0 || store_begin(a->store, err) < 0)
+	if (api_space_can_create(a, owner, name, err) < 0 || store_begin(a->parts.store, err) < 0)
 		return -1;
 	if (add_with_repo(a, owner, name, visibility, sdk, out, err) < 0) {
-		store_rollback(a->store);
+		store_rollback(a->parts.store);
 		return -1;
 	}
 	memcpy(id, out->id, sizeof(id));
-	spaces_created(a->spaces, id);
-	store_event_add(a->store, id, owner->id, "created", space_visibility_name(visibility), &ignored);
+	spaces_created(a->parts.spaces, id);
+	store_event_add(a->parts.store, id, owner->id, "created", space_visibility_name(visibility), &ignored);
 	log_info("space %s/%s created", owner->name, name);
 	space_release(out);
-	return store_space_by_id(a->store, id, out, err);
+	return store_space_by_id(a->parts.store, id, out, err);
 }
 
 /* ---- the request's body ---- */
@@ -136,7 +136,7 @@ void repo_create(struct call *c)
 			   owner);
 		return;
 	}
-	if (store_user_by_name(c->a->store, owner, &u, &err) < 0) {
+	if (store_user_by_name(c->a->parts.store, owner, &u, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -147,7 +147,7 @@ void repo_create(struct call *c)
 		user_release(&u);
 		return;
 	}
-	if (store_space_by_name(c->a->store, owner, name, &sp, &err) == 0 && sp.stage == STAGE_DELETING) {
+	if (store_space_by_name(c->a->parts.store, owner, name, &sp, &err) == 0 && sp.stage == STAGE_DELETING) {
 		http_set_header(c->r, "Retry-After", "2");
 		call_error(c, 503, NULL, "%s/%s is being deleted; try again in a moment", owner, name);
 	} else if (sp.name) {
@@ -172,7 +172,7 @@ void repo_delete(struct call *c)
 
 	if (!body_repo(c, owner, &name))
 		return;
-	if (store_space_by_name(c->a->store, owner, name, &c->space, &err) < 0) {
+	if (store_space_by_name(c->a->parts.store, owner, name, &c->space, &err) < 0) {
 		if (err.code == ENOENT)
 			call_no_space(c);
 		else
@@ -183,11 +183,11 @@ void repo_delete(struct call *c)
 		call_no_space(c);
 	} else if (!call_may_write(c, &c->space)) {
 		call_error(c, 403, NULL, "only the owner of %s/%s may delete it", owner, name);
-	} else if (spaces_delete(c->a->spaces, c->space.id, &err) < 0) {
+	} else if (spaces_delete(c->a->parts.spaces, c->space.id, &err) < 0) {
 		call_fail(c, &err);
 	} else {
 		cleanup_free char *text = xasprintf("%s/%s", c->space.owner, c->space.name);
-		store_event_add(c->a->store, NULL, c->me.id, "deleted", text, &err);
+		store_event_add(c->a->parts.store, NULL, c->me.id, "deleted", text, &err);
 		log_info("space %s deleted by %s", text, c->me.name);
 		call_text(c, 200, "text/plain; charset=utf-8", STR("OK"));
 	}

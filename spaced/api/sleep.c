@@ -8,14 +8,14 @@ static void note(struct call *c, const char *kind, const char *text)
 	struct err err = ERR_INIT;
 
 	/* For people; what was asked for has been done either way. */
-	store_event_add(c->a->store, c->space.id, c->me.id, kind, text, &err);
+	store_event_add(c->a->parts.store, c->space.id, c->me.id, kind, text, &err);
 }
 
 void space_sleep(struct call *c)
 {
 	struct err err = ERR_INIT;
 
-	if (spaces_sleep(c->a->spaces, c->space.id, &err) < 0) {
+	if (spaces_sleep(c->a->parts.spaces, c->space.id, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -25,7 +25,7 @@ void space_sleep(struct call *c)
 
 void space_wake(struct call *c)
 {
-	spaces_wake(c->a->spaces, c->space.id, "its owner");
+	spaces_wake(c->a->parts.spaces, c->space.id, "its owner");
 	call_runtime_now(c);
 }
 
@@ -69,7 +69,7 @@ int sleep_time_set(struct call *c, int32_t seconds, struct err *err)
 {
 	char text[SLEEP_TEXT];
 
-	if (spaces_set_sleep(c->a->spaces, c->space.id, seconds, err) < 0)
+	if (spaces_set_sleep(c->a->parts.spaces, c->space.id, seconds, err) < 0)
 		return -1;
 	c->space.sleep_s = seconds;
 	sleep_text(c->a->config, &c->space, text);

@@ -21,11 +21,11 @@ static const char *serving_commit(struct api *a, const struct space *sp, char ou
 	struct release rel;
 	struct err err = ERR_INIT;
 
-	if (spaces_live(a->spaces, sp->id, &live) && *live.commit) {
+	if (spaces_live(a->parts.spaces, sp->id, &live) && *live.commit) {
 		memcpy(out, live.commit, 41);
 		return out;
 	}
-	if (!*sp->release_id || store_release_by_id(a->store, sp->release_id, &rel, &err) < 0)
+	if (!*sp->release_id || store_release_by_id(a->parts.store, sp->release_id, &rel, &err) < 0)
 		return NULL;
 	memcpy(out, rel.commit, 41);
 	release_release(&rel);
@@ -44,7 +44,7 @@ static struct space_view view_of(struct call *c, const struct space *sp)
 {
 	struct space_live live = {0};
 
-	spaces_live(c->a->spaces, sp->id, &live);
+	spaces_live(c->a->parts.spaces, sp->id, &live);
 	return (struct space_view){.public_url = c->a->config->public_url,
 				   .domain = c->a->config->domain,
 				   .instances = live.instances,
@@ -102,7 +102,7 @@ static json_t *traffic_json(struct call *c, const struct space *sp)
 	uint64_t received = 0, sent = 0;
 	struct err err = ERR_INIT;
 
-	if (store_traffic_sum(c->a->store, sp->id, &received, &sent, &err) < 0)
+	if (store_traffic_sum(c->a->parts.store, sp->id, &received, &sent, &err) < 0)
 		return json_null();
 	return json_pack("{s:I, s:I}", "received", (json_int_t)received, "sent", (json_int_t)sent);
 }
@@ -113,7 +113,7 @@ static json_t *stands_on(struct api *a, const struct space *sp)
 	struct release rel;
 	struct err err = ERR_INIT;
 
-	if (!*sp->release_id || store_release_by_id(a->store, sp->release_id, &rel, &err) < 0)
+	if (!*sp->release_id || store_release_by_id(a->parts.store, sp->release_id, &rel, &err) < 0)
 		return json_null();
 	json_t *recipe = json_loads(rel.recipe, 0, NULL);
 	const char *id = json_string_value(json_object_get(recipe, "base"));
@@ -156,7 +156,7 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 				"generation", (int)sp->generation, "release", sp->release_id);
 	json_object_set_new(own, "base", json_string(*sp->base ? sp->base : "default"));
 	json_object_set_new(own, "standsOn", stands_on(c->a, sp));
-	if (spaces_live(c->a->spaces, sp->id, &live))
+	if (spaces_live(c->a->parts.spaces, sp->id, &live))
 		json_object_set_new(own, "live", json_live(&live));
 	sleep_text(c->a->config, sp, sleeps);
 	json_object_set_new(own, "sleeps", json_string(sleeps));
@@ -168,7 +168,7 @@ json_t *call_space_json(struct call *c, const struct space *sp, bool full)
 	json_object_set_new(own, "domains", domains_text(c, sp));
 	json_object_set_new(own, "rate", call_rate_json(c, sp));
 	json_object_set_new(own, "traffic", traffic_json(c, sp));
-	spaces_count_traffic(c->a->spaces, sp->id); /* who looks again sees what is new */
+	spaces_count_traffic(c->a->parts.spaces, sp->id); /* who looks again sees what is new */
 	json_object_set_new(j, "spaced", own);
 	return j;
 }
@@ -287,7 +287,7 @@ void call_runtime_now(struct call *c)
 	struct err err = ERR_INIT;
 	struct space now;
 
-	if (store_space_by_id(c->a->store, c->space.id, &now, &err) < 0) {
+	if (store_space_by_id(c->a->parts.store, c->space.id, &now, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -300,7 +300,7 @@ static void note(struct call *c, const char *kind, const char *text)
 	struct err err = ERR_INIT;
 
 	/* For people; what was asked for has been done either way. */
-	store_event_add(c->a->store, c->space.id, c->me.id, kind, text, &err);
+	store_event_add(c->a->parts.store, c->space.id, c->me.id, kind, text, &err);
 }
 
 void space_restart(struct call *c)
@@ -308,7 +308,7 @@ void space_restart(struct call *c)
 	struct err err = ERR_INIT;
 	bool factory = call_flag(c, "factory");
 
-	if (spaces_restart(c->a->spaces, c->space.id, factory, &err) < 0) {
+	if (spaces_restart(c->a->parts.spaces, c->space.id, factory, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -320,7 +320,7 @@ void space_pause(struct call *c)
 {
 	struct err err = ERR_INIT;
 
-	if (spaces_pause(c->a->spaces, c->space.id, &err) < 0) {
+	if (spaces_pause(c->a->parts.spaces, c->space.id, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -358,9 +358,9 @@ void space_egress_set(struct call *c)
 	for (char **e = list; *e; e++)
 		buf_addf(&lines, "%s\n", *e);
 	egress_list_free(list);
-	if (store_space_set_egress(c->a->store, c->space.id, strcmp(policy, "default") != 0 ? policy : "", lines.data,
-				   &err) < 0 ||
-	    store_space_by_id(c->a->store, c->space.id, &now, &err) < 0) {
+	if (store_space_set_egress(c->a->parts.store, c->space.id, strcmp(policy, "default") != 0 ? policy : "",
+				   lines.data, &err) < 0 ||
+	    store_space_by_id(c->a->parts.store, c->space.id, &now, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -383,7 +383,7 @@ void space_base(struct call *c)
 		call_error(c, 400, NULL, "\"base\" must be the name of a base, \"host\" or \"default\"");
 		return;
 	}
-	if (spaces_set_base(c->a->spaces, c->space.id, strcmp(base, "default") == 0 ? "" : base, &err) < 0) {
+	if (spaces_set_base(c->a->parts.spaces, c->space.id, strcmp(base, "default") == 0 ? "" : base, &err) < 0) {
 		call_fail(c, &err);
 		return;
 	}
@@ -445,12 +445,12 @@ void spaces_list_get(struct call *c)
 		f.after_id = cursor.data;
 	if (call_query(c, "author", &author)) {
 		/* Nobody of that name: no Spaces. */
-		if (store_user_by_name(c->a->store, author.data, &owner, &err) < 0)
+		if (store_user_by_name(c->a->parts.store, author.data, &owner, &err) < 0)
 			f.owner_id = "-";
 		else
 			f.owner_id = owner.id;
 	}
-	if (store_space_list(c->a->store, &f, &list, &n, &err) < 0) {
+	if (store_space_list(c->a->parts.store, &f, &list, &n, &err) < 0) {
 		call_fail(c, &err);
 		ok = false;
 	}

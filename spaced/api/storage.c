@@ -10,7 +10,7 @@ static void set(struct call *c, uint64_t bytes)
 {
 	struct err err = ERR_INIT;
 
-	if (spaces_storage(c->a->spaces, c->space.id, bytes, &err) < 0)
+	if (spaces_storage(c->a->parts.spaces, c->space.id, bytes, &err) < 0)
 		call_fail(c, &err);
 	else
 		call_runtime_now(c);
@@ -94,6 +94,8 @@ static void answer(void *ctx, const char *instance, const struct place_stats *st
 	json_object_set_new(
 	    j, "processes",
 	    json_pack("{s:i, s:i, s:s}", "used", (int)st->pids, "limit", (int)st->pids_limit, "summary", pids));
+	if (u->c->me.admin && *st->cgroup) /* of the host, and no owner's business */
+		json_object_set_new(j, "cgroup", json_string(st->cgroup));
 	call_json(u->c, 200, j);
 }
 
@@ -101,7 +103,7 @@ void space_usage_get(struct call *c)
 {
 	c->usage = xcalloc(1, sizeof *c->usage);
 	c->usage->c = c;
-	spaces_stats(c->a->spaces, c->space.id, answer, c->usage);
+	spaces_stats(c->a->parts.spaces, c->space.id, answer, c->usage);
 }
 
 void usage_call_gone(struct usage_wait *u)

@@ -47,6 +47,9 @@ int client_list(struct cli *c, const char *path, json_t **out);
 int client_show_list(struct cli *c, const char *path, const char *const *columns, size_t n, const char *empty);
 /* Hands a plain-text answer to `sink` as it comes. */
 int client_stream(struct cli *c, const char *path, void (*sink)(const char *p, size_t n));
+/* The same of a log that is followed: where the daemon makes way for another one it goes on with that, without a gap. `path`
+ * has a query. */
+int client_follow(struct cli *c, const char *path, void (*sink)(const char *p, size_t n));
 /* The daemon's status without printing an error; NULL when it does not run (`why` says it). */
 json_t *client_status(struct cli *c, struct buf *why);
 /* A socket that is connected to the daemon; -1 with a message. */
@@ -57,7 +60,8 @@ char *client_space_path(const char *word, const char *rest);
 char *client_segment(const char *word);
 
 /* ---- print.c ---- */
-void print_json(json_t *j);
+void print_json(const json_t *j);
+void print_json_line(const json_t *j);
 /* An aligned table: `columns` are "TITLE=key" or "TITLE=key.key", with ":bytes" behind when they are;
  * dates are shown in local time, null as "-". */
 void print_table(json_t *rows, const char *const *columns, size_t n, const char *empty);

@@ -2,20 +2,25 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "spaced/cli/cli.h"
 
 #define ANSWER_MAX (256U * 1024 * 1024)
+#define FOLLOW_S 60 /* for the next daemon to answer */
 
 struct answer {
 	struct buf body;
 	char *next; /* of a Link header: path and query */
 	void (*sink)(const char *p, size_t n);
+	char log[80];	   /* of an X-Log-Position header: the name before the colon */
+	uint64_t position; /* of the next byte of it */
 	CURL *curl;
 };
 
@@ -25,9 +30,10 @@ static size_t on_data(char *p, size_t size, size_t n, void *ctx)
 	long status = 0;
 
 	curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &status);
-	if (a->sink && status < 400)
+	if (a->sink && status < 400) {
 		a->sink(p, size * n);
-	else if (a->body.len + size * n > ANSWER_MAX)
+		a->position += size * n;
+	} else if (a->body.len + size * n > ANSWER_MAX)
 		return 0;
 	else
 		buf_add(&a->body, p, size * n);
@@ -47,6 +53,7 @@ static size_t on_header(char *p, size_t size, size_t n, void *ctx)
 		free(a->next);
 		a->next = from ? xstrdup(from) : NULL;
 	}
+	sscanf(line, "X-Log-Position: %79[a-z0-9-]:%" SCNu64, a->log, &a->position);
 	return size * n;
 }
 
@@ -220,6 +227,18 @@ int client_show_list(struct cli *c, const char *path, const char *const *columns
 	return CLI_OK;
 }
 
+/* The end of a stream, in words if it was a bad one. */
+static int ended(struct answer *a, int rc, long status, const char *why)
+{
+	if (rc != CLI_OK)
+		complain("%s", why);
+	else if (status >= 400)
+		rc = refused(a, status);
+	free(a->next);
+	buf_release(&a->body);
+	return rc;
+}
+
 int client_stream(struct cli *c, const char *path, void (*sink)(const char *p, size_t n))
 {
 	cleanup_buf struct buf why = BUF_INIT;
@@ -227,13 +246,28 @@ int client_stream(struct cli *c, const char *path, void (*sink)(const char *p, s
 	long status = 0;
 	int rc = perform(c, "GET", path, NULL, &a, &status, &why);
 
-	if (rc != CLI_OK)
-		complain("%s", why.data);
-	else if (status >= 400)
-		rc = refused(&a, status);
-	free(a.next);
-	buf_release(&a.body);
-	return rc;
+	return ended(&a, rc, status, why.data);
+}
+
+/* One who was cut off says what he has. */
+int client_follow(struct cli *c, const char *path, void (*sink)(const char *p, size_t n))
+{
+	static const struct timespec step = {.tv_nsec = 100 * 1000 * 1000};
+	struct answer a = {.sink = sink};
+	time_t until = 0;
+	bool begun = false;
+
+	for (;;) {
+		cleanup_free char *from = xasprintf("%s&from=%s:%" PRIu64, path, a.log, a.position);
+		cleanup_buf struct buf why = BUF_INIT;
+		long status = 0;
+		int rc = perform(c, "GET", begun ? from : path, NULL, &a, &status, &why);
+		if (rc == CLI_OK || (!begun && status == 0) || (until && time(NULL) >= until))
+			return ended(&a, rc, status, why.data);
+		begun = true;
+		until = status == 0 && until ? until : time(NULL) + FOLLOW_S;
+		nanosleep(&step, NULL);
+	}
 }
 
 json_t *client_status(struct cli *c, struct buf *why)

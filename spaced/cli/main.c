@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/state_home.h"
 #include "spaced/cli/cli.h"
 
@@ -274,8 +275,9 @@ int main(int argc, char **argv)
 	struct cli c = {0};
 	struct line l = {0};
 	size_t skip;
-	int rc = read_line(&c, &l, argc, argv);
 
+	io_keep_stdio();
+	int rc = read_line(&c, &l, argc, argv);
 	if (rc)
 		return rc;
 	if (l.version) {

@@ -20,10 +20,37 @@ int complain(const char *fmt, ...)
 	return CLI_FAILED;
 }
 
-void print_json(json_t *j)
+#define C1_LEAD 0xc2
+/* U+0080 to U+009F in UTF-8: U+009B is what ESC [ is, to many a terminal. */
+static bool is_c1(const char *p)
 {
-	json_dumpf(j, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+	return (unsigned char)p[0] == C1_LEAD && ((unsigned char)p[1] & 0xe0) == 0x80;
+}
+
+/* jansson escapes the control characters of ASCII, but not these; in JSON they can only be in strings. */
+static void put_json(const json_t *j, size_t flags)
+{
+	cleanup_free char *text = json_dumps(j, flags | JSON_ENCODE_ANY);
+
+	for (const char *p = text ? text : "null"; *p; p++) {
+		if (is_c1(p))
+			printf("\\u%04x", (unsigned char)*++p);
+		else if (*p == 0x7f)
+			fputs("\\u007f", stdout);
+		else
+			putchar(*p);
+	}
 	putchar('\n');
+}
+
+void print_json(const json_t *j)
+{
+	put_json(j, JSON_INDENT(2));
+}
+
+void print_json_line(const json_t *j)
+{
+	put_json(j, JSON_COMPACT);
 }
 
 /* ---- cells ---- */
@@ -52,13 +79,6 @@ static json_t *look_up(json_t *row, const char *column)
 	while (row && (key = strsep(&at, ".")))
 		row = json_object_get(row, key);
 	return row;
-}
-
-#define C1_LEAD 0xc2
-/* U+0080 to U+009F in UTF-8: U+009B is what ESC [ is, to many a terminal. */
-static bool is_c1(const char *p)
-{
-	return (unsigned char)p[0] == C1_LEAD && ((unsigned char)p[1] & 0xe0) == 0x80;
 }
 
 /* What a column shows; malloc'd, without control characters. */

@@ -1,5 +1,4 @@
 /* spacectl space ..., spacectl build ..., spacectl release ... */
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -35,6 +34,7 @@ static const char *const space_fields[] = {
     "Processes=usage.processes.summary",
     "Disk=usage.disk.summary",
     "Data=usage.data.summary",
+    "Cgroup=usage.cgroup",
     "Sleeps=spaced.sleeps",
     "Storage=spaced.storage:bytes",
     "Egress=spaced.egress.summary",
@@ -338,7 +338,7 @@ static int space_egress(struct cli *c)
 		complain("list needs a FILE, the others none");
 		return CLI_USAGE;
 	}
-	int rc = listed ? io_read_file(AT_FDCWD, c->word[2], EGRESS_LIST_BYTES, &text) : 0;
+	int rc = listed ? io_read_named(c->word[2], EGRESS_LIST_BYTES, &text) : 0;
 	if (rc < 0)
 		return complain("read `%s`: %s", c->word[2], strerror(-rc));
 	body = json_pack("{s:s}", "policy", c->word[1]);
@@ -356,19 +356,25 @@ static int space_egress(struct cli *c)
 }
 
 /* --json: one object a line, {"data": "..."}. */
+static void print_log_line(const char *p, size_t n)
+{
+	json_t *text = json_stringn(p, n);
+	json_t *j = json_pack("{s:o}", "data", text ? text : json_string("(not UTF-8)"));
+
+	print_json_line(j);
+	json_decref(j);
+}
+
+static struct buf log_line; /* whose end has not come yet */
+
 static void sink_json(const char *p, size_t n)
 {
-	static struct buf line;
 	char *nl;
 
-	buf_add(&line, p, n);
-	while (line.len && (nl = memchr(line.data, '\n', line.len))) {
-		json_t *text = json_stringn(line.data, (size_t)(nl - line.data));
-		json_t *j = json_pack("{s:o}", "data", text ? text : json_string("(not UTF-8)"));
-		json_dumpf(j, stdout, JSON_COMPACT);
-		putchar('\n');
-		json_decref(j);
-		buf_consume(&line, (size_t)(nl - line.data) + 1);
+	buf_add(&log_line, p, n);
+	while (log_line.len && (nl = memchr(log_line.data, '\n', log_line.len))) {
+		print_log_line(log_line.data, (size_t)(nl - log_line.data));
+		buf_consume(&log_line, (size_t)(nl - log_line.data) + 1);
 	}
 	fflush(stdout);
 }
@@ -384,7 +390,13 @@ static int logs(struct cli *c, const char *kind, const char *build)
 	rest = xasprintf("/logs/%s?follow=%d%s%s%s%s", kind, c->follow, c->tail ? "&tail=" : "", c->tail ? c->tail : "",
 			 build ? "&build=" : "", build ? build : "");
 	path = client_space_path(c->word[0], rest);
-	return path ? client_stream(c, path, c->json ? sink_json : print_harmless) : CLI_USAGE;
+	if (!path)
+		return CLI_USAGE;
+	int rc = (c->follow ? client_follow : client_stream)(c, path, c->json ? sink_json : print_harmless);
+	if (log_line.len) /* the log ends without a newline */
+		print_log_line(log_line.data, log_line.len);
+	buf_release(&log_line);
+	return rc;
 }
 
 static int space_logs(struct cli *c)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "spaced/git/git.h"
 #include "spaced/role/role.h"
@@ -71,6 +72,7 @@ int main(int argc, char **argv)
 	struct config config;
 	struct err err = ERR_INIT;
 
+	io_keep_stdio();
 	if (argc >= 3 && strcmp(argv[1], "--role") == 0)
 		return be_role(argv[2], argc, argv);
 	if (config_load(&config, argc, argv, &err) < 0) {

@@ -19,6 +19,7 @@ static void req_close(struct http_req *r)
 	r->mute = r->ended = true;
 	if (r->announced && r->close_cb)
 		r->close_cb(r, r->close_ctx);
+	client_leave(r);
 	req_free(r);
 }
 
@@ -122,6 +123,10 @@ static bool step(struct http_conn *c)
 	if (!r)
 		return false;
 	if (r->head_done && !r->announced && !r->mute) {
+		if (!client_enter(r)) {
+			reply_own_error(r, 429, "too many requests of your address are under way");
+			return true;
+		}
 		r->announced = true;
 		c->s->handler.on_request(r, c->s->ctx);
 		return true;

@@ -37,6 +37,8 @@ struct http_req {
 	bool has_length;
 	uint64_t length; /* Content-Length */
 
+	struct http_client *client; /* whose it is, where they are counted */
+
 	/* body */
 	struct buf body;   /* parsed, not delivered; at most one read's worth */
 	uint64_t received; /* body bytes parsed */
@@ -111,6 +113,7 @@ struct http_server {
 	struct http_listener *listeners;
 	struct http_conn *conns;
 	unsigned nconns;
+	struct http_client *clients;
 	struct http_conn *kicks; /* connections to look at before the next poll */
 	uv_idle_t kick;
 	uv_timer_t sweep;
@@ -135,6 +138,10 @@ void http_conn_close(struct http_conn *c);
 void conn_kick(struct http_conn *c);	/* conn_advance soon, from the loop */
 void conn_advance(struct http_conn *c); /* does whatever can be done now */
 void conn_sweep(struct http_conn *c, uint64_t now);
+
+/* clients.c */
+bool client_enter(struct http_req *r); /* its head is there. False: too many of its client are under way */
+void client_leave(struct http_req *r); /* it is over */
 
 /* parse.c */
 void parse_settings(llhttp_settings_t *settings);

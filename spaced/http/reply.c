@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "base/json_quote.h"
 #include "base/log.h"
 #include "spaced/http/internal.h"
 
@@ -71,49 +72,6 @@ void http_date(time_t t, char out[32])
 	snprintf(out, 32, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + 3 * tm.tm_wday, (unsigned)tm.tm_mday % 100,
 		 months + 3 * tm.tm_mon, (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)tm.tm_hour % 100,
 		 (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
-}
-
-/* Length of the UTF-8 sequence at p, 0 when it is none (overlong, surrogate, cut). */
-static size_t utf8_length(const unsigned char *p, size_t n)
-{
-	unsigned cp;
-	size_t len = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
-
-	if (len == 0 || len > n)
-		return 0;
-	if (len == 1)
-		return 1;
-	cp = p[0] & (0x7fU >> len);
-	for (size_t i = 1; i < len; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-		cp = cp << 6 | (p[i] & 0x3f);
-	}
-	if ((len == 3 && (cp < 0x800 || (cp >= 0xd800 && cp < 0xe000))) ||
-	    (len == 4 && (cp < 0x10000 || cp > 0x10ffff)))
-		return 0;
-	return len;
-}
-
-void http_json_string(struct buf *out, const char *s, size_t n)
-{
-	const unsigned char *p = (const unsigned char *)s;
-
-	buf_addc(out, '"');
-	while (n) {
-		size_t len = utf8_length(p, n);
-		if (len == 0)
-			buf_adds(out, "\xef\xbf\xbd");
-		else if (*p == '"' || *p == '\\')
-			buf_addf(out, "\\%c", *p);
-		else if (*p < 0x20 || *p == 0x7f)
-			buf_addf(out, "\\u%04x", *p);
-		else
-			buf_add(out, p, len);
-		p += len ? len : 1;
-		n -= len ? len : 1;
-	}
-	buf_addc(out, '"');
 }
 
 static bool field_name_ok(const char *s)
@@ -300,7 +258,7 @@ static void reply_error(struct http_req *r, int status, const char *code, const 
 	set_header(r, "X-Error-Message", value.data ? value.data : "");
 	set_request_id(r);
 	buf_adds(&body, "{\"error\":");
-	http_json_string(&body, msg, strlen(msg));
+	json_quote(&body, msg, strlen(msg));
 	buf_addc(&body, '}');
 	reply(r, status, "application/json; charset=utf-8", body.data, body.len);
 	buf_release(&body);
@@ -338,6 +296,8 @@ void reply_own_error(struct http_req *r, int status, const char *fmt, ...)
 	va_end(ap);
 	r->keep_alive = false;
 	buf_clear(&r->headers);
+	if (status == 429)
+		set_header(r, "Retry-After", "2");
 	reply_error(r, status, NULL, msg.data);
 	buf_release(&msg);
 }

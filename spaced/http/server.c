@@ -76,6 +76,7 @@ void http_server_limits(struct http_server *s, const struct http_limits *l)
 	    .head_bytes = l->head_bytes ? l->head_bytes : d->head_bytes,
 	    .fields = l->fields ? l->fields : d->fields,
 	    .connections = l->connections ? l->connections : d->connections,
+	    .per_client = l->per_client,
 	    .idle_ms = l->idle_ms ? l->idle_ms : d->idle_ms,
 	    .head_ms = l->head_ms ? l->head_ms : d->head_ms,
 	    .body_ms = l->body_ms ? l->body_ms : d->body_ms,
@@ -234,26 +235,12 @@ void http_server_drain(struct http_server *s, void (*done)(void *ctx), void *ctx
 	s->draining = true;
 	s->drained = done;
 	s->drained_ctx = ctx;
+	for (struct http_listener *l = s->listeners; l; l = l->next)
+		if (l->waiting)
+			accept_one(l); /* the kernel has it no more: it would be lost with the listener */
 	close_listeners(s);
 	if (s->nconns == 0)
 		say_drained(s);
-}
-
-static bool has_input(const struct http_conn *c)
-{
-	char byte;
-	int fd;
-
-	return uv_fileno((const uv_handle_t *)&c->pipe, &fd) == 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
-}
-
-unsigned http_server_busy(const struct http_server *s)
-{
-	unsigned n = 0;
-
-	for (const struct http_conn *c = s->conns; c; c = c->next)
-		n += !c->closing && (c->req || c->in_message || c->writing || c->in.len || has_input(c));
-	return n;
 }
 
 static void own_handle_closed(uv_handle_t *h)

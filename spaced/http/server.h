@@ -29,6 +29,7 @@ struct http_limits {
 	uint32_t head_bytes;  /* 64 KiB; 431 */
 	uint32_t fields;      /* 128; 431 */
 	uint32_t connections; /* 4096 */
+	uint32_t per_client;  /* requests under way of one http_client(), IPv6 by /64; not of loopback; no limit; 429 */
 	uint32_t idle_ms;     /* between requests, 120 s */
 	uint32_t head_ms;     /* for one head, 20 s; 408 */
 	uint32_t body_ms;     /* without a byte of a body we wait for, 120 s; 408 */
@@ -38,8 +39,6 @@ void http_server_limits(struct http_server *s, const struct http_limits *limits)
 /* Takes no new connection: they wait in the listening sockets, which others hold too. Each answer from here on is the last of its
  * connection. `done` (or NULL) when no connection is left, perhaps at once. */
 void http_server_drain(struct http_server *s, void (*done)(void *ctx), void *ctx);
-/* How many requests are being received or answered, or have just come in. */
-unsigned http_server_busy(const struct http_server *s);
 void http_server_free(struct http_server *s); /* closes everything; needs the loop to run once more */
 
 /* The request. Strings live until on_close. */
@@ -98,7 +97,5 @@ bool http_wants_upgrade(const struct http_req *r, const char *protocol);
 
 /* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 §5.6.7). */
 void http_date(time_t t, char out[32]);
-/* Appends `s` as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
-void http_json_string(struct buf *out, const char *s, size_t n);
 
 #endif

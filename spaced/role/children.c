@@ -123,7 +123,7 @@ static void tell(struct child *c, uint32_t type, uint32_t id, const struct buf *
 
 	if (r < 0)
 		log_warn("%s (pid %d) does not listen: %s", role_names[c->role], (int)c->pid, strerror(-r));
-	if (r == -EAGAIN && c->pid > 0)
+	if (frame_again(r) && c->pid > 0)
 		kill(c->pid, SIGKILL);
 }
 
@@ -149,6 +149,14 @@ void child_send_fd(struct child *c, uint32_t type, int fd)
 	tell(c, type, 0, NULL, &fd, 1);
 }
 
+struct child *child_leaving(struct parent *p)
+{
+	for (size_t i = 0; i < MAX_LEAVING; i++)
+		if (!p->leaving[i].pid)
+			return &p->leaving[i];
+	return NULL;
+}
+
 static void start_spawner(struct parent *p)
 {
 	int pair[2];
@@ -171,6 +179,27 @@ static bool control_stays(struct parent *p)
 	return control->pid && !control->retiring;
 }
 
+static void tell_control_of(struct parent *p, const struct child *c, int channel)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_u32(&b, (uint32_t)c->pid);
+	tell(child_of(p, ROLE_CONTROL), LINK_PROXY, 0, &b, &channel, 1);
+}
+
+/* A fresh channel between control and a proxy that runs. */
+static void join(struct parent *p, struct child *c)
+{
+	int pair[2];
+
+	if (frame_pair(pair) < 0)
+		return;
+	child_send_fd(c, PROXY_NEW_CONTROL, pair[1]);
+	tell_control_of(p, c, pair[0]);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static void start_proxy(struct parent *p, struct child *c)
 {
 	int pair[2];
@@ -182,7 +211,7 @@ static void start_proxy(struct parent *p, struct child *c)
 	int extra[3] = {p->public_listener, pair[1], p->rates_fd};
 	start(p, c, extra, 3);
 	if (control_stays(p))
-		child_send_fd(child_of(p, ROLE_CONTROL), LINK_PROXY, pair[0]);
+		tell_control_of(p, c, pair[0]);
 	close(pair[0]);
 	close(pair[1]);
 }
@@ -194,15 +223,9 @@ static void start_control(struct parent *p)
 	size_t at = 0;
 
 	start(p, child_of(p, ROLE_CONTROL), extra, 2);
-	while ((c = children_next(p, &at)) != NULL) {
-		int pair[2];
-		if (c->role != ROLE_PROXY || frame_pair(pair) < 0)
-			continue;
-		child_send_fd(c, PROXY_NEW_CONTROL, pair[1]);
-		child_send_fd(child_of(p, ROLE_CONTROL), LINK_PROXY, pair[0]);
-		close(pair[0]);
-		close(pair[1]);
-	}
+	while ((c = children_next(p, &at)) != NULL)
+		if (c->role == ROLE_PROXY)
+			join(p, c);
 }
 
 static void start_child(struct parent *p, struct child *c)
@@ -242,20 +265,64 @@ static void start_due(struct parent *p, uint64_t now)
 	}
 }
 
+/* When one that ended, or is replaced, may be started again: the later, the sooner that came. */
+static void set_due(struct child *c, uint64_t now, bool meant)
+{
+	c->delay = now - c->started > 10000 ? RESTART_FLOOR_MS : c->delay * 2 + (c->delay ? 0 : RESTART_FLOOR_MS);
+	if (c->delay > RESTART_CEILING_MS)
+		c->delay = RESTART_CEILING_MS;
+	c->due = now + (c->delay > RESTART_FLOOR_MS && !meant ? c->delay : 0);
+}
+
+/* Control and this proxy have closed the channel between them: its routes would stay as they are. Another one starts, which
+ * gets all of them, and this one makes way as at an upgrade; for what it holds until then it gets one more channel. One that
+ * serves nobody yet, or has no place to go, just ends. */
+static void replace(struct parent *p, struct child *c, uint64_t now)
+{
+	struct child *old = child_leaving(p);
+
+	c->replace = false;
+	if (!old || !c->ready) {
+		kill(c->pid, SIGKILL);
+		return;
+	}
+	*old = *c;
+	old->retiring = true;
+	*c = (struct child){.role = ROLE_PROXY, .link = -1, .started = old->started, .delay = old->delay};
+	set_due(c, now, false);
+	p->replacing = true;
+	log_warn("proxy (pid %d) and control do not understand each other: another one takes its place", (int)old->pid);
+	if (control_stays(p))
+		join(p, old);
+}
+
+static void replace_all(struct parent *p, uint64_t now)
+{
+	for (size_t i = 0; i < p->nchildren; i++)
+		if (p->children[i].pid && p->children[i].replace)
+			replace(p, &p->children[i], now);
+}
+
+bool children_serve(const struct parent *p)
+{
+	for (size_t i = 0; i < p->nchildren; i++)
+		if (p->children[i].role == ROLE_PROXY && !p->children[i].ready)
+			return false;
+	return true;
+}
+
 /* Those of before accept until all new ones do. */
 static void let_go(struct parent *p, uint64_t now)
 {
 	uint32_t ms = p->config->drain_timeout_s * 1000;
 
-	for (size_t i = 0; i < p->nchildren; i++)
-		if (p->children[i].role == ROLE_PROXY && !p->children[i].ready)
-			return;
 	for (size_t i = 0; i < MAX_LEAVING; i++) {
 		struct child *c = &p->leaving[i];
 		if (!c->pid || c->role != ROLE_PROXY)
 			continue;
 		child_retire(c, ms);
-		c->kill_at = now + ms + STOP_MS;
+		if (!c->kill_at)
+			c->kill_at = now + ms + STOP_MS;
 	}
 	p->replacing = false;
 	log_info("the new proxies serve; those of before have %u s for what is under way", p->config->drain_timeout_s);
@@ -267,8 +334,9 @@ void children_tick(struct parent *p)
 	struct child *c;
 	size_t at = 0;
 
+	replace_all(p, now);
 	start_due(p, now);
-	if (p->replacing)
+	if (p->replacing && children_serve(p))
 		let_go(p, now);
 	while ((c = children_next(p, &at)) != NULL)
 		if (c->kill_at && now >= c->kill_at)
@@ -286,14 +354,12 @@ static void ended(struct parent *p, struct child *c, int status, bool ending)
 	c->link = -1;
 	c->retiring = false;
 	c->kill_at = 0;
-	c->delay = now - c->started > 10000 ? RESTART_FLOOR_MS : c->delay * 2 + (c->delay ? 0 : RESTART_FLOOR_MS);
-	if (c->delay > RESTART_CEILING_MS)
-		c->delay = RESTART_CEILING_MS;
-	c->due = now + (c->delay > RESTART_FLOOR_MS && !meant ? c->delay : 0);
+	c->replace = false;
+	set_due(c, now, meant);
 	if (ending)
 		return;
 	if (meant)
-		log_info("%s (pid %d) of before the upgrade has ended", role_names[c->role], pid);
+		log_info("%s (pid %d) has ended, another one has its place", role_names[c->role], pid);
 	else if (WIFEXITED(status) && WEXITSTATUS(status) == ROLE_GIVES_UP)
 		p->given_up = true;
 	else if (WIFSIGNALED(status))
@@ -333,6 +399,17 @@ void control_answer(struct parent *p, uint32_t id, bool done, const char *text)
 	tell(child_of(p, ROLE_CONTROL), LINK_ANSWER, id, &b, NULL, 0);
 }
 
+/* One that has left, or died, has no place any more for another to take. */
+static void replace_later(struct parent *p, const struct frame *f)
+{
+	struct reader r = reader_of(f->payload, f->len);
+	uint32_t proxy = get_u32(&r);
+
+	for (size_t i = 0; i < p->nchildren && get_ok(&r); i++)
+		if (p->children[i].role == ROLE_PROXY && (uint32_t)p->children[i].pid == proxy)
+			p->children[i].replace = true;
+}
+
 static void control_says(struct parent *p, const struct frame *f)
 {
 	cleanup_buf struct buf said = BUF_INIT;
@@ -342,6 +419,8 @@ static void control_says(struct parent *p, const struct frame *f)
 		control_answer(p, f->id, done, said.data);
 	} else if (f->type == LINK_UPGRADE && f->id) {
 		upgrade_begin(p, f->id);
+	} else if (f->type == LINK_REPLACE) {
+		replace_later(p, f);
 	}
 }
 
@@ -358,12 +437,14 @@ static void take_frame(struct parent *p, struct child *c)
 		control_says(p, &f);
 	else if (c->role == ROLE_PROXY && f.type == PROXY_READY)
 		c->ready = true;
+	else if (c->role == ROLE_PROXY && f.type == PROXY_LOST)
+		c->replace = true;
 	frame_release(&f);
 }
 
 int children_wait(struct parent *p, int ms)
 {
-	struct pollfd fds[1 + 3 + MAX_PROXIES + MAX_LEAVING] = {{.fd = p->signals, .events = POLLIN}};
+	struct pollfd fds[1 + 3 + CONFIG_PROXIES_MAX + MAX_LEAVING] = {{.fd = p->signals, .events = POLLIN}};
 	struct child *who[sizeof fds / sizeof *fds], *c;
 	struct signalfd_siginfo si;
 	size_t n = 1, at = 0;

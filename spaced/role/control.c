@@ -22,8 +22,10 @@
 #include "spaced/superior.h"
 
 #define END_TICK_MS 20
-#define PROXIES_MS 2000	 /* at an end: what a visitor's next request on a kept connection may take */
-#define REQUESTS_MS 2000 /* to answer what is short */
+#define PROXIES_MS 2000		 /* at an end: what a visitor's next request on a kept connection may take */
+#define REQUESTS_MS 2000	 /* to answer what is short */
+#define HTTP_SOCKET "/http.sock" /* as the proxies see it */
+#define REQUESTS_PER_CLIENT 256	 /* a sixteenth of the connections */
 
 struct control {
 	uv_loop_t loop;
@@ -42,6 +44,7 @@ struct control {
 	struct superior *superior;
 	struct {
 		bool begun, last; /* last: nothing new is taken any more */
+		bool drained;	  /* and nothing is left of what was */
 		bool stop_apps, hand_over;
 		uint64_t since, until, last_since;
 		uv_timer_t timer;
@@ -142,6 +145,15 @@ static void proxy_gone(void *ctx, uint64_t peer)
 	metrics_peer_gone(c->metrics, peer);
 }
 
+static void replace_proxy(void *ctx, uint32_t proxy)
+{
+	struct control *c = ctx;
+	cleanup_buf struct buf b = BUF_INIT;
+
+	put_u32(&b, proxy);
+	channel_send(c->parent, LINK_REPLACE, 0, b.data, b.len, NULL, 0);
+}
+
 static void log_lines(void *ctx, uint64_t peer, struct str bytes, uint32_t lines)
 {
 	struct control *c = ctx;
@@ -166,11 +178,11 @@ static void idle(void *ctx, const char *instance, uint32_t generation)
 }
 
 static enum gate_verdict may_enter(void *ctx, const char *space_id, const char *token, const char *client,
-				   uint32_t *wait)
+				   uint32_t *wait, char user[TICKET_ID])
 {
 	struct control *c = ctx;
 
-	return api_may_enter(c->api, space_id, token, client, wait);
+	return api_may_enter(c->api, space_id, token, client, wait, user);
 }
 
 static void wake(void *ctx, const char *space)
@@ -213,8 +225,16 @@ static void shutdown_spaces(struct control *c)
 	spaces_shutdown(c->spaces, c->end.stop_apps, ended, c);
 }
 
+static void drained(void *ctx)
+{
+	struct control *c = ctx;
+
+	c->end.drained = true;
+}
+
 /* First pushes and fetches come to their end; without another control to follow the proxies, too, which need this one for
- * requests in flight. Then what is short is answered, while new requests wait in the sockets. */
+ * requests in flight. Then what is short is answered, while new requests wait in the sockets. On a connection that a proxy
+ * keeps the next request may be on its way at any time, and only a GET can be repeated: so it is the proxies that close them. */
 static void on_end_tick(uv_timer_t *t)
 {
 	struct control *c = t->data;
@@ -228,11 +248,11 @@ static void on_end_tick(uv_timer_t *t)
 		c->end.last = true;
 		c->end.last_since = now;
 		c->end.until += over ? REQUESTS_MS : 0;
-		http_server_drain(c->http, NULL, NULL);
+		http_server_drain(c->http, drained, c);
+		router_leave(c->router, HTTP_SOCKET);
 		api_cut_streams(c->api);
 		spaces_end_output(c->spaces);
-	} else if (over || !http_server_busy(c->http) ||
-		   (now >= c->end.last_since + REQUESTS_MS && !git_server_busy(c->git))) {
+	} else if (over || c->end.drained || (now >= c->end.last_since + REQUESTS_MS && !git_server_busy(c->git))) {
 		shutdown_spaces(c);
 	}
 }
@@ -286,7 +306,7 @@ static void on_link(void *ctx, struct frame *f)
 		break;
 	case LINK_PROXY:
 		if ((fd = frame_take_fd(f, 0)) >= 0)
-			router_attach(c->router, fd);
+			router_attach(c->router, fd, get_u32(&r));
 		break;
 	case LINK_SHUTDOWN:
 		fd = get_u8(&r);
@@ -348,6 +368,7 @@ static int open_all(struct control *c, struct err *err)
 {
 	const struct router_callbacks rcb = {.activity = activity,
 					     .proxy_gone = proxy_gone,
+					     .replace = replace_proxy,
 					     .log = log_lines,
 					     .idle = idle,
 					     .wake = wake,
@@ -388,9 +409,10 @@ static int open_all(struct control *c, struct err *err)
 					.superior = c->superior};
 	c->api = api_new(&c->loop, c->config, &parts);
 	c->http = http_server_new(&c->loop, &handler, c);
+	http_server_limits(c->http, &(struct http_limits){.per_client = REQUESTS_PER_CLIENT});
 	struct route apex = {.kind = ROUTE_UNIX, .nendpoints = 1};
 	snprintf(apex.host, sizeof apex.host, "%s", c->config->domain);
-	snprintf(apex.endpoints[0].name, sizeof apex.endpoints[0].name, "/http.sock");
+	snprintf(apex.endpoints[0].name, sizeof apex.endpoints[0].name, HTTP_SOCKET);
 	router_set(c->router, &apex);
 	if (http_server_listen(c->http, ROLE_FD_FIRST, false) < 0 ||
 	    http_server_listen(c->http, ROLE_FD_SECOND, true) < 0)

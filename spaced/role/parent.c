@@ -16,6 +16,7 @@
 #include "base/trim.h"
 #include "proxy/rate.h"
 #include "spaced/role/host.h"
+#include "spaced/role/notify.h"
 #include "spaced/role/parent_int.h"
 #include "spaced/role/rootless.h"
 #include "spaced/role/state.h"
@@ -60,6 +61,7 @@ static void end_all(struct parent *p, bool stop_apps)
 	size_t at = 0;
 
 	p->ending = true;
+	notify("STOPPING=1");
 	log_info(stop_apps ? "ending: apps are stopped" : "ending: apps go on and are adopted by the next start");
 	close(
 	    p->public_listener); /* from here on visitors are refused, or wait for the next start where systemd holds it */
@@ -116,7 +118,9 @@ static int prepare(struct parent *p, struct handed *h, struct err *err)
 	p->admin_listener = take_or_listen(h, "admin", c->state, STATE_SOCKET, 0666, a->control_gid, a, err);
 	if (p->admin_listener < 0)
 		return -1;
-	cleanup_close int rates = rates_create();
+	cleanup_close int rates = handed_take(h, HANDED_RATES);
+	if (rates < 0)
+		rates = rates_create();
 	p->rates_fd = rates < 0 ? -1 : fcntl(rates, F_DUPFD_CLOEXEC, HANDED_ABOVE);
 	if (p->rates_fd < 0)
 		return err_set(err, errno, "memory for the rates");
@@ -156,8 +160,6 @@ static int begin(struct parent *p, struct handed *h, struct err *err)
 		long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 		p->config->proxies = cpus < 1 ? 1 : cpus > 4 ? 4 : (uint32_t)cpus;
 	}
-	if (p->config->proxies > MAX_PROXIES)
-		p->config->proxies = MAX_PROXIES;
 	if (handed_receive(h, err) < 0 || rootless_enter(p->config->state, err) < 0 || host_check(err) < 0)
 		return -1;
 	if (h->n == 0)
@@ -177,6 +179,10 @@ static void live(struct parent *p)
 		upgrade_tick(p);
 		sig = children_wait(p, 250);
 		children_reap(p, false);
+		if (!p->announced && children_serve(p)) {
+			notify("READY=1");
+			p->announced = true;
+		}
 		if (sig == SIGHUP)
 			reload(p, &said);
 		else if (sig == SIGUSR2)

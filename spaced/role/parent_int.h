@@ -11,9 +11,9 @@
 #include "spaced/role/handed.h"
 #include "spaced/role/role.h"
 
-#define MAX_PROXIES 16
 #define MAX_LEAVING 40
-#define STOP_MS 15000 /* for a role to end once its work is done */
+#define HANDED_RATES "rates.1" /* the number is that of their layout (proxy/rate.c) */
+#define STOP_MS 15000	       /* for a role to end once its work is done */
 /* At an end, for requests in flight, pushes being received, WebSockets and streams: nobody else serves visitors meanwhile. */
 #define STOP_DRAIN_MS 10000
 
@@ -26,9 +26,10 @@ struct child {
 	int link;	       /* our end of its channel, -1 */
 	uint64_t started, due; /* ms; when it may be started again */
 	uint32_t delay;
-	bool ready;	  /* a proxy: it accepts */
-	bool mute;	  /* its channel has ended: nothing more is read */
-	bool retiring;	  /* it was asked to end, and another one follows */
+	bool ready;    /* a proxy: it accepts */
+	bool mute;     /* its channel has ended: nothing more is read */
+	bool retiring; /* it was asked to end, and another one follows */
+	bool replace;  /* a proxy that does not understand control, or is not understood: another one takes its place */
 	uint64_t kill_at; /* if it has not ended by itself, when not 0 */
 };
 
@@ -41,10 +42,11 @@ struct parent {
 	struct accounts accounts;
 	int lock, config_fd, rates_fd, signals;
 	int public_listener, http_listener, admin_listener, static_listener;
-	struct child children[3 + MAX_PROXIES];
+	struct child children[3 + CONFIG_PROXIES_MAX];
 	size_t nchildren;
-	struct child leaving[MAX_LEAVING]; /* from before the last upgrade: others have their place; pid 0: free */
-	bool replacing;			   /* the new proxies do not accept yet, so the leaving ones do */
+	struct child
+	    leaving[MAX_LEAVING]; /* from before an upgrade, or replaced: others have their place; pid 0: free */
+	bool replacing;		  /* the new proxies do not accept yet, so the leaving ones do */
 	struct {
 		pid_t pid; /* of the new program that looks whether it could start; 0: none */
 		int out;
@@ -54,6 +56,7 @@ struct parent {
 	} check;
 	sigset_t inherited; /* signal mask to give back to children */
 	bool given_up, ending;
+	bool announced; /* the service manager has been told that visitors are served */
 };
 
 /* children.c */
@@ -62,6 +65,7 @@ struct child *child_of(struct parent *p, enum role role); /* the first of that r
 void children_init(struct parent *p);
 /* Starts what is due, kills what is overdue. */
 void children_tick(struct parent *p);
+bool children_serve(const struct parent *p); /* every proxy of now accepts */
 /* `ending`: none of them is started again. */
 void children_reap(struct parent *p, bool ending);
 /* Waits for a signal, at most `ms`, and takes what the roles say meanwhile. Returns the signal or 0. */
@@ -72,6 +76,8 @@ void child_link(struct child *c, int link);				   /* its channel, taken over */
 void child_shutdown(struct child *c, enum link_shutdown how, uint32_t ms); /* control */
 void child_retire(struct child *c, uint32_t ms);			   /* a proxy */
 void child_send_fd(struct child *c, uint32_t type, int fd);
+/* A place for one that leaves; NULL: there are too many. */
+struct child *child_leaving(struct parent *p);
 void control_answer(struct parent *p, uint32_t id, bool done, const char *text); /* LINK_ANSWER */
 
 /* upgrade.c */

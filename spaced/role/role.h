@@ -17,7 +17,7 @@ enum { ROLE_FD_PARENT = 3, ROLE_FD_CONFIG, ROLE_FD_FIRST, ROLE_FD_SECOND, ROLE_F
  * versions while one makes way for the other: a verb keeps its number and its fields, new fields come behind. */
 enum link_verb {
 	LINK_SPAWNER = 1, /* fds: channel to a fresh spawner */
-	LINK_PROXY,	  /* fds: channel to a fresh proxy */
+	LINK_PROXY, /* {u32 proxy} fds: channel to a fresh proxy, or a fresh one to a proxy; the number is the parent's */
 	LINK_SHUTDOWN, /* {u8 link_shutdown, u32 ms}: end in order and exit; pushes that are being received have so long */
 	LINK_CONFIG, /* fds: a configuration file: take over what may change now */
 	LINK_ANSWER, /* {u8 done, str text}: to the LINK_RELOAD or LINK_UPGRADE of the same frame id */
@@ -25,6 +25,8 @@ enum link_verb {
 	LINK_RELOAD = 100, /* {}: read the configuration again */
 	LINK_UPGRADE, /* {}: put the program that is installed now in the place of this one. The answer comes when that is
 			 about to happen, or cannot */
+	LINK_REPLACE, /* {u32 proxy}: control has closed its channel, since what it says has no form, or it does not read. Another
+			 one is started; it gets a fresh channel, and makes way like those of before an upgrade */
 };
 enum link_shutdown {
 	SHUTDOWN_LEAVE_APPS, /* who starts next adopts them */

@@ -12,6 +12,7 @@
 #include "base/trim.h"
 #include "proxy/proxy.h"
 #include "proxy/rate.h"
+#include "proxy/trusted.h"
 #include "sandbox/spawner.h"
 #include "spaced/role/role.h"
 #include "spaced/static/static.h"
@@ -54,6 +55,9 @@ int role_proxy(struct config *config)
 	if (confine_user(a.proxy, a.proxy_gid, &err) < 0 || confine_files(nothing, &err) < 0 ||
 	    confine_syscalls(PROMISE_INET | PROMISE_UNIX, &err) < 0)
 		return refused(&err);
+	struct trusted trusted = {.n = 0};
+	if (trusted_add(&trusted, STRZ(config->trusted_proxies)) < 0)
+		return 1; /* config_load() has checked it */
 	struct proxy_config pc = {
 	    .listeners = &listener,
 	    .nlisteners = 1,
@@ -61,6 +65,7 @@ int role_proxy(struct config *config)
 	    .spawner = -1,
 	    .parent = ROLE_FD_PARENT,
 	    .rates = rates,
+	    .trusted = &trusted,
 	    .limits = {.per_client = config->client_connections,
 		       .client_rate = config->client_rate,
 		       .per_space = config->space_requests,

@@ -98,6 +98,7 @@ static void collect(struct parent *p, bool links, struct handed *h)
 	handed_add(h, "admin", p->admin_listener);
 	handed_add(h, "static", p->static_listener);
 	handed_add(h, "lock", p->lock);
+	handed_add(h, HANDED_RATES, p->rates_fd);
 	while (links && (c = children_next(p, &at)) != NULL) {
 		char name[HANDED_NAME];
 		snprintf(name, sizeof name, "%s.%d", role_names[c->role], (int)c->pid);
@@ -251,10 +252,7 @@ static struct child *free_place(struct parent *p, enum role role)
 
 	if (role == ROLE_SPAWNER || role == ROLE_CONTROL)
 		return only->pid ? NULL : only;
-	for (size_t i = 0; i < MAX_LEAVING; i++)
-		if (!p->leaving[i].pid)
-			return &p->leaving[i];
-	return NULL;
+	return child_leaving(p);
 }
 
 bool upgrade_adopt(struct parent *p, struct handed *h)

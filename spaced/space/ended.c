@@ -56,7 +56,7 @@ static void crashed(struct instance *in, const char *message)
 		if (!u->starting && !u->start_at)
 			life_start_at(u, release, "", true, (uint64_t)wait);
 	}
-	recover_missing(s);
+	starts_settle(s);
 }
 
 void life_start_failed(struct instance *in, const char *message)
@@ -84,7 +84,7 @@ void life_start_failed(struct instance *in, const char *message)
 		space_release(&sp);
 	}
 	life_stop(in, 0);
-	recover_missing(s);
+	starts_settle(s);
 }
 
 static void app_exited(struct spaces *s, const char *name, const struct sandbox_exit *e)

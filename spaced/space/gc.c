@@ -90,7 +90,7 @@ static bool in_use(struct gc *g, const char *space_id, const char *release_id)
 		return false;
 	if ((u->serving && strcmp(u->serving->release_id, release_id) == 0) ||
 	    (u->starting && strcmp(u->starting->release_id, release_id) == 0) ||
-	    ((u->start_at || u->missing) && strcmp(u->start_release, release_id) == 0))
+	    (u->start_at && strcmp(u->start_release, release_id) == 0))
 		return true;
 	for (const struct instance *in = u->old; in; in = in->next)
 		if (strcmp(in->release_id, release_id) == 0)

@@ -1,18 +1,15 @@
-/* See header.h. libyaml's events become one JSON tree (yaml_tree below), then the table `keys` types what we know. */
+/* See header.h. What stands between the fences becomes one JSON object (header_yaml.c), then the table `keys` types what we
+ * know of it. */
 #include "spaced/space/header.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
-#include <yaml.h>
 
 #include "base/cleanup.h"
 #include "spaced/config.h"
+#include "spaced/space/header_impl.h"
 
-#define DEPTH_MAX 12
-#define NODES_MAX 4096
 #define TEXT_MAX 4096 /* bytes of one string value that is used */
 #define LIST_MAX 256
 
@@ -30,7 +27,7 @@ static void strings_release(struct strings *l)
 	*l = (struct strings){0};
 }
 
-static void __attribute__((format(printf, 2, 3))) warn(struct card *c, const char *fmt, ...)
+void header_warn(struct card *c, const char *fmt, ...)
 {
 	struct buf b = BUF_INIT;
 	va_list ap;
@@ -85,246 +82,6 @@ static int find_block(struct str readme, struct str *block)
 	return -1;
 }
 
-/* ---- YAML to JSON ---- */
-
-struct reading {
-	yaml_parser_t parser;
-	struct card *card;
-	unsigned nodes;
-	struct err *err;
-};
-
-static int bad_at(struct reading *r, const yaml_mark_t *m, const char *what)
-{
-	/* +2: marks count from 0, and the block begins on the second line */
-	return err_set(r->err, 0, "README.md line %zu: %s", m->line + 2, what);
-}
-
-static int bad_yaml(struct reading *r)
-{
-	const yaml_parser_t *p = &r->parser;
-	const char *what = p->problem ? p->problem : "not valid YAML";
-
-	if (p->error == YAML_READER_ERROR)
-		return err_set(r->err, 0, "README.md line %zu: %s (is the file UTF-8?)", p->mark.line + 2, what);
-	if (strstr(what, "mapping values are not allowed"))
-		return err_set(r->err, 0, "README.md line %zu: %s: put a text with a colon in quotes",
-			       p->problem_mark.line + 2, what);
-	return bad_at(r, &p->problem_mark, what);
-}
-
-static bool is_int(const char *s)
-{
-	size_t i = s[0] == '-' || s[0] == '+';
-	size_t digits = 0;
-
-	for (; isdigit((unsigned char)s[i]); i++)
-		digits++;
-	return digits && digits <= 15 && !s[i];
-}
-
-static bool is_real(const char *s)
-{
-	size_t i = s[0] == '-' || s[0] == '+';
-	size_t digits = 0;
-	bool dot = false;
-
-	for (; s[i]; i++) {
-		if (isdigit((unsigned char)s[i]))
-			digits++;
-		else if (s[i] == '.' && !dot)
-			dot = true;
-		else
-			return false;
-	}
-	return dot && digits && digits <= 15;
-}
-
-/* A plain scalar by the core schema of YAML 1.2, which is what Hugging Face's parser follows: `yes` is a text. */
-static json_t *plain_scalar(const char *s)
-{
-	static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
-	static const char *const trues[] = {"true", "True", "TRUE"};
-	static const char *const falses[] = {"false", "False", "FALSE"};
-
-	for (size_t i = 0; i < sizeof nulls / sizeof *nulls; i++)
-		if (strcmp(s, nulls[i]) == 0)
-			return json_null();
-	for (size_t i = 0; i < 3; i++) {
-		if (strcmp(s, trues[i]) == 0)
-			return json_true();
-		if (strcmp(s, falses[i]) == 0)
-			return json_false();
-	}
-	if (is_int(s))
-		return json_integer(strtoll(s, NULL, 10));
-	if (is_real(s))
-		return json_real(strtod(s, NULL));
-	return json_string(s);
-}
-
-static const char *const text_keys[] = {"python_version",	    "sdk_version", "title",
-					"startup_duration_timeout", "license",	   "short_description"};
-
-/* `3.10` in python_version is the text "3.10", not the number 3.1. */
-static bool wants_text(const char *key)
-{
-	for (size_t i = 0; key && i < sizeof text_keys / sizeof *text_keys; i++)
-		if (strcmp(key, text_keys[i]) == 0)
-			return true;
-	return false;
-}
-
-static json_t *scalar(const yaml_event_t *e, const char *key)
-{
-	const char *s = (const char *)e->data.scalar.value;
-
-	if (strlen(s) != e->data.scalar.length)
-		return NULL;
-	if (e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE || (wants_text(key) && *s && strcmp(s, "null") != 0))
-		return json_string(s);
-	return plain_scalar(s);
-}
-
-static int node(struct reading *r, yaml_event_t *e, unsigned depth, const char *key, json_t **out);
-
-static int next(struct reading *r, yaml_event_t *e)
-{
-	return yaml_parser_parse(&r->parser, e) ? 0 : bad_yaml(r);
-}
-
-static int sequence(struct reading *r, unsigned depth, json_t *list)
-{
-	for (;;) {
-		yaml_event_t e;
-		json_t *item = NULL;
-
-		if (next(r, &e) < 0)
-			return -1;
-		if (e.type == YAML_SEQUENCE_END_EVENT) {
-			yaml_event_delete(&e);
-			return 0;
-		}
-		int rc = node(r, &e, depth + 1, NULL, &item);
-		yaml_event_delete(&e);
-		if (rc < 0)
-			return -1;
-		json_array_append_new(list, item);
-	}
-}
-
-static int map_entry(struct reading *r, const yaml_event_t *k, unsigned depth, json_t *map)
-{
-	const char *key = (const char *)k->data.scalar.value;
-	yaml_event_t e;
-	json_t *value = NULL;
-
-	if (k->type != YAML_SCALAR_EVENT)
-		return bad_at(r, &k->start_mark, "a key must be a plain text");
-	if (strlen(key) != k->data.scalar.length || strlen(key) > 200)
-		return bad_at(r, &k->start_mark, "a key is too long or holds a NUL byte");
-	if (next(r, &e) < 0)
-		return -1;
-	int rc = node(r, &e, depth + 1, depth == 0 ? key : NULL, &value);
-	yaml_event_delete(&e);
-	if (rc < 0)
-		return -1;
-	if (json_object_get(map, key))
-		warn(r->card, "README.md line %zu: `%s` is there twice; the last one counts", k->start_mark.line + 2,
-		     key);
-	if (json_object_set_new(map, key, value) < 0)
-		return bad_at(r, &k->start_mark, "not valid UTF-8");
-	return 0;
-}
-
-static int mapping(struct reading *r, unsigned depth, json_t *map)
-{
-	for (;;) {
-		yaml_event_t k;
-
-		if (next(r, &k) < 0)
-			return -1;
-		if (k.type == YAML_MAPPING_END_EVENT) {
-			yaml_event_delete(&k);
-			return 0;
-		}
-		int rc = map_entry(r, &k, depth, map);
-		yaml_event_delete(&k);
-		if (rc < 0)
-			return -1;
-	}
-}
-
-/* Owns nothing of `e`; `*out` is the new value (also freed by the caller's parent on failure further down). */
-static int node(struct reading *r, yaml_event_t *e, unsigned depth, const char *key, json_t **out)
-{
-	int rc = 0;
-
-	if (++r->nodes > NODES_MAX)
-		return bad_at(r, &e->start_mark, "too many values in the header");
-	if (depth > DEPTH_MAX)
-		return bad_at(r, &e->start_mark, "nested too deeply");
-	switch (e->type) {
-	case YAML_SCALAR_EVENT:
-		*out = scalar(e, key);
-		return *out ? 0 : bad_at(r, &e->start_mark, "a NUL byte or bytes that are no UTF-8");
-	case YAML_SEQUENCE_START_EVENT:
-		*out = json_array();
-		rc = sequence(r, depth, *out);
-		break;
-	case YAML_MAPPING_START_EVENT:
-		*out = json_object();
-		rc = mapping(r, depth, *out);
-		break;
-	case YAML_ALIAS_EVENT:
-		return bad_at(r, &e->start_mark, "aliases (*name) are not allowed in the header");
-	default:
-		return bad_at(r, &e->start_mark, "a value is missing");
-	}
-	if (rc < 0) {
-		json_decref(*out);
-		*out = NULL;
-	}
-	return rc;
-}
-
-static int document(struct reading *r, json_t **out)
-{
-	for (;;) {
-		yaml_event_t e;
-
-		if (next(r, &e) < 0)
-			return -1;
-		yaml_event_type_t type = e.type;
-		int rc = 0;
-		if (type == YAML_SCALAR_EVENT && e.data.scalar.length == 0)
-			*out = json_object(); /* an empty block */
-		else if (type == YAML_MAPPING_START_EVENT)
-			rc = node(r, &e, 0, NULL, out);
-		else if (type != YAML_STREAM_START_EVENT && type != YAML_DOCUMENT_START_EVENT &&
-			 type != YAML_STREAM_END_EVENT)
-			rc = bad_at(r, &e.start_mark, "the header must be a list of `key: value` lines");
-		yaml_event_delete(&e);
-		if (rc < 0 || *out || type == YAML_STREAM_END_EVENT)
-			return rc;
-	}
-}
-
-static int yaml_tree(struct str block, struct card *card, json_t **out, struct err *err)
-{
-	struct reading r = {.card = card, .err = err};
-
-	if (!yaml_parser_initialize(&r.parser))
-		return err_set(err, ENOMEM, "YAML parser");
-	yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
-	yaml_parser_set_input_string(&r.parser, (const unsigned char *)block.p, block.n);
-	int rc = document(&r, out);
-	yaml_parser_delete(&r.parser);
-	if (rc == 0 && !*out)
-		*out = json_object();
-	return rc;
-}
-
 /* ---- typing ---- */
 
 enum key_type { K_TEXT, K_BOOL, K_UINT, K_LIST, K_DURATION, K_HEADERS };
@@ -346,7 +103,7 @@ static bool one_of(struct card *c, const char *key, const char *value, const cha
 			return true;
 		buf_addf(&list, "%s%s", i ? ", " : "", allowed[i]);
 	}
-	warn(c, "`%s: %.60s` is not one of %s", key, value, list.data);
+	header_warn(c, "`%s: %.60s` is not one of %s", key, value, list.data);
 	return false;
 }
 
@@ -375,7 +132,7 @@ static bool check_short(struct card *c, const char *key, const char *value)
 	for (const char *p = value; *p; p++)
 		chars += ((unsigned char)*p & 0xc0) != 0x80;
 	if (chars > 60)
-		warn(c, "`%s` has %zu characters; Hugging Face allows 60", key, chars);
+		header_warn(c, "`%s` has %zu characters; Hugging Face allows 60", key, chars);
 	return true;
 }
 
@@ -385,7 +142,7 @@ static bool check_version(struct card *c, const char *key, const char *value)
 
 	if (n && n <= 40 && !value[n] && isdigit((unsigned char)value[0]))
 		return true;
-	warn(c, "`%s: %.60s` is not a version", key, value);
+	header_warn(c, "`%s: %.60s` is not a version", key, value);
 	return false;
 }
 
@@ -395,7 +152,7 @@ static bool check_python(struct card *c, const char *key, const char *value)
 
 	if (n >= 3 && n <= 12 && !value[n] && strncmp(value, "3.", 2) == 0 && isdigit((unsigned char)value[2]))
 		return true;
-	warn(c, "`%s: %.60s` is not a version such as \"3.11\"", key, value);
+	header_warn(c, "`%s: %.60s` is not a version such as \"3.11\"", key, value);
 	return false;
 }
 
@@ -403,13 +160,13 @@ static bool check_path(struct card *c, const char *key, const char *value)
 {
 	for (const char *p = value; *p; p++) {
 		if ((unsigned char)*p < 0x20 || *p == 0x7f) {
-			warn(c, "`%s` holds a control character", key);
+			header_warn(c, "`%s` holds a control character", key);
 			return false;
 		}
 	}
 	if (strlen(value) <= 1024)
 		return true;
-	warn(c, "`%s` is too long", key);
+	header_warn(c, "`%s` is too long", key);
 	return false;
 }
 
@@ -417,7 +174,7 @@ static bool check_base_path(struct card *c, const char *key, const char *value)
 {
 	if (value[0] == '/' && check_path(c, key, value))
 		return true;
-	warn(c, "`%s: %.60s` must begin with /", key, value);
+	header_warn(c, "`%s: %.60s` must begin with /", key, value);
 	return false;
 }
 
@@ -476,7 +233,7 @@ static void set_text(struct card *c, const struct key *k, const json_t *v)
 	cleanup_free char *s = as_text(v);
 
 	if (!s)
-		warn(c, "`%s` must be a text of at most %d bytes", k->name, TEXT_MAX);
+		header_warn(c, "`%s` must be a text of at most %d bytes", k->name, TEXT_MAX);
 	else if (*s && (!k->check || k->check(c, k->name, s)))
 		*field = steal_ptr(&s);
 }
@@ -488,7 +245,7 @@ static void set_bool(struct card *c, const struct key *k, const json_t *v)
 	if (json_is_boolean(v))
 		*field = json_boolean_value(v);
 	else
-		warn(c, "`%s` must be true or false", k->name);
+		header_warn(c, "`%s` must be true or false", k->name);
 }
 
 static void set_number(struct card *c, const struct key *k, const json_t *v)
@@ -497,16 +254,16 @@ static void set_number(struct card *c, const struct key *k, const json_t *v)
 	cleanup_free char *s = as_text(v);
 	uint32_t n = 0;
 
-	if (s && k->type == K_UINT && is_int(s) && s[0] != '-' && strtoll(s, NULL, 10) <= UINT32_MAX)
+	if (s && k->type == K_UINT && header_is_int(s) && s[0] != '-' && strtoll(s, NULL, 10) <= UINT32_MAX)
 		n = (uint32_t)strtoll(s, NULL, 10);
 	else if (s && k->type == K_DURATION && config_parse_duration(s, &n) < 0)
 		n = 0;
 	if (n >= k->min && n <= k->max)
 		*field = n;
 	else if (k->type == K_UINT)
-		warn(c, "`%s` must be a number from %u to %u", k->name, k->min, k->max);
+		header_warn(c, "`%s` must be a number from %u to %u", k->name, k->min, k->max);
 	else
-		warn(c, "`%s` must be a time such as 30m or 1h, at most 24h", k->name);
+		header_warn(c, "`%s` must be a time such as 30m or 1h, at most 24h", k->name);
 }
 
 static void set_list(struct card *c, const struct key *k, const json_t *v)
@@ -519,7 +276,7 @@ static void set_list(struct card *c, const struct key *k, const json_t *v)
 		if (s)
 			strings_add(list, steal_ptr(&s));
 		else
-			warn(c, "`%s` must be a list of texts", k->name);
+			header_warn(c, "`%s` must be a list of texts", k->name);
 	}
 }
 
@@ -541,7 +298,7 @@ static void set_headers(struct card *c, const struct key *k, const json_t *v)
 	json_t *value;
 
 	if (!json_is_object(v)) {
-		warn(c, "`%s` must be a map", k->name);
+		header_warn(c, "`%s` must be a map", k->name);
 		return;
 	}
 	json_object_foreach((json_t *)v, name, value)
@@ -550,12 +307,13 @@ static void set_headers(struct card *c, const struct key *k, const json_t *v)
 		while (i < 3 && strcmp(name, known[i].name) != 0)
 			i++;
 		if (i == 3)
-			warn(c,
-			     "`custom_headers` may hold cross-origin-{embedder,opener,resource}-policy only, not "
-			     "`%.60s`",
-			     name);
+			header_warn(
+			    c,
+			    "`custom_headers` may hold cross-origin-{embedder,opener,resource}-policy only, not "
+			    "`%.60s`",
+			    name);
 		else if (!json_is_string(value))
-			warn(c, "`custom_headers`: `%s` must be a text", name);
+			header_warn(c, "`custom_headers`: `%s` must be a text", name);
 		else if (one_of(c, name, json_string_value(value), known[i].allowed, known[i].n)) {
 			free(*known[i].field);
 			*known[i].field = xstrdup(json_string_value(value));
@@ -601,7 +359,7 @@ int card_parse(struct str readme, struct card *c, struct err *err)
 		readme.n = CARD_README_MAX;
 	int found = find_block(readme, &block);
 	if (found < 0)
-		warn(c, "README.md begins with `---` but no second `---` line ends the header");
+		header_warn(c, "README.md begins with `---` but no second `---` line ends the header");
 	if (found <= 0) {
 		c->json = json_object();
 		return 0;
@@ -610,7 +368,7 @@ int card_parse(struct str readme, struct card *c, struct err *err)
 	if (block.n > CARD_BLOCK_MAX)
 		return err_set(err, 0, "README.md: the header has %zu bytes; at most %u are read", block.n,
 			       CARD_BLOCK_MAX);
-	if (yaml_tree(block, c, &c->json, err) < 0)
+	if (header_yaml(block, c, &c->json, err) < 0)
 		return -1;
 	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
 		const json_t *v = json_object_get(c->json, keys[i].name);

@@ -10,12 +10,12 @@
 #include "spaced/space/sleep.h"
 #include "spaced/space/space.h"
 #include "spaced/space/stage.h"
+#include "spaced/space/turn.h"
 
 #define TICK_MS 250
 #define STOP_GRACE_MS 10000
 #define GOING_MAX 3	      /* instances of a Space that are being stopped when another one starts */
 #define UNIT_INSTANCES_MAX 64 /* of one Space, of every state: more are not adopted */
-#define STARTS_MAX 4	      /* at the same time, after a restart of the machine */
 
 /* What a release says about its start; parsed from release.recipe. */
 struct run_plan {
@@ -79,14 +79,16 @@ struct unit {
 	uint32_t replicas;	/* so many are to serve */
 	uint64_t extra_at;	/* monotonic ms: not before is another one started */
 	struct crashes crashes, extra_crashes;
-	uint64_t start_at; /* monotonic ms: start `start_release` then; 0: not */
+	uint64_t start_at; /* monotonic ms: from then on `start_release` waits for its turn to start; 0: it does not */
+	uint64_t start_turn;
 	char start_release[STORE_ID];
 	char start_build[STORE_ID];
 	bool start_again;
-	bool start_alone; /* when nothing else of it runs any more */
+	bool start_alone;     /* when nothing else of it runs any more */
+	bool told;	      /* people read that it waits, */
+	unsigned told_before; /* and that so many are before it */
 	bool deleting;
 	int32_t sleep_s; /* its own sleep time (store.h) */
-	bool missing;	 /* should run and does not: recover_missing() starts it */
 	UT_hash_handle hh, hh_name;
 };
 
@@ -102,7 +104,9 @@ struct spaces {
 	struct unit *units, *units_by_name;
 	struct watch *watches;
 	uv_timer_t tick;
-	bool recovered; /* the store was classified once */
+	bool recovered;	    /* the store was classified once */
+	struct turns turns; /* to start */
+	uint64_t arrivals;
 	bool ending;
 	unsigned shutdown_waits;
 	void (*shutdown_done)(void *ctx);
@@ -121,11 +125,14 @@ struct unit *unit_get(struct spaces *s, const char *space_id, struct err *err); 
 struct unit *unit_find(struct spaces *s, const char *space_id);			/* NULL: nothing happens to it */
 struct instance *space_instance(struct spaces *s, const char *name);
 void life_stage(struct spaces *s, const char *space_id, enum stage_event ev, const char *message);
+/* What people read about it while the stage stays. */
+void life_say(struct spaces *s, const char *space_id, const char *message);
 void life_built(void *ctx, const struct build_result *r);
 void life_build(struct spaces *s, const struct space *sp, const char *commit, const char *cause, bool factory,
 		char build_id[STORE_ID], struct err *err);
+/* When it is its turn. */
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again);
-/* The same in `ms`; the texts may be the unit's own. */
+/* The same, in turn from `ms` on; the texts may be the unit's own. The stage stays as it is. */
 void life_start_at(struct unit *u, const char *release_id, const char *build_id, bool again, uint64_t ms);
 /* From serving, starting or extra into the list of those that go. */
 void life_make_old(struct instance *in);
@@ -209,9 +216,14 @@ void traffic_free(struct spaces *s);
 /* recover.c */
 /* "app-{24 hex}-{generation}"; false for any other sandbox. */
 bool instance_name_parse(const char *name, char space_id[STORE_ID], uint32_t *generation);
-void recover_missing(struct spaces *s); /* starts more of what should run */
+
+/* starts.c */
+/* Starts those whose turn it is. To be called when one begins to wait, or a start is over. */
+void starts_settle(struct spaces *s);
+bool starts_room(const struct spaces *s); /* for one more at once */
 
 /* sleep.c */
+bool sleep_memory_short(const struct spaces *s); /* less than memory-reserve is available */
 void sleep_new(struct spaces *s);
 void sleep_free(struct spaces *s);
 /* Freezes it without asking whether something is in flight: one that is adopted asleep. */

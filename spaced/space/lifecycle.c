@@ -115,6 +115,20 @@ void life_stage(struct spaces *s, const char *space_id, enum stage_event ev, con
 	space_release(&sp);
 }
 
+void life_say(struct spaces *s, const char *space_id, const char *message)
+{
+	struct space sp = {0};
+	struct err err = ERR_INIT;
+
+	if (store_space_by_id(s->store, space_id, &sp, &err) == 0 &&
+	    store_space_set_stage(s->store, sp.id, sp.stage, message, &err) == 0) {
+		free(sp.stage_message);
+		sp.stage_message = xstrdup(message);
+		route_publish(s, &sp);
+	}
+	space_release(&sp);
+}
+
 void life_note(struct spaces *s, const char *space_id, const char *kind, const char *text)
 {
 	struct err err = ERR_INIT;
@@ -345,7 +359,9 @@ void life_start_at(struct unit *u, const char *release_id, const char *build_id,
 	memcpy(u->start_release, release, sizeof release);
 	memcpy(u->start_build, build, sizeof build);
 	u->start_again = again;
-	u->start_at = io_now_ms() + ms + 1;
+	u->start_at = io_now_ms() + ms;
+	u->start_turn = ++u->s->arrivals;
+	u->told = false;
 	life_tick_need(u->s);
 }
 
@@ -394,32 +410,13 @@ bool life_may_start(const struct unit *u)
 
 void life_start(struct unit *u, const char *release_id, const char *build_id, bool again)
 {
-	struct spaces *s = u->s;
-	struct err err = ERR_INIT;
-	struct space sp = {0};
-
 	if (u->serving)
 		sleep_wake(u, "a new version"); /* it serves until that is healthy, and goes on if it never is */
 	life_drop_start(u, "a newer start began");
 	if (!again)
-		life_stage(s, u->id, EV_START, "");
-	if (!life_may_start(u)) {
-		life_start_at(u, release_id, build_id, again, 500);
-		return;
-	}
-	u->start_alone = false;
-	if (*build_id) {
-		cleanup_free char *log = logfile_build(s->config, build_id);
-		logfile_append(log, "--> start\n");
-	}
-	if (store_space_by_id(s->store, u->id, &sp, &err) == 0)
-		u->starting = start_instance(u, &sp, release_id, build_id, again, &err);
-	if (!u->starting) {
-		life_stage(s, u->id, EV_START_FAILED, err.msg);
-		if (*build_id)
-			watch_end(s, build_id, "Failed: %s\n", err.msg);
-	}
-	space_release(&sp);
+		life_stage(u->s, u->id, EV_START, "");
+	life_start_at(u, release_id, build_id, again, 0);
+	starts_settle(u->s);
 }
 
 void life_healthy(struct instance *in)
@@ -460,7 +457,7 @@ void life_healthy(struct instance *in)
 		watch_end(s, in->build_id, "\n  %s/\n\n", url);
 	}
 	life_note(s, u->id, "running", url);
-	recover_missing(s);
+	starts_settle(s);
 	gc_soon(s);
 }
 
@@ -482,18 +479,11 @@ static bool unit_tick(struct unit *u, uint64_t now)
 			break; /* the list may have changed */
 		}
 	}
-	if (u->start_at && now >= u->start_at) {
-		if (life_may_start(u)) {
-			u->start_at = 0;
-			life_start(u, u->start_release, u->start_build, u->start_again);
-		} else {
-			u->start_at = now + TICK_MS;
-		}
-	}
 	more |= replicas_settle(u, now);
 	return more || u->start_at;
 }
 
+/* The timer runs once: whoever needs another tick says so, also for a unit that this one has looked at already. */
 static void on_tick(uv_timer_t *t)
 {
 	struct spaces *s = t->data;
@@ -506,12 +496,13 @@ static void on_tick(uv_timer_t *t)
 		if (!unit_delete_due(u))
 			more |= unit_tick(u, now) || u->deleting;
 	}
-	if (!more)
-		uv_timer_stop(t);
+	starts_settle(s);
+	if (more)
+		life_tick_need(s);
 }
 
 void life_tick_need(struct spaces *s)
 {
 	if (!uv_is_active((uv_handle_t *)&s->tick) && !s->ending)
-		uv_timer_start(&s->tick, on_tick, TICK_MS, TICK_MS);
+		uv_timer_start(&s->tick, on_tick, TICK_MS, 0);
 }

@@ -271,6 +271,7 @@ static void get_disk(struct reader *r, struct disk_usage *d)
 /* What a newer spawner puts behind these fields is not read. */
 static void answer_stats(struct op *o, struct frame *f, const struct err *err)
 {
+	cleanup_free char *cgroup = NULL;
 	struct place_stats st = {0};
 	struct err bad;
 
@@ -289,6 +290,8 @@ static void answer_stats(struct op *o, struct frame *f, const struct err *err)
 		get_disk(&r, &st.data);
 		st.received = get_u64(&r);
 		st.sent = get_u64(&r);
+		cgroup = get_strdup(&r, 4096);
+		st.cgroup = cgroup;
 		if (r.bad) {
 			err_set(&bad, EBADMSG, "figures of %s", o->name);
 			err = &bad;

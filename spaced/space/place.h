@@ -40,7 +40,7 @@ void place_freeze(struct place *p, const char *name, place_cb cb,
 		  void *ctx); /* SPAWN_FREEZE; ENOTSUP: not on this host */
 void place_thaw(struct place *p, const char *name, place_cb cb, void *ctx);
 void place_page_out(struct place *p, const char *name, place_cb cb,
-		    void *ctx); /* SPAWN_PAGE_OUT; ENOTSUP: not on this host */
+		    void *ctx); /* SPAWN_PAGE_OUT; ENOTSUP: not on this host; ENOSPC: not now, swap has no room */
 struct place_status {
 	char name[SANDBOX_NAME_MAX + 1];
 	bool running;
@@ -56,6 +56,7 @@ struct place_stats {
 	uint32_t cpu_milli, pids, pids_limit;
 	struct disk_usage top, data;
 	uint64_t received, sent; /* bytes from the Internet, and to it */
+	char *cgroup;		 /* its path, "": not known; belongs to the answer */
 };
 void place_stats(struct place *p, const char *name,
 		 void (*cb)(void *ctx, const char *name, const struct place_stats *stats, const struct err *err),

@@ -1,5 +1,5 @@
 /* After a restart of control or of the spawner: compares what runs with what the store says. Running apps are adopted and
- * keep answering; what should run and does not is started, a few at a time; interrupted builds are queued again. */
+ * keep answering; what should run and does not is started in turn; interrupted builds are queued again. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -203,10 +203,8 @@ static void recover_space(struct spaces *s, const struct space *sp, const struct
 		struct unit *u = unit_get(s, sp->id, &err);
 		if (!u)
 			return;
-		snprintf(u->start_release, sizeof u->start_release, "%s", release);
-		u->start_build[0] = '\0';
-		u->start_again = stage_builds(sp->stage);
-		u->missing = true;
+		/* What was healthy once is started again as after a crash: a newer commit does not drop that. */
+		life_start_at(u, release, "", stage_builds(sp->stage) || sp->stage == STAGE_RUNNING, 0);
 		if (!adopted && sp->stage == STAGE_RUNNING)
 			life_stage(s, sp->id, EV_CRASHED, "Starting again after a restart of the host.");
 		else if (!adopted && sp->stage == STAGE_RUNNING_BUILDING)
@@ -330,31 +328,7 @@ static void first_recovery(struct spaces *s, const struct running *r, size_t n)
 	log_info("recover: %zu Spaces, %zu apps were running", count, n);
 	router_ready(s->router);
 	retire_old(s);
-	recover_missing(s);
-}
-
-void recover_missing(struct spaces *s)
-{
-	struct unit *u, *tmp;
-	unsigned starting = 0;
-
-	if (s->ending)
-		return;
-	HASH_ITER(hh, s->units, u, tmp)
-	{
-		starting += u->starting != NULL;
-	}
-	HASH_ITER(hh, s->units, u, tmp)
-	{
-		if (!u->missing)
-			continue;
-		if (starting >= STARTS_MAX)
-			return;
-		u->missing = false;
-		starting++;
-		if (!u->starting && !u->deleting && !u->start_at)
-			life_start(u, u->start_release, u->start_build, u->start_again);
-	}
+	starts_settle(s);
 }
 
 /* ---- later: the spawner came back ---- */

@@ -182,7 +182,7 @@ bool replicas_settle(struct unit *u, uint64_t now)
 	}
 	if (fewer && in)
 		route_publish_now(u->s, u->id);
-	if (n < want && !u->starting && !u->start_at && now >= u->extra_at && life_may_start(u)) {
+	if (n < want && !u->starting && !u->start_at && now >= u->extra_at && life_may_start(u) && starts_room(u->s)) {
 		start_one(u);
 		n++;
 	}

@@ -26,7 +26,8 @@
 struct sleeper {
 	struct spaces *s;
 	uv_timer_t timer;
-	bool no_freezer, no_page_out; /* this host cannot */
+	bool no_freezer; /* this host cannot */
+	struct swap_view swap;
 	uint32_t serials;
 	uint64_t memory_at;
 };
@@ -129,11 +130,15 @@ void sleep_freeze(struct instance *in)
 static void on_paged_out(void *ctx, const char *name, const struct err *err)
 {
 	struct spaces *s = ctx;
-	const struct instance *in = space_instance(s, name);
+	struct instance *in = space_instance(s, name);
+	struct swap_view *swap = &s->sleeper->swap;
+	bool known = swap->full || swap->never, again = swap_ended(swap, err ? err->code : 0, io_now_ms());
 
-	if (err && err->code == ENOTSUP) {
-		log_info("memory of frozen apps stays where it is: %s", err->msg);
-		s->sleeper->no_page_out = true;
+	if (in && again)
+		in->paged_out = false;
+	if (err && (again || swap->never)) {
+		if (!known)
+			log_info("memory of frozen apps stays where it is: %s", err->msg);
 	} else if (err) {
 		log_info("page out %s: %s", name, err->msg); /* a visit came first, or it ends: not worth another try */
 	} else if (in && in->sleep == SLEEP_FROZEN) {
@@ -144,6 +149,7 @@ static void on_paged_out(void *ctx, const char *name, const struct err *err)
 static void page_out(struct instance *in)
 {
 	in->paged_out = true;
+	swap_tried(&in->unit->s->sleeper->swap, io_now_ms());
 	place_page_out(in->unit->s->place, in->name, on_paged_out, in->unit->s);
 }
 
@@ -329,7 +335,7 @@ static void look(struct unit *u, uint64_t now)
 
 	if (in && in->sleep == SLEEP_THAWING)
 		thaw(in); /* once more, if the spawner was away: whatever else happens, requests wait for it */
-	if (!in || u->starting || u->start_at || u->deleting || u->missing)
+	if (!in || u->starting || u->start_at || u->deleting)
 		return;
 	if (exec_runs(s, in->name))
 		in->visited = now;
@@ -337,7 +343,7 @@ static void look(struct unit *u, uint64_t now)
 					.page_out_s = s->config->page_out_after_s,
 					.stop_s = s->config->sleep_after_s,
 					.can_freeze = !s->sleeper->no_freezer,
-					.can_page_out = !s->sleeper->no_page_out};
+					.can_page_out = swap_may(&s->sleeper->swap, now)};
 	const struct sleep_rule rule = sleep_rule_of(&host, u->sleep_s);
 	const struct sleep_view v = {.state = in->sleep, .paged_out = in->paged_out, .idle_ms = now - in->visited};
 	enum sleep_step step = sleep_decide(&rule, &v);
@@ -365,6 +371,13 @@ static uint64_t memory_available(void)
 	return strtoull(line + strlen("\nMemAvailable:"), NULL, 10) << 10;
 }
 
+bool sleep_memory_short(const struct spaces *s)
+{
+	uint64_t available = memory_available();
+
+	return available && available < s->config->memory_reserve;
+}
+
 static void press(struct spaces *s, uint64_t now)
 {
 	struct sleep_view v[PRESSED_MAX];
@@ -380,10 +393,9 @@ static void press(struct spaces *s, uint64_t now)
 		v[n++] = (struct sleep_view){.state = SLEEP_FROZEN, .idle_ms = now - u->serving->visited};
 	}
 	int pick = sleep_victim(v, n);
-	uint64_t available = pick < 0 ? 0 : memory_available();
-	if (!available || available >= s->config->memory_reserve)
+	if (pick < 0 || !sleep_memory_short(s))
 		return;
-	if (!of[pick]->paged_out && !s->sleeper->no_page_out) {
+	if (!of[pick]->paged_out && swap_may(&s->sleeper->swap, now)) {
 		page_out(of[pick]);
 	} else {
 		life_note(s, of[pick]->unit->id, "asleep", "stopped: the host's memory is short");

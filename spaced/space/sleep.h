@@ -39,6 +39,18 @@ struct sleep_view {
 };
 enum sleep_step sleep_decide(const struct sleep_rule *rule, const struct sleep_view *v);
 
+/* May something be paged out? Not on a host that cannot; and while swap was found full, or not there, one instance a minute tries
+ * whether it has room again. */
+#define SWAP_RETRY_MS 60000
+struct swap_view {
+	bool never, full;
+	uint64_t try_at; /* monotonic ms: not before */
+};
+bool swap_may(const struct swap_view *v, uint64_t now);
+void swap_tried(struct swap_view *v, uint64_t now); /* one is under way */
+/* `code`: of errno.h, 0: it is done. True: the same instance may be tried again. */
+bool swap_ended(struct swap_view *v, int code, uint64_t now);
+
 /* The host's memory is short: which one to stop, the frozen one that was visited longest ago; -1: none. */
 int sleep_victim(const struct sleep_view *v, size_t n);
 

@@ -1,6 +1,8 @@
 /* See sleep.h. */
 #include "spaced/space/sleep.h"
 
+#include <errno.h>
+
 struct sleep_rule sleep_rule_of(const struct sleep_host *host, int32_t own_s)
 {
 	if (own_s < 0)
@@ -26,6 +28,31 @@ enum sleep_step sleep_decide(const struct sleep_rule *rule, const struct sleep_v
 	if (v->state == SLEEP_FROZEN && !v->paged_out && due(rule->page_out_ms, v))
 		return SLEEP_PAGE_OUT;
 	return SLEEP_STAY;
+}
+
+bool swap_may(const struct swap_view *v, uint64_t now)
+{
+	return !v->never && now >= v->try_at;
+}
+
+void swap_tried(struct swap_view *v, uint64_t now)
+{
+	if (v->full)
+		v->try_at = now + SWAP_RETRY_MS;
+}
+
+bool swap_ended(struct swap_view *v, int code, uint64_t now)
+{
+	if (code == ENOTSUP) {
+		v->never = true;
+	} else if (code == ENOSPC) {
+		v->full = true;
+		v->try_at = now + SWAP_RETRY_MS;
+	} else if (code == 0) {
+		v->full = false;
+		v->try_at = 0;
+	}
+	return code == ENOSPC;
 }
 
 int sleep_victim(const struct sleep_view *v, size_t n)

@@ -78,6 +78,7 @@ void spaces_free(struct spaces *s)
 	gc_free(s);
 	traffic_free(s);
 	sleep_free(s);
+	turns_release(&s->turns);
 	builder_free(s->builder);
 	place_free(s->place);
 	uv_close((uv_handle_t *)&s->tick, NULL);
@@ -539,6 +540,8 @@ bool spaces_log_live(struct spaces *s, const char *space_id, bool build, const c
 	struct unit *u = unit_find(s, space_id);
 	char id[STORE_ID];
 
+	if (!s->recovered)
+		return true; /* who followed it at the control before goes on; whether it is over will be known in a moment */
 	if (!build)
 		return u && (u->serving || u->starting || u->start_at);
 	if (!build_of_space(s, space_id, build_id, id))

@@ -194,21 +194,13 @@ static void on_health(void *ctx, const char *name, enum health_news news, const 
 	if (!in || in->state != INST_STARTING)
 		return;
 	cleanup_free char *log = *in->build_id ? logfile_build(s->config, in->build_id) : NULL;
-	struct err err = ERR_INIT;
-	struct space sp = {0};
 	switch (news) {
 	case HEALTH_HINT:
 		if (in->extra)
 			break; /* the Space runs */
 		if (log)
 			logfile_append(log, "still waiting: %s\n", text);
-		if (store_space_by_id(s->store, in->unit->id, &sp, &err) == 0 &&
-		    store_space_set_stage(s->store, sp.id, sp.stage, text, &err) == 0) {
-			free(sp.stage_message);
-			sp.stage_message = xstrdup(text);
-			route_publish(s, &sp);
-		}
-		space_release(&sp);
+		life_say(s, in->unit->id, text);
 		break;
 	case HEALTH_TIMEOUT:
 		life_start_failed(in, text);

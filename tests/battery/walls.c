@@ -140,8 +140,7 @@ static int landlock(const char *host, const char *root, bool with)
 {
 	struct sandbox_spec s = {.uid = 1000, .gid = 1000};
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	const int stdio[3] = {null, null, null};
-	struct contain c = {.spec = &s, .stdio = stdio};
+	struct contain c = {.spec = &s, .stdio = {null, null, null}};
 	int leaked = open(host, O_PATH | O_DIRECTORY);
 	cleanup_free char *left = xasprintf("%s/left", root);
 	struct err err = ERR_INIT;

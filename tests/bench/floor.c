@@ -127,6 +127,8 @@ static int step(const struct plan_step *s, const int *mounts, int *root)
 		return move(filesystem("proc", (const char *const[][2]){{"hidepid", "invisible"}, {NULL, NULL}},
 				       SAFE | MOUNT_ATTR_NOEXEC),
 			    *root, in);
+	case PLAN_OWNER:
+		return fchownat(*root, in, s->owner, s->group, 0);
 	case PLAN_SYMLINK:
 		return symlinkat(s->text, *root, in);
 	case PLAN_EMPTY:
@@ -152,7 +154,7 @@ _Noreturn static void child(const struct sandbox_spec *spec, const struct plan *
 	if (move_mount(staging, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 || fchdir(staging) < 0)
 		_exit(102);
 	umask(0);
-	plan_ahead(&ahead);
+	plan_ahead(false, &ahead);
 	for (size_t i = 0; i < ahead.nsteps; i++)
 		if (step(&ahead.steps[i], mounts.fds, &staging) < 0)
 			_exit(103);

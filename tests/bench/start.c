@@ -9,7 +9,7 @@
  *   mounts PID                                       it is run in the mount namespace of that process; 0: in ours
  *   freeze                                           freeze and thaw, through the ops table
  *   spawner-start | spawner-freeze                   the same by the spawner's verbs
- *   syscalls | files | tar | cpu                     a batch of work inside, outside, outside behind one instruction
+ *   syscalls | messages | blocks | files | tar | cpu  a batch of work inside, outside, outside behind one instruction
  *   names                                            the system calls that our filter lets through, for the others' filters */
 #include <errno.h>
 #include <fcntl.h>
@@ -159,7 +159,7 @@ static void one_shell(void)
 	int status = -1;
 
 	src.netns = ready_netns(true);
-	src.shell = sandbox_shell_make(s.name, s.id_base, src.netns, &err);
+	src.shell = sandbox_shell_make(s.name, s.profile, s.id_base, &src, &err);
 	if (!src.shell)
 		die("%s", err.msg);
 	poll(NULL, 0, APART_MS);
@@ -191,7 +191,7 @@ static void one_batch(bool ahead)
 		int status = -1;
 
 		src.netns = ready_netns(true);
-		if (ahead && !(src.shell = sandbox_shell_make(s.name, s.id_base, src.netns, &err)))
+		if (ahead && !(src.shell = sandbox_shell_make(s.name, s.profile, s.id_base, &src, &err)))
 			die("%s", err.msg);
 		started(&s, stdio, &box);
 		src.shell = NULL;

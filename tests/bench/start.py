@@ -65,7 +65,7 @@ def in_turn(meter, rows, rounds):
 
 
 def goal(text, value, limit, form="{:.2f}"):
-    print(f"  goal: {text:58} {form.format(value):>8}  {'holds' if value <= limit else 'MISSED'}")
+    print(f"  goal: {text:66} {form.format(value):>8}  {'holds' if value <= limit else 'MISSED'}")
 
 
 def command(*words):
@@ -200,6 +200,7 @@ def bench_freeze(meter):
 
 def bench_steady(meter):
     kinds = {"cpu": "arithmetic on 256 KiB", "tar": "tar of 4 MB of small files, into a pipe", "files": "stat, open and read small files",
+             "messages": "a server's messages of 1 KiB: send, epoll_wait, recv", "blocks": "a database's pages of 4 KiB: pwrite, pread",
              "syscalls": "getpid, read, write, fstat in a loop"}
     samples = {kind: [] for kind in kinds}
     for i in range(ROUNDS + WARM_UP):
@@ -208,13 +209,14 @@ def bench_steady(meter):
             if i >= WARM_UP:
                 samples[kind].append(answer)
     print(f"\nsteady cost of confinement: the same program inside, outside, and outside behind a filter of one instruction, {ROUNDS} rounds")
-    print(f"  {'':44} {'outside':>10} {'one instruction':>16} {'inside':>10}   inside / outside   / one instruction")
+    print(f"  {'':52} {'outside':>10} {'one instruction':>16} {'inside':>10}   inside / outside   / one instruction")
     for kind, text in kinds.items():
         inside, outside, filtered = (quantile(column, .5) for column in zip(*samples[kind]))
-        print(f"  {text:44} {outside:7.0f} us {filtered:13.0f} us {inside:7.0f} us   {inside / outside:16.3f}   {inside / filtered:17.3f}")
+        print(f"  {text:52} {outside:7.0f} us {filtered:13.0f} us {inside:7.0f} us   {inside / outside:16.3f}   {inside / filtered:17.3f}")
     for kind, text in kinds.items():
-        inside, outside, _ = (quantile(column, .5) for column in zip(*samples[kind]))
+        inside, outside, filtered = (quantile(column, .5) for column in zip(*samples[kind]))
         goal(f"{text} <= 1.03", inside / outside, 1.03, "{:.3f}")
+        goal("   and <= 1.03 of the filter of one instruction", inside / filtered, 1.03, "{:.3f}")
 
 
 def main():

@@ -4,8 +4,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <netinet/in.h>
 #include <spawn.h>
 #include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -37,6 +41,50 @@ static void syscalls(void)
 		syscall(SYS_getpid);
 		if (read(zero, buf, sizeof buf) != sizeof buf || write(null, buf, sizeof buf) != sizeof buf ||
 		    fstat(zero, &st) < 0)
+			_exit(1);
+	}
+}
+
+/* A server on loopback and its client in one: a question of 1 KiB, the wait for it, an answer of 1 KiB. */
+static void messages(void)
+{
+	static int client = -1, server, loop;
+	struct epoll_event event = {.events = EPOLLIN};
+	char buf[1024] = {0};
+
+	if (client < 0) {
+		struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		socklen_t size = sizeof here;
+		int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		loop = epoll_create1(EPOLL_CLOEXEC);
+		if (bind(listener, (struct sockaddr *)&here, size) < 0 || listen(listener, 1) < 0 ||
+		    getsockname(listener, (struct sockaddr *)&here, &size) < 0 ||
+		    connect(client, (struct sockaddr *)&here, size) < 0 ||
+		    (server = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) < 0 ||
+		    epoll_ctl(loop, EPOLL_CTL_ADD, server, &event) < 0)
+			_exit(1);
+		close(listener);
+	}
+	for (int i = 0; i < 500; i++)
+		if (send(client, buf, sizeof buf, 0) != sizeof buf || epoll_wait(loop, &event, 1, -1) != 1 ||
+		    recv(server, buf, sizeof buf, 0) != sizeof buf || send(server, buf, sizeof buf, 0) != sizeof buf ||
+		    recv(client, buf, sizeof buf, MSG_WAITALL) != sizeof buf)
+			_exit(1);
+}
+
+/* A database's pages: written and read again, 4 KiB each, in a file that stays in memory. */
+static void blocks(void)
+{
+	static int file = -1;
+	char page[4096] = {0};
+
+	if (file < 0)
+		file = memfd_create("blocks", MFD_CLOEXEC);
+	for (int i = 0; i < 4000; i++) {
+		off_t at = (off_t)(i * 37 % 1024) * (off_t)sizeof page;
+		if (pwrite(file, page, sizeof page, at) != sizeof page ||
+		    pread(file, page, sizeof page, at) != sizeof page)
 			_exit(1);
 	}
 }
@@ -115,6 +163,10 @@ int work_loop(int in, int out)
 		uint64_t t = now_ns();
 		if (kind == 's')
 			syscalls();
+		else if (kind == 'm')
+			messages();
+		else if (kind == 'b')
+			blocks();
 		else if (kind == 'f')
 			files();
 		else if (kind == 't')

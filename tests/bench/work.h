@@ -2,7 +2,7 @@
 #ifndef TESTS_BENCH_WORK_H
 #define TESTS_BENCH_WORK_H
 
-/* One byte in (the first letter of syscalls, files, tar or cpu), the nanoseconds of one batch out, until the end of file. */
+/* One byte in (the first letter of syscalls, messages, blocks, files, tar or cpu), the nanoseconds of one batch out, until the end of file. */
 int work_loop(int in, int out);
 
 #endif

@@ -13,6 +13,10 @@ DEADLINE = 240
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "deadline(seconds): the test fails when it takes longer")
+    # A shell's job in the background ignores them, and so would all that we start: the tests say Ctrl-C to some.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs beside other tests is ended by it
 
 
 class DeadlineExceeded(Exception):

@@ -1,7 +1,9 @@
 """A real daemon in a temporary state folder, and real clients for it. conftest.py makes fixtures of this."""
+import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -43,7 +45,7 @@ def _loopback_getaddrinfo(host, *args, **kwargs):
 socket.getaddrinfo = _loopback_getaddrinfo
 
 
-def wait_for(what, condition, timeout=30.0, interval=0.05):
+def wait_for(what, condition, timeout=60.0, interval=0.05):
     """Polls until `condition()` is true and returns its value; fails by naming `what` and the last value."""
     timeout *= SLOW
     deadline = time.monotonic() + timeout
@@ -56,9 +58,23 @@ def wait_for(what, condition, timeout=30.0, interval=0.05):
         time.sleep(interval)
 
 
+def reserved_port():
+    """A socket that holds a port for as long as it is open: no other test gets it, but a server that asks for it may listen there
+    (SO_REUSEADDR). Until then it refuses. It lies below those that the system gives to outgoing connections: one of these may
+    take a port, and hold it for a minute of TIME_WAIT, while a daemon is started again."""
+    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        s = socket.socket()
+        try:
+            s.bind(("127.0.0.1", random.randrange(10000, below) if below > 12000 else 0))
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not before: it would get the port of another one like it
+            return s
+        except OSError:
+            s.close()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
+    with reserved_port() as s:
         return s.getsockname()[1]
 
 
@@ -131,7 +147,8 @@ class Spaced:
     def __init__(self, state=None, port=None, become=(), program=None, held=False, **options):
         self.domain = "localhost"
         self.held = socket.create_server(("127.0.0.1", port or 0), backlog=4096) if held else None
-        self.port = self.held.getsockname()[1] if held else port or free_port()
+        self.reserved = None if held or port else reserved_port()
+        self.port = port or (self.held or self.reserved).getsockname()[1]
         self.program = program or BUILD / "spaced"
         self.url = f"http://{self.domain}:{self.port}"
         self.home = Path(tempfile.mkdtemp(prefix="spaced-test-", dir="/var/tmp"))
@@ -145,7 +162,7 @@ class Spaced:
 
     # --- the daemon itself
 
-    def start(self, timeout=30):
+    def start(self, timeout=60):
         argv = [*self.become, str(self.program), "--state", str(self.state), "--listen", f"127.0.0.1:{self.port}",
                 "--domain", self.domain]
         if self.held:
@@ -169,7 +186,7 @@ class Spaced:
 
     def healthy(self):
         try:
-            return self.request("GET", "/healthz", timeout=2).status == 200
+            return self.request("GET", "/healthz", timeout=20).status == 200
         except (OSError, http.client.HTTPException):
             return False
 
@@ -197,6 +214,8 @@ class Spaced:
             if self.process and self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+            if self.reserved:
+                self.reserved.close()
             if not os.environ.get("SPACED_KEEP"):
                 shutil.rmtree(self.home, ignore_errors=True)
 
@@ -225,7 +244,7 @@ class Spaced:
             now = set(self.pids(role))
             return len(now) >= len(before) and not now & before
 
-        wait_for(f"a new {role}", replaced, 30)
+        wait_for(f"a new {role}", replaced)
         return before
 
     def monitors(self, space_id):
@@ -299,6 +318,10 @@ class Spaced:
         shown = self.show(owner, name)
         return shown.get("runtime") or shown
 
+    def told(self, owner, name):
+        """The runtime of a public Space as anybody reads it: by control alone, and without a process of its own."""
+        return self.request("GET", f"/api/spaces/{owner}/{name}/runtime").json()
+
     def stage(self, owner, name):
         return self.runtime(owner, name)["stage"]
 
@@ -334,7 +357,7 @@ class Spaced:
 
     # --- HTTP
 
-    def request(self, method, path, host=None, headers=None, body=None, timeout=30):
+    def request(self, method, path, host=None, headers=None, body=None, timeout=60):
         """One request on its own connection. `host` without port; the apex by default."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
@@ -402,3 +425,19 @@ def app_processes(space):
         except OSError:
             pass
     return found
+
+
+def is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
+@contextlib.contextmanager
+def held_up(daemon):
+    """What is to be started in here does not come up before the end of it, however long that takes: the spawner stands still."""
+    spawner, = daemon.pids("spawner")
+    os.kill(spawner, signal.SIGSTOP)
+    try:
+        wait_for("the spawner to stop", lambda: is_stopped(spawner))
+        yield
+    finally:
+        os.kill(spawner, signal.SIGCONT)

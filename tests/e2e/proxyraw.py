@@ -9,8 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from harness import reserved_port
+
 BUILD = Path(os.environ.get("SPACED_BUILD", "build"))
-PATIENCE = 20  # seconds: a bound on waiting, never a measure
+PATIENCE = 60  # seconds: a bound on waiting, never a measure
+KEPT = 3  # seconds for which the proxy surely keeps what nobody uses: a connection to an app (4), one that it has refused (3)
+
+
+def holds(condition, seconds=KEPT):
+    """Whether the condition is true, of something that lasts no longer than some seconds: when it is not and that took longer, for
+    somebody was held up, it is seen again."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        since = time.monotonic()
+        if condition():
+            return True
+        if since > end or time.monotonic() < since + seconds:
+            return False
 
 
 class Peer:
@@ -177,38 +192,39 @@ def says(data, wait=True):
 
 
 class Proxy:
-    def __init__(self, tmp, routes, *limits, workers=1):
-        with socket.create_server(("127.0.0.1", 0)) as s:
-            self.port = s.getsockname()[1]
+    def __init__(self, tmp, routes, *limits, workers=1, trusted=None, more=()):
+        self.reserved = reserved_port()
+        self.port = self.reserved.getsockname()[1]
         self.file = tmp / "routes"
         self.write(routes)
         self.log = open(tmp / "proxy.log", "ab")
+        self.log_begin = os.path.getsize(self.log.name)
         args = [str(BUILD / "proxy"), "--listen", f"127.0.0.1:{self.port}", "--routes", str(self.file)]
         args += [a for limit in limits for a in ("--limit", limit)]
         if workers > 1:
             args += ["--workers", str(workers)]
-        self.process = subprocess.Popen(args, stderr=self.log)
+        if trusted:
+            args += ["--trusted-proxy", trusted]
+        self.process = subprocess.Popen([*args, *more], stderr=self.log)
         self.open = []
-        self.wait_ready()
+        self.wait_ready(workers)
 
     def write(self, routes):
         tmp = self.file.with_suffix(".new")
         tmp.write_text("".join(f"{host} {to}\n" for host, to in routes.items()))
         tmp.rename(self.file)
 
-    def wait_ready(self):
+    def wait_ready(self, workers):
+        """By its own word: who listens there might be another one."""
         end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            except ConnectionRefusedError:
-                assert self.process.poll() is None, "the proxy did not start"
-                assert time.monotonic() < end
-                time.sleep(0.01)
+        while Path(self.log.name).read_bytes()[self.log_begin:].count(b" routes from ") < workers:
+            assert self.process.poll() is None, "the proxy did not start"
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
-    def connect(self):
-        peer = Peer(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
+    def connect(self, source=None):
+        """From 127.0.0.1 by itself, where the kernel finds a port also when floods have left few."""
+        peer = Peer(socket.create_connection(("127.0.0.1", self.port), PATIENCE, source_address=source and (source, 0)))
         self.open.append(peer)
         return peer
 
@@ -230,6 +246,7 @@ class Proxy:
         finally:
             self.process.kill()
             self.log.close()
+            self.reserved.close()
 
 
 @pytest.fixture

@@ -383,6 +383,34 @@ def test_a_removed_token_opens_nothing(daemon):
     assert page.status == 200 and "Your token" in page.text
 
 
+def test_a_removed_token_ends_what_is_open(daemon):
+    """By the token itself, asked for or remembered, and by the cookie that it gave. What others have open stays."""
+    daemon.spacectl("user", "add", "dora", "--admin")
+    token = daemon.spacectl("token", "add", "dora", check=True)[1].strip()
+    session = sign_in(daemon, token).headers["Set-Cookie"].split(";")[0]
+    to_app = daemon.request("GET", f"/sign-in?space={space_id(daemon)}", headers={"Cookie": session, **PAGE})
+    crumb = daemon.get("alice", "secret", to_app.headers["Location"].partition(f":{daemon.port}")[2],
+                       headers=PAGE).headers["Set-Cookie"].split(";")[0]
+    field = f"Authorization: Bearer {token}"
+    cut = []
+    for path, lines in [("/ws", [field]), ("/ws", [field]), ("/events", [field]),
+                        ("/ws", [f"Cookie: {crumb}", f"Origin: {daemon.app_url('alice', 'secret')}"])]:
+        cut.append(handshake(daemon, "secret", *lines) if path == "/ws" else raw(daemon, *lines, path=path))
+        assert cut[-1].message(head_only=True).status == (101 if path == "/ws" else 200)
+    stays = handshake(daemon, "secret", f"Authorization: Bearer {daemon.token()}")
+    assert stays.message(head_only=True).status == 101
+    listed = json.loads(daemon.spacectl("--json", "token", "list", "dora", check=True)[1])
+    daemon.spacectl("token", "remove", listed[0]["id"], check=True)
+    for peer in cut:
+        peer.rest()  # until its end
+        peer.close()
+    assert stays.until(b"app")
+    stays.sock.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        stays.fill()
+    stays.close()
+
+
 def test_tickets_outlive_the_daemons_roles(daemon):
     good = cookie(daemon)
     daemon.kill_role("proxy")

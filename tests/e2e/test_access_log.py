@@ -1,4 +1,5 @@
 """The access log: what is in it for a daemon with a Space, who may read it; and the stand-alone program's, whose file is slow or full."""
+import itertools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import threading
 import pytest
 
 from apps import app_files, static_files
-from harness import BUILD, wait_for
+from harness import BUILD, reserved_port, wait_for
 from proxyraw import App, Peer, get
 
 SLOW = 'time.sleep(600 if self.path == "/slow" else 0) or b"hi"'  # what the app answers
@@ -121,19 +122,29 @@ def test_the_name_of_a_space_that_was_deleted(spaced, repo):
         spaced.spacectl("space", "delete", "-y", "alice/again", check=True)
 
 
-def test_owners_do_not_shut_out_admins(spaced, logged):
+@pytest.mark.parametrize("what, places", [("access-log?follow=1", 16), ("logs/run", 256)])
+def test_readers_do_not_shut_out_others(spaced, logged, repo, what, places):
+    """One user has a quarter of the places; four of them have all but those of the admins."""
+    users = ["alice", "bob", "carol", "dave", "erin"]
+    names = dict.fromkeys(users, "reads") | {"alice": "logged"}
     followers = []
-    head = (f"GET /api/spaces/alice/logged/access-log?follow=1 HTTP/1.1\r\nHost: {spaced.domain}\r\n"
-            f"Authorization: Bearer {spaced.token('alice')}\r\n\r\n").encode()
+
+    def follow(user):
+        peer = Peer(socket.create_connection(("127.0.0.1", spaced.port)))
+        followers.append(peer)
+        peer.send(f"GET /api/spaces/{user}/{names[user]}/{what} HTTP/1.1\r\nHost: {spaced.domain}\r\n"
+                  f"Authorization: Bearer {spaced.token(user)}\r\n\r\n".encode())
+        return peer.message(head_only=True).status
+
+    for user in users[1:]:
+        if spaced.spacectl("space", "show", f"{user}/{names[user]}")[0] != 0:
+            spaced.push_ok(repo(files=app_files()), user, names[user])
     try:
-        for _ in range(16):
-            followers.append(Peer(socket.create_connection(("127.0.0.1", spaced.port))))
-            followers[-1].send(head)
-            assert followers[-1].message(head_only=True).status == 200
-        late = Peer(socket.create_connection(("127.0.0.1", spaced.port)))
-        late.send(head)
-        assert late.message().status == 503
-        assert read(spaced)
+        for user in users[:4]:
+            assert {follow(user) for _ in range(places // 4)} == {200}
+            assert follow(user) == 429
+        assert follow("erin") == 503
+        assert spaced.spacectl("access-log", "alice/logged")[0] == spaced.spacectl("space", "logs", "alice/logged")[0] == 0
     finally:
         for peer in followers:
             peer.close()
@@ -174,9 +185,13 @@ def test_tail_and_follow(spaced, logged):
 
 
 def test_what_ends_early(spaced, logged):
+    def connections():
+        return spaced.ctl_json("space", "show", logged)["spaced"]["live"]["connections"]
+
+    wait_for("the end of others", lambda: connections() == 0)
     with socket.create_connection(("127.0.0.1", spaced.port)) as s:
         s.sendall(get("/slow", "User-Agent: left", host=spaced.host("alice", "logged")))
-        wait_for("the request", lambda: spaced.ctl_json("space", "show", logged)["spaced"]["live"]["connections"])
+        wait_for("the request", connections)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset: it awaits no answer
     line = find(spaced, "left")
     assert (line["status"], line["aborted"], line["method"]) == (499, True, "GET")
@@ -184,7 +199,7 @@ def test_what_ends_early(spaced, logged):
 
 def test_the_one_who_wakes_it(spaced, logged):
     assert spaced.spacectl("space", "sleep", logged)[0] == 0
-    spaced.wait_stage("alice", "logged", "SLEEPING", 30)
+    spaced.wait_stage("alice", "logged", "SLEEPING")
     assert ask(spaced, "/", "early-bird").status == 200
     line = find(spaced, "early-bird")
     assert line["woke"] is True and line["status"] == 200
@@ -207,16 +222,23 @@ def test_rotation_and_sampling(start_spaced, repo):
     host = f"{spaced.host('alice', 'site')}:{spaced.port}"
     long = "x" * 1000
 
+    marks = map(str, itertools.count())
+
     def turned_over():
-        for _ in range(100):
+        """Of a batch that finds room also where control does not take it, and that has been written then."""
+        for _ in range(300):
             peer.send(get(f"/missing?{long}", "User-Agent: many", host=host) + get("/?good", "User-Agent: many", host=host))
             assert peer.message().status == 404 and peer.message().status == 200
+        mark = f"end-of-{next(marks)}"
+        peer.send(get("/missing", f"User-Agent: {mark}", host=host))
+        assert peer.message().status == 404
+        find(spaced, mark, "-n", "1000")
         return (folder / "access.log.1").exists()
 
     wait_for("a second file", turned_over, interval=0)
     first = (folder / "access.log.1").stat().st_ino
     wait_for("a third file", lambda: turned_over() and (folder / "access.log.1").stat().st_ino != first, interval=0)
-    assert sorted(os.listdir(folder)) == ["access.log", "access.log.1"]
+    wait_for("its name", lambda: sorted(os.listdir(folder)) == ["access.log", "access.log.1"])
     assert all((folder / name).stat().st_size <= 512 * 1024 for name in os.listdir(folder))
     kept = [x for x in read(spaced) if x.get("user_agent") == "many"]
     bad = [x for x in kept if x["status"] == 404]
@@ -237,13 +259,13 @@ def test_none_is_kept(start_spaced, repo):
 # --- the stand-alone program
 
 class Alone:
-    def __init__(self, tmp, log):
+    def __init__(self, tmp, log, *more):
         self.app = App()
-        with socket.create_server(("127.0.0.1", 0)) as s:
-            self.port = s.getsockname()[1]
+        self.reserved = reserved_port()
+        self.port = self.reserved.getsockname()[1]
         (tmp / "routes").write_text(f"a.test 127.0.0.1:{self.app.port}\n")
         self.process = subprocess.Popen([BUILD / "proxy", "--listen", f"127.0.0.1:{self.port}", "--routes", tmp / "routes",
-                                         "--access-log", log], stderr=subprocess.DEVNULL)
+                                         "--access-log", log, *more], stderr=subprocess.DEVNULL)
         wait_for("the proxy", self.listens)
         self.peer = Peer(socket.create_connection(("127.0.0.1", self.port)))
 
@@ -259,7 +281,11 @@ class Alone:
 
     def close(self):
         self.process.terminate()
-        self.process.wait()
+        try:
+            assert self.process.wait(60) == 0
+        finally:
+            self.process.kill()
+        self.reserved.close()
         self.app.close()
 
 
@@ -288,6 +314,21 @@ def test_a_slow_reader_holds_up_nobody(tmp_path):
         kept = lines(got.decode())
         dropped = [x["dropped"] for x in kept if "dropped" in x]
         assert len(dropped) == 1 and dropped[0] + len(kept) - 1 == sent + 1
+    finally:
+        alone.close()
+        os.close(reader)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_slow_reader_holds_up_no_end(tmp_path, workers):
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    alone = Alone(tmp_path, fifo, "--workers", workers)
+    try:
+        alone.ask("/" + "x" * 1000, 500)
+        alone.process.terminate()
+        assert alone.process.wait(60) == 0
     finally:
         alone.close()
         os.close(reader)

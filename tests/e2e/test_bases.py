@@ -201,9 +201,9 @@ def test_default_versions_and_removal(on_base, tmp_path):
     for space in on_base.ctl_json("space", "list"):
         on_base.spacectl("space", "delete", "--yes", space["id"], check=True)
     # what is being deleted still runs for a moment
-    wait_for("nobody to stand on it", lambda: on_base.spacectl("base", "remove", "mini")[0] == 0, 60, 0.2)
+    wait_for("nobody to stand on it", lambda: on_base.spacectl("base", "remove", "mini")[0] == 0, 120, 0.2)
     assert on_base.ctl_json("base", "list") == []
-    wait_for("the images to be gone", lambda: not image(on_base, "mini"), 30)
+    wait_for("the images to be gone", lambda: not image(on_base, "mini"))
     assert not list((on_base.state / "bases").glob("*.json"))
 
 
@@ -232,12 +232,12 @@ def making(state, name="early"):
     return process
 
 
-def children(pid):
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
 def descendants(pid):
-    found = [int(child) for child in children(pid)]
+    """Many of them end at any moment."""
+    try:
+        found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
     return found + [d for child in found for d in descendants(child)]
 
 
@@ -249,8 +249,8 @@ def test_interrupted(mirror, tmp_path, sig):
     assert below
     process.send_signal(sig)
     out, _ = process.communicate(timeout=60)
-    wait_for("all that it started to be gone", lambda: not any(os.path.exists(f"/proc/{pid}") for pid in below), 30)
-    wait_for("its loop device to be free", lambda: not loops_of(tmp_path), 30)
+    wait_for("all that it started to be gone", lambda: not any(os.path.exists(f"/proc/{pid}") for pid in below))
+    wait_for("its loop device to be free", lambda: not loops_of(tmp_path))
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
     assert subprocess.run([str(BUILD / "spacectl"), "--json", "--state", str(tmp_path), "base", "list"], text=True,
                           capture_output=True).stdout.strip() == "[]"
@@ -322,7 +322,7 @@ print("seen" if seen() else "nothing", flush=True)
         assert process.stdout.readline() == "nothing\n", "an app saw what the host and a neighbour open"
     finally:
         process.terminate()  # not a kill, after which nobody would remove its cgroup
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.mark.deadline(300)
@@ -331,7 +331,7 @@ def test_sandbox_on_a_tree(tmp_path):
     for folder in ("usr/bin", "etc"):
         (tmp_path / "tree" / folder).mkdir(parents=True)
     busybox = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
-    if not busybox or b"statically linked" not in subprocess.run(["file", "-L", busybox], capture_output=True).stdout:
+    if not busybox or "INTERP" in subprocess.run(["readelf", "-lW", busybox], capture_output=True, text=True, check=True).stdout:
         pytest.skip("no static busybox on this machine")
     tree = tmp_path / "tree"
     (tree / "usr/bin/busybox").write_bytes(Path(busybox).read_bytes())

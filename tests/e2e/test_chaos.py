@@ -40,7 +40,7 @@ class Push(threading.Thread):
         self.done = self.spaced.push(self.repo, "alice", self.name_)
 
     def end(self):
-        self.join(30)
+        self.join(60)
         assert not self.is_alive(), "the push still waits"
         return self.done.stdout
 
@@ -52,8 +52,7 @@ def ask(daemon, method, path, body=None):
 
 
 def stage_of(daemon, name):
-    answer = daemon.request("GET", f"/api/spaces/alice/{name}/runtime")
-    return answer.json()["stage"] if answer.status == 200 else None
+    return daemon.told("alice", name).get("stage")
 
 
 def begin(daemon, tmp_path, name, files, stage):
@@ -67,7 +66,7 @@ def test_delete_while_a_push_waits_for_the_start(daemon, tmp_path):
     push = begin(daemon, tmp_path, "gone", never_healthy(), "APP_STARTING")
     ask(daemon, "DELETE", "/api/repos/delete", '{"type": "space", "name": "gone"}')
     assert "the Space was deleted" in push.end()
-    wait_for("the Space to be gone", lambda: daemon.spacectl("space", "show", "alice/gone")[0] != 0, 30)
+    wait_for("the Space to be gone", lambda: daemon.spacectl("space", "show", "alice/gone")[0] != 0)
 
 
 def test_restart_while_a_push_waits_for_the_start(daemon, tmp_path):
@@ -93,7 +92,7 @@ def test_restart_right_after_a_pause(daemon, tmp_path):
     ask(daemon, "POST", "/api/spaces/alice/twice/restart")
     push.end()
     states = lambda: {b["id"]: b["state"] for b in daemon.ctl_json("build", "list")}
-    wait_for("the first build to end", lambda: states()[first] == "cancelled", 30)
+    wait_for("the first build to end", lambda: states()[first] == "cancelled")
     assert stage_of(daemon, "twice") == "BUILDING"
     ask(daemon, "POST", "/api/spaces/alice/twice/pause")
 
@@ -153,6 +152,6 @@ def test_leftovers_of_a_death(daemon, tmp_path):
             os.utime(folder, (1e9, 1e9))
     daemon.restart()
     gone = [f for f in folders if old in f.name]
-    wait_for("the leftovers to go", lambda: not any(f.exists() for f in gone), 30)
+    wait_for("the leftovers to go", lambda: not any(f.exists() for f in gone))
     assert all(f.exists() for f in folders if young in f.name)
     assert daemon.get_ok("alice", "stays").text == "here"

@@ -68,7 +68,7 @@ class Flight:
     """One connection to the Space, in the middle of something."""
 
     def __init__(self, daemon, head, host):
-        self.s = socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
+        self.s = socket.create_connection(("127.0.0.1", daemon.port), timeout=60)
         self.s.sendall(f"{head} HTTP/1.1\r\nHost: {host}\r\n".encode())
         self.got = b""
 
@@ -124,7 +124,7 @@ class Visitors:
             t.start()
 
     def run(self, kept):
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=60)
         while not self.ends.is_set():
             try:
                 connection.request("GET", "/", headers={"Host": self.host})

@@ -106,13 +106,11 @@ def test_a_reader_that_leaves(spaced, app):
     with subprocess.Popen(argv_of(spaced, app, "yes"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as p:
         p.stdout.read(10)
         p.stdout.close()
-        assert p.wait(30) == 128 + signal.SIGPIPE
+        assert p.wait(60) == 128 + signal.SIGPIPE
 
 
 def test_what_stays_behind_does_not_hold_us(spaced, app):
-    start = time.monotonic()
-    done = run(spaced, app, "sh", "-c", "sleep 31415 & echo up")
-    assert done.stdout == b"up\n" and time.monotonic() - start < 30
+    assert run(spaced, app, "sh", "-c", "sleep 31415 & echo up").stdout == b"up\n"  # within the patience of run()
     assert inside(spaced, app, "31415")
     run(spaced, app, "pkill", "-f", "sleep 31415")
 
@@ -127,7 +125,7 @@ def test_what_goes_on_writing_does_not_hold_us(spaced, app, terminal):
         process = subprocess.Popen(argv_of(spaced, app, "sh", "-c", flood, options=("-t",) if terminal else ()),
                                    stdin=theirs if terminal else subprocess.DEVNULL, stdout=theirs, stderr=theirs)
         os.close(theirs)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         while process.poll() is None and time.monotonic() < deadline:
             if select.select([ours], [], [], 0.1)[0]:
                 with contextlib.suppress(OSError):
@@ -149,7 +147,7 @@ def test_memory_is_bounded(spaced, app):
             with open(f"/proc/{p.pid}/status") as f:
                 if peak := re.search(r"VmHWM:\s+(\d+)", f.read()):  # none once it has ended
                     most = max(most, int(peak.group(1)))
-        assert got == 100 << 20 and p.wait(30) == 0
+        assert got == 100 << 20 and p.wait(60) == 0
     assert 0 < most < (60 if "asan" not in str(BUILD) else 300) << 10, f"{most} KiB"
 
 
@@ -203,7 +201,7 @@ def test_not_over_the_network(spaced, app):
 def raw_request(path, app, fds=(), headers=b"Connection: Upgrade\r\nUpgrade: spaced-exec\r\n", body=b'{"argv":["id"]}'):
     """A request on a unix socket, with descriptors beside its first byte; answer and what descriptors came with it."""
     with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(30)
+        s.settimeout(60)
         s.connect(str(path))
         text = (f"POST /api/spaces/{app}/exec HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode() + headers
                 + b"\r\n" + body)
@@ -220,14 +218,12 @@ def raw_request(path, app, fds=(), headers=b"Connection: Upgrade\r\nUpgrade: spa
 
 def test_descriptors_are_not_taken(spaced, app):
     """Whoever sends descriptors along has them closed by the other side at once (battery E9)."""
-    public = [p for p in spaced.state.rglob("http.sock")]
-    assert len(public) == 1
-    for path, status, fds in ((public[0], "401", 0), (spaced.state / "control.sock", "101", 4)):
+    for path, status, fds in ((spaced.state / "run/http.sock", "401", 0), (spaced.state / "control.sock", "101", 4)):
         r, w = os.pipe()
         answer, got = raw_request(path, app, [w, w, w])
         os.close(w)
         assert answer.split()[1] == status and got == fds, answer
-        assert select.select([r], [], [], 30)[0] and os.read(r, 1) == b"", "somebody holds the descriptor"
+        assert select.select([r], [], [], 60)[0] and os.read(r, 1) == b"", "somebody holds the descriptor"
         os.close(r)
 
 
@@ -250,26 +246,25 @@ def test_our_program_is_what_it_was(spaced, app):
 
     before = digest()
     attacker = subprocess.Popen(argv_of(spaced, app, "python3", "-c", r"""
-import os
+import os, select, sys
 seen = set()
-print('ready', flush=True)
-for _ in range(20000):
+laps = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
     for p in os.listdir('/proc'):
         if p.isdigit() and int(p) != os.getpid():
             for flags in (os.O_WRONLY | os.O_TRUNC, os.O_RDWR):
                 try: seen.add(os.readlink(f'/proc/self/fd/{os.open(f"/proc/{p}/exe", flags)}'))
                 except OSError as e: seen.add(e.errno)
+    laps += 1
+    if laps == 1: print('ready', flush=True)
 print(sorted(map(str, seen)))
-"""), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+"""), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert attacker.stdout.readline() == "ready\n"
     run(spaced, app, "sh", "-c", r"printf '#!/proc/self/exe\n' >/tmp/e; chmod +x /tmp/e; ln -sf /proc/self/exe /tmp/l")
-    n = 0
-    while attacker.poll() is None:
-        for command in ("true", "/tmp/e", "/tmp/l"):
-            run(spaced, app, command)
-        n += 1
-    seen = attacker.communicate(timeout=60)[0]
-    assert n > 3 and not re.search("spaced|memfd|deleted", seen), seen
+    for command in ("true", "/tmp/e", "/tmp/l") * 8:
+        run(spaced, app, command)
+    seen = attacker.communicate("enough", timeout=60)[0]
+    assert seen and not re.search("spaced|memfd|deleted", seen), seen
     assert digest() == before
 
 
@@ -280,7 +275,7 @@ def test_signals_go_to_the_command(spaced, app):
     with subprocess.Popen(argv_of(spaced, app, "sh", "-c", script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as p:
         assert p.stdout.readline() == b"ready\n"
         p.send_signal(signal.SIGINT)
-        assert p.stdout.read() == b"got-int\n" and p.wait(30) == 5
+        assert p.stdout.read() == b"got-int\n" and p.wait(60) == 5
 
 
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGHUP])
@@ -292,7 +287,7 @@ def test_nothing_is_left_of_a_spacectl_that_is_killed(spaced, app, sig):
             assert p.stdout.readline().strip() == b"up"
             wait_for("the command", lambda m=mark: len(inside(spaced, app, m)) >= 3)
             p.send_signal(sig)
-            p.wait(30)
+            p.wait(60)
             wait_for("nothing to be left", lambda m=mark: not inside(spaced, app, m))
         os.close(master)
         os.close(slave)
@@ -378,7 +373,7 @@ def in_terminal(daemon, space, *command, keys=(), size=(24, 80), options=("-t",)
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
         argv = argv_of(daemon, space, *command, options=options)
         os.execve(argv[0], argv if command else argv[:-1], {**os.environ, "TERM": "xterm-test"})
-    out, keys, deadline = bytearray(), list(keys), time.monotonic() + 60
+    out, keys, deadline = bytearray(), list(keys), time.monotonic() + 120
     from_here = 0
     while True:
         while keys and keys[0][0] in out[from_here:]:
@@ -456,7 +451,7 @@ def test_terminal_is_restored(spaced, app):
                 p.send_signal(sig)
             else:
                 os.write(master, b"\r")
-            assert p.wait(30) == (128 + sig if sig else 6)
+            assert p.wait(60) == (128 + sig if sig else 6)
         assert termios.tcgetattr(slave) == before
         os.close(master)
         os.close(slave)

@@ -8,12 +8,14 @@ import subprocess
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
 import gitraw
 from gitraw import ZERO, Pack, commit, tree
 from harness import Repo, Spaced, processes, wait_for
+from proxyraw import PATIENCE, Peer
 
 PAGE = {"README.md": "---\nsdk: static\n---\n", "index.html": "<h1>hi</h1>\n"}
 SMALL = dict(push_object_size="1M", push_inflated_size="8M", push_objects="5000", push_refs="20", push_pack_size="3M",
@@ -51,7 +53,8 @@ def server_repo(daemon, oid):
 
 
 def leftovers(folder):
-    return [str(p.relative_to(folder)) for p in folder.rglob("*")
+    found = [Path(where) / name for where, folders, files in os.walk(folder) for name in folders + files]  # some go meanwhile
+    return [str(p.relative_to(folder)) for p in found
             if "quarantine" in p.name or p.name.endswith(".lock") and p.name != "spaced.lock" or p.name.startswith("pack_")
             or p.suffix == ".pack" and not p.with_suffix(".idx").exists()]
 
@@ -135,10 +138,11 @@ def test_expect_100_continue(spaced, repo):
     tip, pack = big_push()
     body = gitraw.commands([(ZERO, tip, "refs/heads/side")]) + pack
     with send_part(spaced, "alice", "expect", body, 0, {"Expect": "100-continue"}) as s:
-        assert s.recv(65536).startswith(b"HTTP/1.1 100 ")
-        s.sendall(body)
-        assert s.recv(65536).startswith(b"HTTP/1.1 200 ")
-    wait_for("the ref", lambda: refs(spaced, "alice", "expect").get("refs/heads/side") == tip, 20)
+        peer = Peer(s)
+        assert peer.message(head_only=True).status == 100
+        peer.send(body)
+        assert peer.message(head_only=True).status == 200
+    wait_for("the ref", lambda: refs(spaced, "alice", "expect").get("refs/heads/side") == tip)
 
 
 def test_gzip_body(spaced):
@@ -288,16 +292,16 @@ def test_of_racing_pushes_exactly_one_wins(spaced):
         tip = won[0]
 
 
-def big_push(tip_parent=None):
+def big_push(tip_parent=None, size=400_000):
     p = Pack()
-    blob = p.add("blob", os.urandom(400_000))
+    blob = p.add("blob", os.urandom(size))
     tip = p.add("commit", commit(p.add("tree", tree(("100644", "f", blob))), [tip_parent] if tip_parent else []))
     return tip, p.bytes()
 
 
 def send_part(daemon, owner, name, body, part, headers=None):
     """Sends the head and `part` bytes of the body; the open socket."""
-    s = socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
+    s = socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE)
     head = {"Host": f"{daemon.domain}:{daemon.port}", "Content-Type": "application/x-git-receive-pack-request",
             "Content-Length": str(len(body)), **gitraw.auth(owner, daemon.token(owner)), **(headers or {})}
     s.sendall((f"POST /spaces/{owner}/{name}/git-receive-pack HTTP/1.1\r\n" +
@@ -309,18 +313,25 @@ def unpackers(daemon):
     return processes("unpack", str(daemon.state))
 
 
+def push_and_end(daemon, name, updates, pack):
+    """A push whose process is gone: it clears up behind its answer, and is not to be taken for that of the next push."""
+    done = gitraw.push(daemon, "alice", name, updates, pack)
+    wait_for("the process of that push to end", lambda: not unpackers(daemon))
+    return done
+
+
 @pytest.mark.parametrize("share", [0.0, 0.0002, 0.01, 0.5, 0.99])
 def test_a_client_that_leaves(spaced, share):
     tip, pack = big_push()
-    gitraw.push(spaced, "alice", "leaver", [(ZERO, tip, f"refs/heads/s{int(share * 10000)}")], pack)
+    push_and_end(spaced, "leaver", [(ZERO, tip, f"refs/heads/s{int(share * 10000)}")], pack)
     folder = server_repo(spaced, tip)
     packs = len(list((folder / "objects/pack").glob("*.pack")))
     new, pack = big_push(tip)
     body = gitraw.commands([(ZERO, new, "refs/heads/never")]) + pack
     s = send_part(spaced, "alice", "leaver", body, int(len(body) * share))
-    wait_for("the unpack process", lambda: unpackers(spaced), 10)
+    wait_for("the unpack process", lambda: unpackers(spaced))
     s.close()
-    wait_for("it to end", lambda: not unpackers(spaced), 20)
+    wait_for("it to end", lambda: not unpackers(spaced))
     assert leftovers(folder) == []
     assert len(list((folder / "objects/pack").glob("*.pack"))) == packs
     assert "refs/heads/never" not in refs(spaced, "alice", "leaver")
@@ -329,26 +340,26 @@ def test_a_client_that_leaves(spaced, share):
 @pytest.mark.parametrize("share", [0.0002, 0.5, 0.99])
 def test_kill_9_of_the_unpack_process(spaced, share):
     tip, pack = big_push()
-    gitraw.push(spaced, "alice", "killed", [(ZERO, tip, f"refs/heads/s{int(share * 10000)}")], pack)
+    push_and_end(spaced, "killed", [(ZERO, tip, f"refs/heads/s{int(share * 10000)}")], pack)
     folder = server_repo(spaced, tip)
     new, pack = big_push(tip)
     body = gitraw.commands([(ZERO, new, "refs/heads/never")]) + pack
     s = send_part(spaced, "alice", "killed", body, int(len(body) * share))
     if share > 0.3:
-        wait_for("the quarantine", lambda: list(folder.glob("quarantine-*/*")), 10)
-    for pid in wait_for("the unpack process", lambda: unpackers(spaced), 10):
+        wait_for("the quarantine", lambda: list(folder.glob("quarantine-*/*")))
+    for pid in wait_for("the unpack process", lambda: unpackers(spaced)):
         os.kill(pid, signal.SIGKILL)
     s.sendall(body[int(len(body) * share):])
-    answer = s.recv(65536)
+    answer = Peer(s).message()
     s.close()
-    assert b"200" in answer.split(b"\r\n")[0] and b"ng refs/heads/never" not in answer
+    assert answer.status == 200 and b"unpack ok" not in answer.body and b"refs/heads/never" not in answer.body
     assert "refs/heads/never" not in refs(spaced, "alice", "killed")
     # the next push clears what is left
     done = gitraw.push(spaced, "alice", "killed", [(ZERO, tip, f"refs/heads/again{int(share * 10000)}")], Pack().bytes())
     assert "unpack ok" in done.report
     done = gitraw.push(spaced, "alice", "killed", [(ZERO, new, f"refs/heads/now{int(share * 10000)}")], pack)
     assert "ok refs/heads/now" in done.report, done
-    wait_for("no leftovers", lambda: leftovers(folder) == [], 10)
+    wait_for("no leftovers", lambda: leftovers(folder) == [])
 
 
 def test_stale_locks_of_a_killed_push(spaced):
@@ -366,7 +377,7 @@ def test_stale_locks_of_a_killed_push(spaced):
     new, pack = big_push(tip)
     done = gitraw.push(spaced, "alice", "locks", [(tip, new, "refs/heads/a")], pack)
     assert "ok refs/heads/a" in done.report
-    wait_for("no leftovers", lambda: leftovers(folder) == [], 10)
+    wait_for("no leftovers", lambda: leftovers(folder) == [])
 
 
 def packs_of(folder):
@@ -388,6 +399,9 @@ def test_many_packs_become_one_while_people_push_and_clone(spaced, repo):
     spaced.push_ok(r, "alice", "packs", "lost")
     spaced.push_ok(r, "alice", "packs", ":lost")
     r.git("checkout", "-q", "main")
+    for i in range(40):
+        tip, pack = big_push(size=1000)
+        gitraw.push(spaced, "alice", "packs", [(ZERO, tip, f"refs/heads/f{i}")], pack)
     stop = threading.Event()
     failed = []
 
@@ -401,18 +415,23 @@ def test_many_packs_become_one_while_people_push_and_clone(spaced, repo):
 
     reader = threading.Thread(target=clone_again_and_again)
     reader.start()
-    most = 0
+    most, pushed = 0, 42  # what was pushed before
     try:
-        for i in range(60):
-            r.commit(f"change {i}", {"big.txt": (r.path / "big.txt").read_text().replace(f"line {i * 40} ", "changed ")})
+        # until some have become one, while the pushes went on: when that begins and how long it takes is not ours
+        for i in range(300):
+            r.commit(f"change {i}", {"big.txt": (r.path / "big.txt").read_text().replace(f"line {i * 10} ", "changed ")})
             spaced.push_ok(r, "alice", "packs", "main:side", *(["--thin"] if i % 2 else []))
-            most = max(most, len(packs_of(folder)))
-        wait_for("few packs", lambda: len(packs_of(folder)) < 20, 60)
+            pushed += 1
+            if len(packs_of(folder)) < most:
+                break
+            most = len(packs_of(folder))
+        wait_for("one pack in place of fifty", lambda: len(packs_of(folder)) <= pushed - 49)
         wait_for("the repack process to end", lambda: not processes("repack", str(spaced.state)), 60)
+        wait_for("the pushes to have cleared up", lambda: not unpackers(spaced))
     finally:
         stop.set()
         reader.join()
-    assert failed == [] and 50 <= most < 62
+    assert failed == [] and most >= 50
     assert refs(spaced, "alice", "packs")["refs/heads/side"] == r.head()
     assert leftovers(folder) == [] and not tmp.exists()
     assert git("-c", "safe.directory=*", "fsck", "--strict", "--no-dangling", cwd=folder).stdout == ""
@@ -452,13 +471,13 @@ def push_held_at_the_lock(daemon, name):
     lock = open(folder / "spaced.lock", "r+b")
     fcntl.flock(lock, fcntl.LOCK_EX)
     s = send_part(daemon, "alice", name, gitraw.commands([(ZERO, tip, "refs/heads/main")]) + Pack().bytes(), 10**6)
-    wait_for("the push to wait for the lock", lambda: blocked_on_a_lock(unpackers(daemon)), 20)
+    wait_for("the push to wait for the lock", lambda: blocked_on_a_lock(unpackers(daemon)))
     return folder, lock, tip, s
 
 
 def kill_control(daemon, pid):
     os.kill(pid, signal.SIGKILL)
-    wait_for("a new control", lambda: daemon.pids("control") not in ([], [pid]) and daemon.healthy(), 30)
+    wait_for("a new control", lambda: daemon.pids("control") not in ([], [pid]) and daemon.healthy())
 
 
 def test_control_killed_between_the_move_of_a_ref_and_its_build(small):
@@ -466,8 +485,8 @@ def test_control_killed_between_the_move_of_a_ref_and_its_build(small):
     [control] = small.pids("control")
     os.kill(control, signal.SIGSTOP)
     lock.close()
-    wait_for("the ref to move", lambda: f"{tip} refs/heads/main" in (folder / "packed-refs").read_text(), 20)
-    wait_for("the unpack process to end", lambda: not unpackers(small), 20)
+    wait_for("the ref to move", lambda: f"{tip} refs/heads/main" in (folder / "packed-refs").read_text())
+    wait_for("the unpack process to end", lambda: not unpackers(small))
     kill_control(small, control)
     s.close()
     small.wait_stage("alice", "between", "RUNNING")
@@ -482,7 +501,7 @@ def test_control_killed_before_the_move_of_a_ref(small):
     [control] = small.pids("control")
     kill_control(small, control)
     lock.close()
-    wait_for("the unpack process to end", lambda: not unpackers(small), 20)
+    wait_for("the unpack process to end", lambda: not unpackers(small))
     s.close()
     assert "refs/heads/main" not in (folder / "packed-refs").read_text()
     assert leftovers(folder) == []
@@ -494,7 +513,7 @@ def test_control_killed_before_the_move_of_a_ref(small):
 def slow_clone(daemon, name, tip):
     """A clone whose reader takes what fits into the buffers, and no more."""
     body = gitraw.pkt(f"want {tip} side-band-64k ofs-delta\n".encode()) + b"0000" + gitraw.pkt(b"done\n")
-    s = socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
+    s = socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     s.sendall(f"POST /spaces/alice/{name}/git-upload-pack HTTP/1.1\r\nHost: {daemon.domain}:{daemon.port}\r\n"
               "Content-Type: application/x-git-upload-pack-request\r\n"
@@ -517,7 +536,7 @@ def test_slow_clones_of_one_address_wait_and_others_go_on(spaced, repo):
     finally:
         for s in slow:
             s.close()
-    wait_for("no process left", lambda: not processes("upload-pack", str(spaced.state)), 30)
+    wait_for("no process left", lambda: not processes("upload-pack", str(spaced.state)))
 
 
 def test_many_ask_for_refs_at_once(spaced, repo):
@@ -654,12 +673,11 @@ def test_ref_names(spaced):
 
 # --- bombs, against small limits
 
-def refused_fast(daemon, updates, pack, reason, seconds=30, **kw):
-    start = time.monotonic()
-    done = gitraw.push(daemon, "alice", "bomb", updates, pack, **kw)
+def refused_fast(daemon, updates, pack, reason):
+    """Within the patience of gitraw.post(): a bound for hanging, not for speed."""
+    done = gitraw.push(daemon, "alice", "bomb", updates, pack)
     assert reason in done.report, done
     assert "ok refs/" not in done.report
-    assert time.monotonic() - start < seconds  # a bound for hanging, not for speed
 
 
 def test_refs_flood(small):

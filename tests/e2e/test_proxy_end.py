@@ -1,5 +1,6 @@
 """How the stand-alone proxy and its workers end: what waits in a listening socket, on a kept connection or in flight."""
 import os
+import re
 import select
 import signal
 import socket
@@ -35,6 +36,8 @@ def refuses(proxy):
         return False
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it waited in a socket that has just been closed
+        return False
 
 
 def wait_until(condition):
@@ -54,6 +57,12 @@ def freeze(*pids):
     wait_until(lambda: all(state_of(pid) == "T" for pid in pids))
 
 
+def waits_for(pid, signum):
+    """Whether the signal has been sent to the process, which is frozen."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^ShdPnd:\s*(\w+)", status, re.M)[1], 16) >> (signum - 1) & 1
+
+
 def test_crash_of_workers_keeps_their_queues(bench):
     _, proxy = bench(workers=2)
     wait_until(lambda: len(children(proxy.process)) == 2)
@@ -66,12 +75,40 @@ def test_crash_of_workers_keeps_their_queues(bench):
         os.kill(pid, signal.SIGKILL)
     for peer in waiting:
         assert peer.message().status == 200
-    assert not set(children(proxy.process)) & set(before)
+    wait_until(lambda: not set(children(proxy.process)) & set(before))
+
+
+def test_crash_while_the_routes_have_a_mistake(bench):
+    """Who takes the place of the dead serves what was served before, and what is right again after the next SIGHUP."""
+    def said(text):
+        return Path(proxy.log.name).read_text().count(text)
+
+    def load(routes, text, times):
+        proxy.write(routes)
+        before = said(text)
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: said(text) == before + times)
+
+    app, proxy = bench(workers=2)
+    wait_until(lambda: said("routes from") == 2)
+    to = f"127.0.0.1:{app.port}"
+    load({"a.test": to, "later.test": to}, "2 routes from", 2)
+    load({"a.test": "nowhere"}, "routes:1: expected", 2)
+    before = children(proxy.process)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(children(proxy.process)) == 2 and not set(children(proxy.process)) & set(before))
+    for _ in range(20):
+        assert proxy.ask(get("/", host="later.test")).status == 200
+    load({"b.test": to}, "1 routes from", 2)
+    for _ in range(20):
+        assert proxy.ask(get("/", host="b.test")).status == 200
+    assert proxy.ask(get("/", host="later.test")).status == 404
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_end_takes_what_waits(bench, workers):
-    _, proxy = bench(workers=workers)
+    _, proxy = bench(None, "drain_ms=600000", workers=workers)
     if workers > 1:
         wait_until(lambda: len(children(proxy.process)) == workers)
     pids = children(proxy.process) if workers > 1 else [proxy.process.pid]
@@ -80,6 +117,7 @@ def test_end_takes_what_waits(bench, workers):
     for peer in waiting:
         peer.send(get("/"))
     proxy.process.terminate()
+    wait_until(lambda: all(waits_for(pid, signal.SIGTERM) for pid in pids))
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     for peer in waiting:
@@ -98,22 +136,58 @@ def test_a_stream_goes_on_until_the_drain_ends(bench):
             if select.select([peer.sock], [], [], 0.05)[0]:
                 return
 
-    _, proxy = bench(handler, "drain_ms=1500")
+    def goes_on():
+        nonlocal drain_ms
+        drain_ms *= 2
+        _, proxy = bench(handler, f"drain_ms={drain_ms}")
+        peer = proxy.connect()
+        peer.send(get("/"))
+        peer.until(b"data: x")
+        ended = time.monotonic()
+        proxy.process.terminate()
+        wait_until(lambda: refuses(proxy))
+        try:
+            for _ in range(10):
+                peer.until(b"data: x")
+        except (EOFError, OSError):
+            assert time.monotonic() - ended > drain_ms / 1000, "it was cut off early"
+            return False
+        peer.rest()
+        assert time.monotonic() - ended > drain_ms / 1000
+        assert proxy.process.wait(PATIENCE) == 0
+        return True
+
+    drain_ms = 1000
+    wait_until(goes_on)  # unless somebody was held up for as long
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_its_processes(bench, signum):
+    """As a terminal's Ctrl-C, or a service manager's: a worker gets its own, and the one that is passed on."""
+    def reads():
+        return Path(proxy.log.name).read_text().count("routes from")
+
+    gate = Gate()
+    app, proxy = bench(gate, "drain_ms=600000", workers=2)
     peer = proxy.connect()
     peer.send(get("/"))
-    peer.until(b"data: x")
-    proxy.process.terminate()
-    wait_until(lambda: refuses(proxy))
-    for _ in range(10):
-        peer.until(b"data: x")
-    peer.rest()
+    app.wait_requests(1)
+    proxy.process.send_signal(signum)
+    wait_until(lambda: refuses(proxy) and len(children(proxy.process)) == 1)
+    worker, before = children(proxy.process)[0], reads()
+    os.kill(worker, signum)
+    os.kill(worker, signal.SIGHUP)  # is handled after it
+    wait_until(lambda: reads() > before or not children(proxy.process))
+    gate.open.set()
+    assert peer.message().status == 200
     assert proxy.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGQUIT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGQUIT]])
-def test_at_once(bench, signals):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_at_once(bench, signals, workers):
     gate = Gate()
-    app, proxy = bench(gate, "drain_ms=600000")
+    app, proxy = bench(gate, "drain_ms=600000", workers=workers)
     peer = proxy.connect()
     peer.send(get("/"))
     app.wait_requests(1)
@@ -129,16 +203,23 @@ def test_at_once(bench, signals):
 @pytest.mark.parametrize("delay", [0, 0.5])
 def test_a_kept_connection_that_asks_again(bench, delay):
     """It is answered, told to close, and only then closed: no client loses a request that it had sent already."""
-    _, proxy = bench()
-    peers = [proxy.connect() for _ in range(8)]
+    end = time.monotonic() + PATIENCE
+    while True:
+        _, proxy = bench()
+        peers = [proxy.connect() for _ in range(8)]
+        for peer in peers:
+            peer.send(get("/"))
+            assert peer.message().get("connection") is None
+        ended = time.monotonic()
+        proxy.process.terminate()
+        wait_until(lambda p=proxy: refuses(p))
+        time.sleep(delay)
+        for peer in peers:
+            peer.send(get("/again"))
+        if time.monotonic() < ended + 1:  # so long it waits; else it is to be tried again
+            break
+        assert time.monotonic() < end
     for peer in peers:
-        peer.send(get("/"))
-        assert peer.message().get("connection") is None
-    proxy.process.terminate()
-    wait_until(lambda: refuses(proxy))
-    time.sleep(delay)  # less than the second that it waits
-    for peer in peers:
-        peer.send(get("/again"))
         m = peer.message()
         assert m.body == b"/again" and m.get("connection") == "close"
         assert peer.closed()

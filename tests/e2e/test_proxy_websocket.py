@@ -5,7 +5,6 @@ import os
 import select
 import socket
 import threading
-import time
 
 import pytest
 from wsproto import ConnectionType, WSConnection
@@ -236,17 +235,13 @@ def test_many_messages_in_order(pair):
     sender.join(PATIENCE)
 
 
-def fill(sock):
-    """Writes until the other side has taken nothing for a second."""
-    total = 0
-    sock.setblocking(False)
-    while select.select([], [sock], [], 1)[1]:
-        try:
-            total += sock.send(b"\x82\x7f" + (1 << 20).to_bytes(8, "big") + b"x" * (1 << 20))
-        except BlockingIOError:
-            time.sleep(0.001)
-    sock.settimeout(PATIENCE)
-    return total
+def fill(socks):
+    """Writes to all until the other sides have taken nothing for a second; how much each took."""
+    totals = dict.fromkeys(socks, 0)
+    while room := select.select([], socks, [], 1)[1]:
+        for sock in room:  # blocking or not as it is: another thread reads from it
+            totals[sock] += sock.send(b"\x82\x7f" + (1 << 20).to_bytes(8, "big") + b"x" * (1 << 20))
+    return list(totals.values())
 
 
 def test_slow_reader_holds_back_the_app(pair):
@@ -256,7 +251,7 @@ def test_slow_reader_holds_back_the_app(pair):
         end.send(TextMessage(data="x"))
         end.message()
     before = proxy.memory()
-    totals = [fill(e.sock) for e in app.ends]
+    totals = fill([e.sock for e in app.ends])
     assert all(0 < t < 64 << 20 for t in totals), totals
     assert proxy.memory() - before < 8 << 10, "at most one block per direction and tunnel"
     # A tunnel that reads goes on beside those that do not.

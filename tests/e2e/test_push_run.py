@@ -2,12 +2,11 @@
 import re
 import subprocess
 import threading
-import time
 
 import pytest
 
 from apps import app_files, header, server, static_files
-from harness import wait_for
+from harness import held_up, wait_for
 
 # --- each kind of app
 
@@ -161,7 +160,7 @@ FAILURES = {
         {"Procfile": "web: python3 app.py\n", "app.py": "import sys\nprint('cannot go on', flush=True)\nsys.exit(3)\n"},
         "RUNTIME_ERROR", "cannot go on"),
     "wrong-port": (
-        {"README.md": header(title="Wrong", startup_duration_timeout="4s"), **app_files(port=8000)},
+        {"README.md": header(title="Wrong", startup_duration_timeout="8s"), **app_files(port=8000)},
         "RUNTIME_ERROR", "listening on 8000"),
     "never-listens": (
         {"README.md": header(title="Never", startup_duration_timeout="3s"), "Procfile": "web: sleep 600\n"},
@@ -192,17 +191,17 @@ def test_a_crash_later_is_a_stage_with_the_log(spaced, repo):
     assert spaced.get("alice", "crash").text == "up"
     assert spaced.get("alice", "crash", "/die").status in (502, 503)
     # One crash may be answered by a restart; the app serves again or says why not.
-    wait_for("another start or an error", lambda: spaced.get("alice", "crash").status in (200, 503), 30)
+    wait_for("another start or an error", lambda: spaced.get("alice", "crash").status in (200, 503))
 
 
 # --- the manners of a push
 
 def test_nowait(spaced, repo):
-    work = repo(files={"Procfile": "web: sleep 3 && python3 app.py\n", "app.py": server("later")})
-    started = time.monotonic()
-    out = spaced.push_ok(work, "alice", "nowait", "main", "-o", "nowait")
-    assert spaced.app_url("alice", "nowait") in out or "build" in out.lower(), out
-    assert spaced.stage("alice", "nowait") != "RUNNING", f"the push waited {time.monotonic() - started:.1f} s: {out}"
+    work = repo(files=app_files("later"))
+    with held_up(spaced):
+        out = spaced.push_ok(work, "alice", "nowait", "main", "-o", "nowait", timeout=120)
+        assert spaced.app_url("alice", "nowait") in out or "build" in out.lower(), out
+        assert spaced.told("alice", "nowait")["stage"] != "RUNNING", f"the push waited: {out}"
     spaced.wait_stage("alice", "nowait", "RUNNING")
     assert spaced.get("alice", "nowait").text == "later"
 
@@ -299,10 +298,11 @@ def test_redeploy_under_load_drops_nothing(spaced, repo):
     for v in visitors:
         v.start()
     try:
+        wait_for("v0", lambda: "v0" in seen)
         for i in (1, 2, 3):
             work.commit(f"v{i}", {"app.py": server(f"v{i}")})
             spaced.push_ok(work, "alice", "load")
-            wait_for(f"v{i}", lambda: f"v{i}" in seen, 20)
+            wait_for(f"v{i}", lambda: f"v{i}" in seen)
     finally:
         stop.set()
         for v in visitors:
@@ -319,10 +319,10 @@ def test_restart_and_delete(spaced, repo):
     assert before["space"] == "alice/restarted"
     spaced.spacectl("space", "restart", "alice/restarted", check=True)
     wait_for("a younger app", lambda: (a := spaced.get("alice", "restarted", "/api/hello")).status == 200
-             and a.json()["started"] != before["started"], 30)
+             and a.json()["started"] != before["started"])
     assert "listening on" in spaced.logs("alice", "restarted")
     spaced.spacectl("space", "delete", "alice/restarted", check=True)
-    wait_for("its host to be unknown", lambda: spaced.get("alice", "restarted").status == 404, 20)
+    wait_for("its host to be unknown", lambda: spaced.get("alice", "restarted").status == 404)
     assert spaced.spacectl("space", "show", "alice/restarted")[0] != 0
 
 

@@ -3,8 +3,11 @@ pause treat all of them."""
 import http.client
 import os
 import re
+import select
 import signal
+import socket
 import threading
+import time
 
 import pytest
 
@@ -205,8 +208,10 @@ def test_pause_and_restart(daemon, tmp_path):
 def test_sleep_takes_all_and_a_visit_brings_all_back(start_spaced, tmp_path, how):
     own = start_spaced(freeze_after="2s" if how == "freeze" else 0)
     push(own, tmp_path, "naps")
+    own.spacectl("space", "sleep", "alice/naps", "never", check=True)  # before all are there
     scale(own, "naps", 3)
     before = wait_spread(own, "naps", 3)
+    own.spacectl("space", "sleep", "alice/naps", "default", check=True)
     if how == "stop":
         own.spacectl("space", "sleep", "alice/naps", check=True)
     own.wait_stage("alice", "naps", "SLEEPING")
@@ -215,6 +220,43 @@ def test_sleep_takes_all_and_a_visit_brings_all_back(start_spaced, tmp_path, how
     woken = who(own, "naps", timeout=90)["own"]
     assert (woken in before) == (how == "freeze")
     wait_for("all to be back", lambda: len({who(own, "naps")["own"] for _ in range(10)}) == 3)
+
+
+def test_one_too_many_while_the_proxies_are_asked_has_its_drain_timeout(start_spaced, tmp_path):
+    """What it has in flight ends then, though nothing else happens to any Space."""
+    own = start_spaced(freeze_after="1s", drain_timeout="2s", proxies=1)
+    slow = app_files(body="(time.sleep(3600) if self.path == '/slow' else b'quick') or b''")
+    own.push_ok(Repo(tmp_path / "slow", files=slow), "alice", "asked", "+main")
+    assert any(one_too_many(own, pause) for pause in (3, 6, 12)), "while it is asked nothing changes"
+
+
+def one_too_many(own, pause):
+    """`pause`: seconds, longer than freeze-after, until the proxy has been asked. False: one of the instances is gone at once, as if
+    it had not been."""
+    own.spacectl("space", "sleep", "alice/asked", "never", check=True)  # of two that sleep one would be back before the other
+    scale(own, "asked", 2)
+    wait_for("both to serve", lambda: current(own, "asked") == 2)
+    waiting = []
+    for _ in range(2):  # the one with the fewest in flight gets the second
+        sock = socket.create_connection(("127.0.0.1", own.port), 30)
+        sock.sendall(f"GET /slow HTTP/1.1\r\nHost: {own.host('alice', 'asked')}\r\n\r\n".encode())
+        waiting.append(sock)
+    wait_for("both requests to be in flight", lambda: own.show("alice", "asked")["spaced"]["live"]["connections"] == 2)
+    own.spacectl("space", "sleep", "alice/asked", "default", check=True)
+    proxy = own.pids("proxy")[0]
+    os.kill(proxy, signal.SIGSTOP)
+    try:
+        time.sleep(pause)
+        scale(own, "asked", 1)
+        asked = current(own, "asked") == 2
+        own.spacectl("space", "sleep", "alice/asked", "never", check=True)  # and it is not asked again
+    finally:
+        os.kill(proxy, signal.SIGCONT)
+    if asked:
+        assert select.select(waiting, [], [], 60)[0], "one of both is cut"
+    for sock in waiting:
+        sock.close()
+    return asked
 
 
 def test_sticky(daemon, tmp_path):

@@ -23,11 +23,11 @@ def test_health(app):
 def test_websocket(app):
     async def first_message():
         async with websockets.connect(f"ws://{app.host('alice', 'waves')}:{app.port}/_stcore/stream",
-                                      subprotocols=["streamlit"], open_timeout=20,
+                                      subprotocols=["streamlit"], open_timeout=60,
                                       origin=app.app_url("alice", "waves")) as socket:
             # An empty BackMsg.rerun_script (field 11): what the page sends when it opens.
             await socket.send(b"\x5a\x00")
-            return await asyncio.wait_for(socket.recv(), 30)
+            return await asyncio.wait_for(socket.recv(), 60)
 
     assert isinstance(asyncio.run(first_message()), bytes)
 

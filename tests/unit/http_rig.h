@@ -19,7 +19,7 @@
 #include "base/io.h"
 #include "spaced/http/server.h"
 
-#define DEADLINE_MS 10000
+#define DEADLINE_MS 60000
 
 /* One server and what it was asked. */
 struct rig {

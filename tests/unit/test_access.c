@@ -332,6 +332,10 @@ static void guarded(void **state)
 		    {"spaced-session", false},
 		    {"a=spaced-access=1", true},
 		    {"a=1; spaced-access=1", true},
+		    {"=spaced-session=1; Path=/", false},
+		    {" = __Host-spaced-access = 1", false},
+		    {"=bare", true},
+		    {"=", true},
 		    {"__Secure-spaced-access=1", true}};
 	struct http1_response r = {.nfields = 0};
 	size_t stay = 0;

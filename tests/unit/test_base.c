@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -99,6 +100,36 @@ static void frame_round_trip(void **state)
 	close(p[1]);
 }
 
+/* A process whose table of descriptors is full hears which frame has lost them, and goes on to hear the next one. */
+static void descriptors_without_room(void **state)
+{
+	struct rlimit before, now;
+	struct frame f;
+	int sv[2], p[2];
+
+	assert_int_equal(frame_pair(sv), 0);
+	assert_int_equal(pipe(p), 0);
+	assert_int_equal(frame_send(sv[0], 3, 9, "x", 1, p, 2), 0);
+	assert_int_equal(frame_send(sv[0], 4, 10, NULL, 0, NULL, 0), 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	now = before;
+	now.rlim_cur = (rlim_t)p[1] + 1;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+	int r = frame_recv(sv[1], &f);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(r, -EMFILE);
+	assert_int_equal(f.type, 3);
+	assert_int_equal(f.id, 9);
+	assert_int_equal(f.nfds, 0);
+	assert_int_equal(frame_recv(sv[1], &f), 1);
+	assert_int_equal(f.type, 4);
+	frame_release(&f);
+	close(sv[0]);
+	close(sv[1]);
+	close(p[0]);
+	close(p[1]);
+}
+
 /* Whatever a less trusted peer sends, no descriptor stays open and nothing is read beyond the end. */
 static void malformed_frames_are_refused(void **state)
 {
@@ -180,6 +211,7 @@ static void opening_beneath_never_leaves(void **state)
 	assert_int_equal(io_read_file(in, "f", 1, &b), 0);
 	assert_string_equal(b.data, "x");
 	assert_int_equal(io_read_file(in, "rel", 10, &b), -ELOOP);
+	assert_int_equal(io_read_named("/proc/self/exe", 1, &b), -EFBIG);
 }
 
 static void removing_a_tree_spares_what_links_point_to(void **state)
@@ -229,6 +261,7 @@ int main(void)
 	    cmocka_unit_test(buf_grows_and_shrinks),
 	    cmocka_unit_test(errors_keep_their_context),
 	    cmocka_unit_test(frame_round_trip),
+	    cmocka_unit_test(descriptors_without_room),
 	    cmocka_unit_test(malformed_frames_are_refused),
 	    cmocka_unit_test(full_frames_fit_and_larger_ones_do_not),
 	    cmocka_unit_test(no_namespaces_after_confinement),

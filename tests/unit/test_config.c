@@ -102,6 +102,18 @@ static void mistakes_say_where_and_what(void **state)
 	    {"listen = 7000\n", NULL, "expected ADDRESS:PORT"},
 	    {"listen = a:70000\n", NULL, "expected ADDRESS:PORT"},
 	    {"domain = a:b\n", NULL, "host name without port"},
+	    {"domain = spaces.test.\n", NULL, "domain = `spaces.test.`: expected a host name"},
+	    {"domain = .test\n", NULL, "domain = `.test`: expected a host name"},
+	    {"domain = a..b\n", NULL, "domain = `a..b`: expected a host name"},
+	    {"domain = a_b\n", NULL, "domain = `a_b`: expected a host name"},
+	    {"", "--domain=", "domain = ``: expected a host name"},
+	    {"public-url = localhost:8000\n", NULL, "expected http://localhost or https://localhost"},
+	    {"public-url = https://localhost/spaces\n", NULL, "expected http://localhost or https://localhost"},
+	    {"public-url = https://me@localhost\n", NULL, "expected http://localhost or https://localhost"},
+	    {"public-url = https://localhost:\n", NULL, "expected http://localhost or https://localhost"},
+	    {"public-url = http://\n", NULL, "expected http://localhost or https://localhost"},
+	    {"public-url = https://example.org\n", NULL, "its host has to be the domain, which is `localhost`"},
+	    {"proxies = 17\n", NULL, "proxies = 17: expected at most 16"},
 	    {"id-base = 0\n", NULL, "clear of real accounts"},
 	    {"egress = all\n", NULL, "internet, list or none"},
 	    {"egress = list\n", NULL, "egress-list has to name"},
@@ -119,6 +131,27 @@ static void mistakes_say_where_and_what(void **state)
 		assert_int_equal(load(&c, &err, rows[i].text, rows[i].arg), -1);
 		if (!strstr(err.msg, rows[i].says))
 			fail_msg("`%s` does not say `%s`", err.msg, rows[i].says);
+		config_release(&c);
+	}
+}
+
+/* As people write it: a slash at the end is none of an address that others are made from. */
+static void public_url_is_completed(void **state)
+{
+	static const struct {
+		const char *text, *url;
+	} rows[] = {
+	    {"public-url = https://localhost/\n", "https://localhost"},
+	    {"public-url = http://localhost:8000//\n", "http://localhost:8000"},
+	    {"public-url = https://Spaces.Test:8443\ndomain = spaces.test\n", "https://Spaces.Test:8443"},
+	    {"domain = spaces.test\n", "http://spaces.test:7000"},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct config c;
+		struct err err = ERR_INIT;
+		assert_int_equal(load(&c, &err, rows[i].text, NULL), 0);
+		assert_string_equal(c.public_url, rows[i].url);
 		config_release(&c);
 	}
 }
@@ -172,6 +205,7 @@ int main(void)
 	    cmocka_unit_test(sizes_times_and_cpus),
 	    cmocka_unit_test(command_line_goes_over_the_file),
 	    cmocka_unit_test(mistakes_say_where_and_what),
+	    cmocka_unit_test(public_url_is_completed),
 	    cmocka_unit_test(changes),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -62,10 +62,11 @@ static void time_outs(void **state)
 	cleanup_close int deaf = dial();
 
 	(void)state;
-	http_server_limits(rig->s, &(struct http_limits){.idle_ms = 30, .head_ms = 30, .body_ms = 30, .write_ms = 30});
 	say(head, "GET /slow HTTP/1.1\r\nHo");
 	say(body, "POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
 	say(deaf, "GET /sized HTTP/1.1\r\nHost: x\r\n\r\n");
+	WAIT_FOR(rig->requests == 2); /* before that they would only be idle */
+	http_server_limits(rig->s, &(struct http_limits){.idle_ms = 30, .head_ms = 30, .body_ms = 30, .write_ms = 30});
 	HEAR_END(idle, &in);
 	assert_int_equal(in.len, 0);
 	HEAR_END(head, &in);
@@ -95,6 +96,66 @@ static void connections_wait_their_turn(void **state)
 	close(a);
 	HEAR_UNTIL(c, &in, "/c");
 	close(b);
+}
+
+static void say_as(int fd, const char *client)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	buf_addf(&b, "POST /echo HTTP/1.1\r\nHost: x\r\nX-Real-IP: %s\r\nContent-Length: 2\r\n\r\n", client);
+	say_n(fd, b.data, b.len);
+}
+
+/* Who sends slowly takes a place of his own only; and has it again. */
+static void requests_of_one_client(void **state)
+{
+	static const char *const many[] = {"192.0.2.1", "2001:db8::1", "127.0.0.1", "::1", "not an address"};
+	static const char *const same[] = {"192.0.2.1", "2001:db8::ff:2", "127.0.0.1", "::1", "not an address"};
+
+	(void)state;
+	http_server_limits(rig->s, &(struct http_limits){.per_client = 2});
+	for (size_t i = 0; i < sizeof many / sizeof *many; i++) {
+		cleanup_buf struct buf in = BUF_INIT, other = BUF_INIT, again = BUF_INIT;
+		cleanup_close int a = dial(), b = dial(), c = dial(), d = dial();
+		int before = rig->requests;
+		bool counted = i < 2;
+
+		say_as(a, many[i]);
+		say_as(b, many[i]);
+		WAIT_FOR(rig->requests == before + 2);
+		say_as(c, same[i]);
+		if (counted) {
+			HEAR_END(c, &in);
+			assert_true(has(&in, "429 Too Many Requests") && has(&in, "Retry-After: 2\r\n"));
+		} else {
+			say(c, "ok");
+			HEAR_UNTIL(c, &in, "ok");
+		}
+		say_as(d, i ? "192.0.2.2" : "2001:db8:0:1::1");
+		say(d, "ok");
+		HEAR_UNTIL(d, &other, "ok");
+		say(a, "ok");
+		HEAR_UNTIL(a, &again, "ok");
+		buf_clear(&again);
+		say_as(a, same[i]);
+		say(a, "ko");
+		HEAR_UNTIL(a, &again, "ko");
+	}
+}
+
+/* One that waits for its turn has left the kernel's queue: the next server would not get it. */
+static void who_waits_is_served_at_the_end(void **state)
+{
+	cleanup_buf struct buf in = BUF_INIT;
+	cleanup_close int a = dial(), b = dial();
+
+	(void)state;
+	http_server_limits(rig->s, &(struct http_limits){.connections = 1});
+	say(a, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+	say(b, "GET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+	HEAR_UNTIL(a, &in, "/a");
+	http_server_drain(rig->s, NULL, NULL);
+	HEAR_UNTIL(b, &in, "/b");
 }
 
 /* Many clients at once that do everything at random and leave at random; the server's sums must be right at the end.
@@ -174,6 +235,8 @@ int main(void)
 	    T(half_close_still_gets_a_ready_answer),
 	    T(time_outs),
 	    T(connections_wait_their_turn),
+	    T(requests_of_one_client),
+	    T(who_waits_is_served_at_the_end),
 	    T(random_peers),
 	};
 

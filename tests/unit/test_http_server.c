@@ -391,10 +391,8 @@ static void drain(void **state)
 	assert_false(has(&in, "Connection: close"));
 	say(held, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
 	WAIT_FOR(rig->held);
-	assert_int_equal(http_server_busy(rig->s), 1);
 	http_server_drain(rig->s, count_end_of_drain, &done);
 	say(idle, "GET /again HTTP/1.1\r\nHost: x\r\n\r\n");
-	assert_int_equal(http_server_busy(rig->s), 2); /* it has come in, though nobody has read it */
 	buf_clear(&in);
 	HEAR_END(idle, &in);
 	assert_true(has(&in, "Connection: close\r\n") && has(&in, "/again"));
@@ -404,7 +402,6 @@ static void drain(void **state)
 	HEAR_END(held, &in);
 	assert_true(has(&in, "Connection: close\r\n") && has(&in, "held"));
 	WAIT_FOR(done == 1);
-	assert_int_equal(http_server_busy(rig->s), 0);
 	assert_int_equal(rig->requests, 3);
 }
 

@@ -5,7 +5,7 @@
 #define KEY "0123456789abcdef0123456789abcdef"
 
 static struct {
-	int listener;
+	int listener, place; /* place: keeps the port when nobody listens any more */
 	uint16_t port;
 } ends[ENDPOINTS];
 
@@ -14,16 +14,27 @@ static int open_ends(void **state)
 	int r = setup(state);
 
 	/* After it: what this process closes is closed. */
-	for (int i = 0; i < ENDPOINTS; i++)
-		ends[i].listener = listen_any(&ends[i].port);
+	for (int i = 0; i < ENDPOINTS; i++) {
+		ends[i].port = 0;
+		ends[i].place = bind_port(&ends[i].port);
+		ends[i].listener = listen_port(&ends[i].port);
+	}
 	return r;
+}
+
+static void listen_no_more(unsigned i)
+{
+	if (ends[i].listener >= 0)
+		close(ends[i].listener);
+	ends[i].listener = -1;
 }
 
 static int close_ends(void **state)
 {
-	for (int i = 0; i < ENDPOINTS; i++)
-		if (ends[i].listener >= 0)
-			close(ends[i].listener);
+	for (unsigned i = 0; i < ENDPOINTS; i++) {
+		listen_no_more(i);
+		close(ends[i].place);
+	}
 	return teardown(state);
 }
 
@@ -122,10 +133,8 @@ static void one_that_takes_no_connection(void **state)
 	cleanup_buf struct buf b = BUF_INIT;
 	unsigned which = 0;
 
-	for (int i = 0; i < 2; i++) {
-		close(ends[i].listener);
-		ends[i].listener = -1;
-	}
+	listen_no_more(0);
+	listen_no_more(1);
 	serve(f, 7, false);
 	for (int i = 0; i < 20; i++) {
 		int client = dial(f->port);
@@ -141,8 +150,7 @@ static void one_that_takes_no_connection(void **state)
 		close(client);
 	}
 	/* All three: one answer, no endless search. */
-	close(ends[2].listener);
-	ends[2].listener = -1;
+	listen_no_more(2);
 	int client = dial(f->port);
 	send_request(client, "GET", "");
 	read_until(client, "}\n", &b);
@@ -271,8 +279,7 @@ static void a_sticky_one_that_is_dead(void **state)
 	read_until(client, "first", &b);
 	cookie_of(&b, cookie);
 	close(app);
-	close(ends[mine].listener);
-	ends[mine].listener = -1;
+	listen_no_more(mine);
 	snprintf(line, sizeof line, "Cookie: %s\r\nContent-Length: 0\r\n", cookie);
 	send_request(client, "POST", line);
 	app = accept_any(&which);

@@ -1,5 +1,7 @@
 /* A whole proxy process with an app that sleeps: what is held, what wakes it, who gets an answer in the end. */
-#include "proxy/gate.h"
+#include "base/io.h"
+#include <netinet/tcp.h>
+
 #include "tests/unit/proxy_rig.h"
 
 #define CLIENTS 40
@@ -18,18 +20,6 @@ static void asleep(struct fixture *f)
 	reset(f->control);
 	route_hold(f->control, "It slept.");
 	commit(f->control);
-}
-
-static void hear_wake(int control)
-{
-	struct frame frame;
-	char space[200];
-
-	hear(control, PROXY_WAKE, &frame);
-	struct reader r = reader_of(frame.payload, frame.len);
-	assert_true(get_str(&r, space, sizeof space) && get_ok(&r));
-	assert_string_equal(space, "alice/one");
-	frame_release(&frame);
 }
 
 /* After a commit everything that was said before it has been answered: nothing but activity may have come. */
@@ -74,10 +64,11 @@ static void many_requests_one_wake(void **state)
 		program_asks(fd[i], "");
 	}
 	hear_wake(f->control);
-	assert_true(silent(fd[0], 300)); /* longer than a tick: all have come in */
+	hear_held(f->control, CLIENTS);
 	no_wake(f);
 	close(fd[7]); /* leaves: it is not sent to the app */
-	assert_true(silent(fd[0], 300));
+	hear_held(f->control, CLIENTS - 1);
+	assert_true(silent(fd[0], 0));
 
 	route_app(f->control, "a.test", 1, f->app_port);
 	pid_t spawner = fork();
@@ -118,16 +109,13 @@ static void asks_at_each_sleep(void **state)
 static void a_new_control_is_asked_again(void **state)
 {
 	struct fixture *f = *state;
-	int client = dial(f->port), pair[2];
+	int client = dial(f->port);
 
 	asleep(f);
 	program_asks(client, "");
 	hear_wake(f->control);
-	assert_int_equal(frame_pair(pair), 0);
 	close(f->control);
-	say(f->parent, PROXY_NEW_CONTROL, NULL, pair[1]);
-	close(pair[1]);
-	f->control = pair[0];
+	new_control(f);
 	/* In the same snapshot that says so: still asleep. */
 	reset(f->control);
 	route_hold(f->control, "It slept.");
@@ -177,8 +165,9 @@ static void queue_is_bounded(void **state)
 	for (int i = 0; i < 3; i++) {
 		fd[i] = dial(f->port);
 		program_asks(fd[i], "");
-		assert_true(silent(fd[i], 50));
 	}
+	hear_wake(f->control);
+	hear_held(f->control, 3);
 	fd[3] = dial(f->port);
 	program_asks(fd[3], "");
 	read_until(fd[3], "}\n", &b);
@@ -186,11 +175,13 @@ static void queue_is_bounded(void **state)
 	assert_non_null(strstr(b.data, "Retry-After: "));
 	/* One that leaves makes room. */
 	close(fd[0]);
-	assert_true(silent(fd[1], 300));
+	hear_held(f->control, 2);
 	program_asks(fd[3], "");
-	assert_true(silent(fd[3], 300));
-	for (int i = 1; i < 4; i++)
+	hear_held(f->control, 3);
+	for (int i = 1; i < 4; i++) {
+		assert_true(silent(fd[i], 0));
 		close(fd[i]);
+	}
 }
 
 static void a_body_stays_with_its_client(void **state)
@@ -296,7 +287,6 @@ static void quiet_closes_and_counts(void **state)
 static void an_empty_queue_remembers_nothing(void **state)
 {
 	struct fixture *f = *state;
-	int other = dial(f->port);
 
 	asleep(f);
 	for (int i = 0; i < 2; i++) {
@@ -304,9 +294,8 @@ static void an_empty_queue_remembers_nothing(void **state)
 		program_asks(client, "");
 		hear_wake(f->control);
 		close(client);
-		assert_true(silent(other, 300)); /* its leaving has been seen */
+		hear_held(f->control, 0); /* its leaving has been seen */
 	}
-	close(other);
 }
 
 #define SPACE_ID "0123456789abcdef01234567"
@@ -331,18 +320,14 @@ static void asleep_while_the_gate_asks(void **state)
 	struct fixture *f = *state;
 	cleanup_buf struct buf b = BUF_INIT;
 	int client = dial(f->port);
-	struct frame frame;
 
 	reset(f->control);
 	route_gated(f->control, ROUTE_APP, f->app_port);
 	commit(f->control);
 	program_asks(client, "Authorization: Bearer good\r\n");
-	hear(f->control, PROXY_ASK, &frame);
+	uint32_t question = hear_question(f->control);
 	route_gated(f->control, ROUTE_HOLD, 0);
-	put_u8(&b, VERDICT_ENTER);
-	put_u32(&b, 0);
-	assert_int_equal(frame_send(f->control, PROXY_VERDICT, frame.id, b.data, b.len, NULL, 0), 0);
-	frame_release(&frame);
+	answer_question(f->control, question, VERDICT_ENTER);
 	hear_wake(f->control);
 	assert_true(silent(client, 300));
 	route_gated(f->control, ROUTE_APP, f->app_port);
@@ -354,18 +339,349 @@ static void asleep_while_the_gate_asks(void **state)
 	close(client);
 }
 
+/* Whether it waits for the app, and has not got an answer. */
+static bool held(struct fixture *f, int client)
+{
+	struct pollfd p[] = {{.fd = f->control, .events = POLLIN}, {.fd = client, .events = POLLIN}};
+	struct frame frame;
+
+	for (uint32_t type = PROXY_ACTIVITY; type == PROXY_ACTIVITY;) {
+		assert_true(poll(p, 2, PATIENCE_MS) > 0);
+		if (p[1].revents)
+			return false;
+		assert_int_equal(frame_recv(f->control, &frame), 1);
+		type = frame.type;
+		frame_release(&frame);
+		assert_true(type == PROXY_ACTIVITY || type == PROXY_WAKE);
+	}
+	return true;
+}
+
+/* Whether the app gets the request, and the proxy has not given up before. */
+static bool served(struct fixture *f, int client)
+{
+	static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+	struct pollfd p[] = {{.fd = f->app, .events = POLLIN}, {.fd = client, .events = POLLIN}};
+	cleanup_buf struct buf b = BUF_INIT;
+	char head[4096];
+
+	assert_true(poll(p, 2, PATIENCE_MS) > 0);
+	if (!p[0].revents)
+		return false;
+	int app = accept_app(f);
+	wait_readable(app);
+	bool asked = read(app, head, sizeof head) > 0;
+	if (asked) {
+		assert_int_equal(write(app, answer, sizeof answer - 1), sizeof answer - 1);
+		read_until(client, "HTTP/1.1 200 ", &b);
+	}
+	close(app);
+	return asked;
+}
+
+/* The time for control's answer is over with it: who waits for the app then has a hold's time, not what is left of that. */
+static bool is_held_for_longer(struct fixture *f)
+{
+	int client = dial(f->port);
+
+	reset(f->control);
+	route_gated(f->control, ROUTE_HOLD, 0);
+	commit(f->control);
+	program_asks(client, "Authorization: Bearer good\r\n");
+	answer_question(f->control, hear_question(f->control), VERDICT_ENTER);
+	bool in_time = held(f, client);
+	if (in_time) {
+		assert_true(silent(client, (int)rig_limits.connect_ms + 1000));
+		route_gated(f->control, ROUTE_APP, f->app_port);
+		spawn_sockets(f->spawner, "app-1-1");
+		in_time = served(f, client);
+	}
+	close(client);
+	return in_time;
+}
+
+static void held_for_longer_than_the_gate_may_ask(void **state)
+{
+	catch_moment(state, is_held_for_longer);
+}
+
+/* At an upgrade of a slow machine the next spawner may come later than any app may take to accept a connection. From then on there
+ * is as much time again. */
+static bool waits_for_a_spawner(struct fixture *f)
+{
+	int client = dial(f->port), pair[2];
+
+	reset(f->control);
+	route_app(f->control, "a.test", 1, f->app_port);
+	commit(f->control);
+	close(f->spawner);
+	ask(client, "a.test");
+	assert_true(silent(client, (int)rig_limits.connect_ms * 2 - 200));
+	assert_int_equal(frame_pair(pair), 0);
+	say(f->control, PROXY_SPAWNER, NULL, pair[1]);
+	close(pair[1]);
+	f->spawner = pair[0];
+	bool in_time = silent(client, (int)rig_limits.connect_ms - 600);
+	if (in_time) {
+		spawn_sockets(f->spawner, "app-1-1");
+		in_time = served(f, client);
+	}
+	close(client);
+	return in_time;
+}
+
+static void waits_for_the_next_spawner(void **state)
+{
+	catch_moment(state, waits_for_a_spawner);
+}
+
+/* So it is with control, when it is to say who may enter. */
+static bool waits_for_a_control(struct fixture *f)
+{
+	int client = dial(f->port);
+
+	reset(f->control);
+	route_gated(f->control, ROUTE_HOLD, 0);
+	commit(f->control);
+	close(f->control);
+	program_asks(client, "Authorization: Bearer good\r\n");
+	assert_true(silent(client, (int)rig_limits.connect_ms * 2 - 200));
+	new_control(f);
+	uint32_t question = hear_question(f->control);
+	bool in_time = silent(client, (int)rig_limits.connect_ms - 600);
+	if (in_time) {
+		answer_question(f->control, question, VERDICT_ENTER);
+		in_time = held(f, client);
+	}
+	close(client);
+	return in_time;
+}
+
+static void waits_for_the_next_control(void **state)
+{
+	catch_moment(state, waits_for_a_control);
+}
+
+/* For longer than anybody here waits. */
+static void stand_still(struct fixture *f)
+{
+	int status;
+
+	assert_int_equal(kill(f->pid, SIGSTOP), 0);
+	assert_int_equal(waitpid(f->pid, &status, WUNTRACED), f->pid);
+	assert_true(WIFSTOPPED(status));
+	usleep((rig_limits.connect_ms + 1000) * 1000);
+}
+
+/* The sockets came while it stood still: nobody was refused one. */
+static bool hears_a_spawner_late(struct fixture *f)
+{
+	int client = ask_app(f);
+
+	wait_readable(f->spawner);
+	stand_still(f);
+	spawn_sockets(f->spawner, "app-1-1");
+	kill(f->pid, SIGCONT);
+	bool in_time = served(f, client);
+	close(client);
+	return in_time;
+}
+
+static void what_the_spawner_gave_while_it_stood_still(void **state)
+{
+	catch_moment(state, hears_a_spawner_late);
+}
+
+/* The app came meanwhile: no page says that it is starting. */
+static bool hears_a_route_late(struct fixture *f)
+{
+	int client = dial(f->port);
+
+	asleep(f);
+	ask(client, "a.test");
+	bool in_time = held(f, client);
+	if (in_time) {
+		stand_still(f);
+		route_app(f->control, "a.test", 1, f->app_port);
+		kill(f->pid, SIGCONT);
+		struct pollfd p[] = {{.fd = f->spawner, .events = POLLIN}, {.fd = client, .events = POLLIN}};
+		assert_true(poll(p, 2, PATIENCE_MS) > 0);
+		in_time = p[0].revents;
+	}
+	if (in_time) {
+		spawn_sockets(f->spawner, "app-1-1");
+		in_time = served(f, client);
+	}
+	close(client);
+	return in_time;
+}
+
+static void what_control_said_while_it_stood_still(void **state)
+{
+	catch_moment(state, hears_a_route_late);
+}
+
+#define CROWD 16
+
+/* Sockets for all who wait, of which this process keeps its own descriptors. */
+static void open_sockets(int spawner, int fds[CROWD])
+{
+	struct frame f;
+	uint32_t made = 0;
+
+	while (made < CROWD) {
+		wait_readable(spawner);
+		assert_int_equal(frame_recv(spawner, &f), 1);
+		struct reader r = reader_of(f.payload, f.len);
+		char name[81];
+		get_str(&r, name, sizeof name);
+		uint32_t n = get_u32(&r);
+		assert_true(get_ok(&r) && n <= CROWD);
+		int some[CROWD];
+		for (uint32_t i = 0; i < n; i++)
+			some[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		assert_int_equal(frame_send(spawner, SPAWN_OK, f.id, NULL, 0, some, (int)n), 0);
+		for (uint32_t i = 0; i < n; i++)
+			if (made < CROWD)
+				fds[made++] = some[i];
+			else
+				close(some[i]);
+		frame_release(&f);
+	}
+}
+
+static int begun(const int fds[CROWD])
+{
+	int n = 0;
+
+	for (int i = 0; i < CROWD; i++) {
+		struct tcp_info info;
+		socklen_t len = sizeof info;
+		assert_int_equal(getsockopt(fds[i], IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+		n += info.tcpi_state != TCP_CLOSE;
+	}
+	return n;
+}
+
+/* The spawner was away, and an app whose queue is short is busy: those who waited do not come to it all at once. */
+static void no_crowd_after_the_spawner(void **state)
+{
+	struct fixture *f = *state;
+	int clients[CROWD], fds[CROWD];
+
+	assert_int_equal(listen(f->app, 1), 0);
+	reset(f->control);
+	route_app(f->control, "a.test", 1, f->app_port);
+	commit(f->control);
+	for (int i = 0; i < CROWD; i++) {
+		clients[i] = dial(f->port);
+		ask(clients[i], "a.test");
+	}
+	commit(f->control);
+	open_sockets(f->spawner, fds);
+	for (int i = 0; begun(fds) < 2 && i < PATIENCE_MS / 10; i++)
+		usleep(10000);
+	assert_true(silent(clients[CROWD - 1], 500));
+	assert_in_range(begun(fds), 2, 2 + 4);
+	for (int i = 0; i < CROWD; i++) {
+		int app = accept_app(f);
+		app_answers(app, "ok");
+		close(app);
+	}
+	for (int i = 0; i < CROWD; i++) {
+		cleanup_buf struct buf b = BUF_INIT;
+		read_until(clients[i], "HTTP/1.1 200 ", &b);
+		close(clients[i]);
+		close(fds[i]);
+	}
+}
+
+#define VISITS 10000
+#define REPORTS 4 /* that are due while control hangs */
+
+/* Requests that the proxy has counted, of a PROXY_ACTIVITY. */
+static uint64_t requests_of(const struct frame *f)
+{
+	struct reader r = reader_of(f->payload, f->len);
+	struct counters some;
+	uint64_t sum = 0;
+	char space[200];
+
+	for (uint32_t n = get_u32(&r); n; n--) {
+		assert_true(get_str(&r, space, sizeof space));
+		counters_get(&r, &some);
+		sum += some.n[COUNT_REQUESTS];
+	}
+	assert_true(get_ok(&r));
+	return sum;
+}
+
+/* Each is refused, and asks to wake the app: nobody waits, so that it is not known to be asked. */
+static void visit(int client)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	ask(client, "a.test");
+	read_until(client, "</html>", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 503 "));
+}
+
+/* A control that hangs is asked and told no more than so much; then it hears everything that was counted. */
+static void what_control_does_not_hear_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t visits = VISITS, heard = 0, reports = 0, wakes = 0;
+	int client = dial(f->port);
+	struct frame frame;
+
+	uint64_t began = io_now_ms();
+	asleep(f);
+	for (int i = 0; i < VISITS; i++)
+		visit(client);
+	uint64_t full = io_now_ms();
+	for (; io_now_ms() < full + 1000 * REPORTS; poll(NULL, 0, 50), visits++)
+		visit(client);
+	uint64_t listens = io_now_ms();
+	while (heard < visits) {
+		wait_readable(f->control);
+		assert_int_equal(frame_recv(f->control, &frame), 1);
+		wakes += frame.type == PROXY_WAKE;
+		reports += frame.type == PROXY_ACTIVITY;
+		heard += frame.type == PROXY_ACTIVITY ? requests_of(&frame) : 0;
+		frame_release(&frame);
+	}
+	assert_int_equal(heard, visits);
+	assert_in_range(wakes, 1, VISITS * 3 / 4);
+	assert_in_range(reports, 1, 2 + (full - began + io_now_ms() - listens) / 1000);
+	visit(client);
+	hear_wake(f->control);
+	close(client);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(many_requests_one_wake),	    TEST(asks_at_each_sleep),
-	    TEST(a_new_control_is_asked_again),	    TEST(deadline_by_kind),
-	    TEST(a_body_stays_with_its_client),	    TEST(quiet_closes_and_counts),
-	    TEST(an_empty_queue_remembers_nothing), TEST(asleep_while_the_gate_asks),
+	    TEST(many_requests_one_wake),	TEST(asks_at_each_sleep),
+	    TEST(a_new_control_is_asked_again), TEST(a_body_stays_with_its_client),
+	    TEST(quiet_closes_and_counts),	TEST(an_empty_queue_remembers_nothing),
+	    TEST(asleep_while_the_gate_asks),	TEST(no_crowd_after_the_spawner),
 	};
+	const struct CMUnitTest by_kind[] = {TEST(deadline_by_kind)};
 	const struct CMUnitTest bounded[] = {TEST(queue_is_bounded)};
+	const struct CMUnitTest hasty[] = {TEST(held_for_longer_than_the_gate_may_ask),
+					   TEST(waits_for_the_next_spawner), TEST(waits_for_the_next_control),
+					   TEST(what_the_spawner_gave_while_it_stood_still),
+					   TEST(what_control_said_while_it_stood_still)};
+	const struct CMUnitTest deaf[] = {TEST(what_control_does_not_hear_is_bounded)};
 
 	signal(SIGPIPE, SIG_IGN);
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	rig_limits.hold_page_ms = 1500;
+	failed += cmocka_run_group_tests(by_kind, NULL, NULL);
 	rig_limits.hold_requests = 3;
-	return failed + cmocka_run_group_tests(bounded, NULL, NULL);
+	failed += cmocka_run_group_tests(bounded, NULL, NULL);
+	rig_limits.connect_ms = 1500;
+	failed += cmocka_run_group_tests(hasty, NULL, NULL);
+	rig_limits.hold_bytes = 1;
+	return failed + cmocka_run_group_tests(deaf, NULL, NULL);
 }

@@ -79,7 +79,6 @@ static void a_new_control_gets_what_waits(void **state)
 	struct fixture *f = *state;
 	cleanup_buf struct buf text = BUF_INIT;
 	int client = dial(f->port);
-	int pair[2];
 
 	reset(f->control);
 	route_page(f->control, "a.test", 503, false);
@@ -89,10 +88,7 @@ static void a_new_control_gets_what_waits(void **state)
 	visit(f, client, "two");
 	close(f->control);
 	visit(f, client, "three");
-	assert_int_equal(frame_pair(pair), 0);
-	say(f->parent, PROXY_NEW_CONTROL, NULL, pair[1]);
-	close(pair[1]);
-	f->control = pair[0];
+	new_control(f);
 	buf_clear(&text);
 	while (!text.data || !strstr(text.data, "/three")) {
 		hear_lines(f->control, &text);

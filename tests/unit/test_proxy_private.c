@@ -17,14 +17,6 @@ static void route_space(int control, enum route_kind kind, const char *id, bool 
 	send_route(control, &r);
 }
 
-static void hear_wake(int control)
-{
-	struct frame frame;
-
-	hear(control, PROXY_WAKE, &frame);
-	frame_release(&frame);
-}
-
 static int held(struct fixture *f)
 {
 	int client = dial(f->port);
@@ -151,13 +143,40 @@ static void streams_while_a_snapshot_comes(void **state)
 	close(plain);
 }
 
+/* Asked for when the Space was public, begun when it is not. What has an end is answered. */
+static void streams_that_begin_later(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	static const char events[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+
+	reset(f->control);
+	route_space(f->control, ROUTE_APP, ONE, false, f->app_port);
+	commit(f->control);
+	int stream = held(f);
+	spawn_sockets(f->spawner, "app-1-1");
+	int first = accept_app(f);
+	read_until(first, "\r\n\r\n", &b);
+	int plain = held(f);
+	int second = accept_app(f);
+	route_space(f->control, ROUTE_APP, ONE, true, f->app_port);
+	commit(f->control);
+	assert_int_equal(write(first, events, sizeof events - 1), sizeof events - 1);
+	wait_readable(stream);
+	assert_int_equal(read(stream, &(char){0}, 1), 0);
+	app_answers(second, "an end");
+	read_until(plain, "an end", &b);
+	close(first);
+	close(second);
+	close(stream);
+	close(plain);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(held_for_another_space),
-	    TEST(held_while_a_snapshot_comes),
-	    TEST(streams_while_a_snapshot_comes),
-	    TEST(streams_below_a_wildcard),
+	    TEST(held_for_another_space),   TEST(held_while_a_snapshot_comes), TEST(streams_while_a_snapshot_comes),
+	    TEST(streams_below_a_wildcard), TEST(streams_that_begin_later),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,7 @@
 #include "sandbox/dns.h"
 #include "sandbox/resolver.h"
 
-#define DEADLINE_MS 20000
+#define DEADLINE_MS 60000
 #define ASKERS 8
 
 static struct {
@@ -41,7 +41,7 @@ static int setup(void **state)
 {
 	static struct egress_entry entries[2] = {{.name = "a.test"}, {.name = "b.test"}};
 	static struct egress_policy policy = {.kind = EGRESS_LIST, .entries = entries, .n = 2};
-	struct resolver r = {.policy = &policy, .nupstream = 2};
+	struct resolver r = {.policy = &policy, .nupstream = 2, .try_ms = DEADLINE_MS};
 	struct sockaddr_in at;
 	int sv[2];
 

@@ -16,12 +16,15 @@
 #include "spaced/router.h"
 
 #define ROUTES 2000
+#define PROXY 77 /* what the parent calls it */
 
 struct rig {
 	uv_loop_t loop;
 	struct router *router;
 	int proxy; /* its end */
 	unsigned logs, gone;
+	uint32_t replaced; /* the last one */
+	unsigned spawners; /* channels to it that were asked of us */
 };
 
 static void log_lines(void *ctx, uint64_t peer, struct str bytes, uint32_t lines)
@@ -38,8 +41,19 @@ static void gone(void *ctx, uint64_t peer)
 	g->gone++;
 }
 
+static void replace(void *ctx, uint32_t proxy)
+{
+	struct rig *g = ctx;
+
+	assert_int_equal(g->gone, 1); /* what it held up is told before */
+	g->replaced = proxy;
+}
+
 static int no_spawner(void *ctx)
 {
+	struct rig *g = ctx;
+
+	g->spawners++;
 	return -1;
 }
 
@@ -47,7 +61,7 @@ static int rig_up(void **state)
 {
 	struct rig *g = xcalloc(1, sizeof *g);
 	const struct router_callbacks cb = {
-	    .log = log_lines, .proxy_gone = gone, .spawner_socket = no_spawner, .ctx = g};
+	    .log = log_lines, .proxy_gone = gone, .replace = replace, .spawner_socket = no_spawner, .ctx = g};
 	int pair[2];
 
 	log_init("control", LOG_LEVEL_ERROR);
@@ -62,7 +76,7 @@ static int rig_up(void **state)
 	assert_int_equal(frame_pair(pair), 0);
 	io_set_nonblock(pair[1], true);
 	g->proxy = pair[1];
-	router_attach(g->router, pair[0]);
+	router_attach(g->router, pair[0], PROXY);
 	*state = g;
 	return 0;
 }
@@ -148,6 +162,29 @@ static void no_other_form_of_lines(void **state)
 	say(g, PROXY_LOG, &b);
 	assert_int_equal(g->logs, 0);
 	assert_int_equal(g->gone, 1);
+	assert_int_equal(g->replaced, PROXY);
+}
+
+/* Nor of frames. */
+static void no_other_form_of_frames(void **state)
+{
+	struct rig *g = *state;
+
+	assert_int_equal(write(g->proxy, "SPCD", 4), 4);
+	turn(g);
+	assert_int_equal(g->gone, 1);
+	assert_int_equal(g->replaced, PROXY);
+}
+
+/* It has ended, or will say itself why it hung up. */
+static void one_that_hangs_up(void **state)
+{
+	struct rig *g = *state;
+
+	close(g->proxy);
+	turn(g);
+	assert_int_equal(g->gone, 1);
+	assert_int_equal(g->replaced, 0);
 }
 
 /* Nor can it fill our memory with routes that it does not read. */
@@ -167,13 +204,56 @@ static void all_routes_to_who_reads_them(void **state)
 	assert_int_equal(g->gone, 1);
 }
 
+/* Nor with what happens to them: one that stands still is given up, with what it has not read. One that reads never is, however
+ * much there is to read. */
+static void who_does_not_read_is_given_up(void **state)
+{
+	struct rig *g = *state;
+	struct route r = {.kind = ROUTE_PAGE, .page_status = 404, .host = "h1.test"};
+	unsigned changes = 0;
+
+	for (unsigned i = 0; i < 3 * ROUTES; i++) {
+		r.page_status = (uint16_t)(404 + i % 2);
+		router_set(g->router, &r);
+		if (i % 100 == 0)
+			hear_all(g, PROXY_ROUTE);
+	}
+	hear_all(g, PROXY_ROUTE);
+	while (!g->gone && changes < 1000000) {
+		r.page_status = (uint16_t)(404 + changes++ % 2);
+		router_set(g->router, &r);
+		uv_run(&g->loop, UV_RUN_NOWAIT);
+	}
+	assert_int_equal(g->gone, 1);
+	assert_int_equal(g->replaced, PROXY);
+	assert_in_range(changes, 5 * ROUTES, 100000);
+	assert_int_equal(router_proxies(g->router), 0);
+}
+
+/* One that has lost its spawner is given another, and no more of them than are good for it. */
+static void a_spawner_for_who_asks(void **state)
+{
+	struct rig *g = *state;
+	cleanup_buf struct buf none = BUF_INIT;
+	uint64_t since = uv_now(&g->loop);
+
+	assert_int_equal(g->spawners, 1);
+	while (g->spawners < 3) {
+		say(g, PROXY_NO_SPAWNER, &none);
+		uv_update_time(&g->loop);
+		assert_true(g->spawners <= 1 + (uv_now(&g->loop) - since) / 1000);
+		assert_true(uv_now(&g->loop) - since < 20000);
+	}
+	assert_int_equal(router_proxies(g->router), 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, rig_up, rig_down)
 	const struct CMUnitTest tests[] = {
-	    TEST(no_more_logs_than_it_may),
-	    TEST(no_other_form_of_lines),
-	    TEST(all_routes_to_who_reads_them),
+	    TEST(no_more_logs_than_it_may), TEST(no_other_form_of_lines),	TEST(no_other_form_of_frames),
+	    TEST(one_that_hangs_up),	    TEST(all_routes_to_who_reads_them), TEST(who_does_not_read_is_given_up),
+	    TEST(a_spawner_for_who_asks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,6 +66,34 @@ static void app_with_layers(void **state)
 		assert_int_equal(plan.mounts[i].write, plan.mounts[i].source == PLAN_TOP);
 }
 
+static void usr_made_ahead(void **state)
+{
+	struct sandbox_spec s = {.uid = 1000, .nlayers = 1};
+	struct plan_facts f = {.top = true, .idmap = true, .usr_ahead = true};
+
+	plan_ahead(true, &plan);
+	assert_int_equal(plan.nmounts, 1);
+	assert_int_equal(plan.mounts[0].source, PLAN_BASE_USR);
+	assert_false(plan.mounts[0].write);
+	assert_true(plan.mounts[0].idmap);
+	const struct plan_step *usr = find(PLAN_OVERLAY, "new/usr");
+	assert_string_equal(usr->upper, "");
+	assert_true(find(PLAN_FOLDER, strrchr(usr->text, ':') + 1) < usr);
+	make(&s, &f);
+	assert_true(find(PLAN_MOVE, "/usr") > find(PLAN_OVERLAY, "new"));
+	assert_null(find(PLAN_OVERLAY, "new/usr"));
+	/* programs of its own, or root: not that */
+	f.layer_usr[0] = true;
+	make(&s, &f);
+	assert_null(find(PLAN_MOVE, "/usr"));
+	assert_string_equal(find(PLAN_OVERLAY, "new/usr")->text, "m0/usr:m3");
+	f.layer_usr[0] = false;
+	s.profile = SANDBOX_BUILD_ROOT;
+	make(&s, &f);
+	assert_null(find(PLAN_MOVE, "/usr"));
+	assert_string_equal(find(PLAN_OVERLAY, "new/usr")->upper, "m2/usr");
+}
+
 static void build_root(void **state)
 {
 	struct sandbox_spec s = {.profile = SANDBOX_BUILD_ROOT};
@@ -85,10 +113,11 @@ static void walls_are_always_there(void **state)
 {
 	static const char *const masked[] = {"/proc/kcore", "/proc/kallsyms", "/proc/keys", "/proc/timer_list",
 					     "/proc/sysrq-trigger"};
-	struct sandbox_spec s = {.uid = 1000};
+	static const char *const ahead[] = {"/dev", "/proc", "/tmp", "/run"};
+	struct sandbox_spec s = {.uid = 1000, .gid = 1001};
 	struct plan_facts f = {.idmap = true};
 
-	plan_ahead(&plan);
+	plan_ahead(false, &plan);
 	assert_true(plan.nsteps <= PLAN_MAX_STEPS);
 	assert_int_equal(plan.nmounts, 0); /* a shell has no sources */
 	for (size_t i = 0; i < sizeof masked / sizeof *masked; i++) {
@@ -97,15 +126,25 @@ static void walls_are_always_there(void **state)
 	}
 	assert_true(find(PLAN_FREEZE, "/proc/sys") > find(PLAN_PROC, "/proc"));
 	assert_non_null(find(PLAN_DEVICE, "/dev/null"));
-	for (size_t i = 0; i < plan.nsteps; i++)
-		assert_true(strncmp(plan.steps[i].target, "/dev", 4) == 0 ||
-			    strncmp(plan.steps[i].target, "/proc", 5) == 0);
+	assert_int_equal(find(PLAN_TMPFS, "/tmp")->mode, 01777);
+	assert_true(find(PLAN_TMPFS, "/dev/shm") > find(PLAN_TMPFS, "/dev"));
+	for (size_t i = 0; i < plan.nsteps; i++) {
+		const char *target = plan.steps[i].target;
+		size_t top = 1 + strcspn(target + 1, "/");
+		bool moved = false;
+
+		for (size_t k = 0; k < sizeof ahead / sizeof *ahead; k++)
+			moved |= strlen(ahead[k]) == top && strncmp(target, ahead[k], top) == 0;
+		assert_true(moved);
+	}
 	make(&s, &f);
-	assert_non_null(find(PLAN_MOVE, "/proc"));
-	assert_true(find(PLAN_TMPFS, "/dev/shm") > find(PLAN_MOVE, "/dev"));
+	for (size_t i = 0; i < sizeof ahead / sizeof *ahead; i++)
+		assert_true(find(PLAN_MOVE, ahead[i]) > find(PLAN_OVERLAY, "new"));
+	assert_true(find(PLAN_OWNER, "/run") > find(PLAN_MOVE, "/run"));
+	assert_int_equal(find(PLAN_OWNER, "/run")->owner, s.uid);
+	assert_int_equal(find(PLAN_OWNER, "/run")->group, s.gid);
 	for (size_t i = 0; i < plan.nsteps; i++)
 		assert_int_not_equal(strncmp(plan.steps[i].target, "/sys", 4), 0);
-	assert_int_equal(find(PLAN_TMPFS, "/tmp")->mode, 01777);
 }
 
 static void binds(void **state)
@@ -152,8 +191,10 @@ static void largest_fits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(app_without_volumes),    cmocka_unit_test(app_with_layers), cmocka_unit_test(build_root),
-	    cmocka_unit_test(walls_are_always_there), cmocka_unit_test(binds),		 cmocka_unit_test(largest_fits),
+	    cmocka_unit_test(app_without_volumes),    cmocka_unit_test(app_with_layers),
+	    cmocka_unit_test(usr_made_ahead),	      cmocka_unit_test(build_root),
+	    cmocka_unit_test(walls_are_always_there), cmocka_unit_test(binds),
+	    cmocka_unit_test(largest_fits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

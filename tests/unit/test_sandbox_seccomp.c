@@ -1,6 +1,7 @@
 /* The compiled filter, run by a small BPF machine: every rule of the profile gives what it says, whatever order
  * libseccomp has put the rules in, and the high halves of arguments open no way around. */
 #include <errno.h>
+#include <limits.h>
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -114,6 +115,9 @@ static void unknown_calls_do_not_exist(void **state)
 {
 	for (int nr = 470; nr < 2000; nr++)
 		assert_int_equal(ask(ARCH, nr, 0, 0, 0), ENOSYS);
+	assert_int_equal(ask(ARCH, -1, 0, 0, 0), ENOSYS);
+	assert_int_equal(ask(ARCH, INT_MAX, 0, 0, 0), ENOSYS);
+	assert_int_equal(ask(ARCH, INT_MIN, 0, 0, 0), ENOSYS);
 	assert_int_equal(ASK(clone3, 0, 0, 0), ENOSYS);
 	assert_int_equal(ASK(io_uring_setup, 1, 0, 0), ENOSYS);
 	assert_int_equal(ASK(fsopen, 0, 0, 0), ENOSYS);

@@ -101,6 +101,15 @@ static void bad_ones_are_refused(void **state)
 	s.binds[0].target = xstrdup("/");
 	refused(&s, "a bind over the root");
 	s = sample();
+	s.limits.memory = SANDBOX_MEMORY_MIN - 1;
+	refused(&s, "less memory than the walls need");
+	s = sample();
+	s.limits.pids = 1;
+	refused(&s, "no process besides pid 1");
+	s = sample();
+	s.limits.io_bytes = SANDBOX_IO_MIN - 1;
+	refused(&s, "a disk that stands still");
+	s = sample();
 	free(s.argv[0]);
 	s.argv[0] = xstrdup("");
 	refused(&s, "no program");

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,6 +24,7 @@
 #include "sandbox/skeleton.h"
 
 #define ID_BASE 1800000000U
+#define DEADLINE_MS 60000
 
 static char folder[] = "/var/tmp/test-sandbox-XXXXXX";
 static int dir = -1;
@@ -87,7 +89,7 @@ static int finish(struct sandbox *box)
 
 	assert_int_equal(io_read_full(box->status_pipe, &status, sizeof status), 0);
 	assert_int_equal(waitpid(box->init, NULL, 0), box->init);
-	assert_int_equal(cgroup_host()->kill(&box->cgroup, 5000, &err), 0);
+	assert_int_equal(cgroup_host()->kill(&box->cgroup, DEADLINE_MS, &err), 0);
 	assert_int_equal(cgroup_host()->remove(&box->cgroup, &err), 0);
 	sandbox_release(box);
 	return status;
@@ -191,7 +193,7 @@ static void fails(struct sandbox_spec *s, const char *why)
 	int before = dup(0);
 	close(before);
 	bool made = src.shell;
-	assert_int_equal(start(s, &box, -1, &err), -1);
+	assert_int_equal(start(s, &box, -1, &err), strncmp(why, "exec", 4) == 0 ? SANDBOX_NO_PROGRAM : -1);
 	if (!strstr(err.msg, why))
 		fail_msg("`%s` does not say `%s`", err.msg, why);
 	int after = dup(0);
@@ -379,13 +381,13 @@ static void freeze_thaw_kill(void **state)
 	assert_int_equal(start(&s, &box, out[1], &err), 0);
 	close(out[1]);
 	assert_int_equal(read(out[0], &byte, 1), 1);
-	if (cgroup_host()->freeze(&box.cgroup, 5000, &err) < 0)
+	if (cgroup_host()->freeze(&box.cgroup, DEADLINE_MS, &err) < 0)
 		fail_msg("%s", err.msg);
 	assert_int_equal(cgroup_host()->thaw(&box.cgroup, &err), 0);
 	for (int i = 0; i < 20; i++)
 		assert_int_equal(read(out[0], &byte, 1), 1);
-	assert_int_equal(cgroup_host()->freeze(&box.cgroup, 5000, &err), 0);
-	assert_int_equal(cgroup_host()->kill(&box.cgroup, 5000, &err), 0);
+	assert_int_equal(cgroup_host()->freeze(&box.cgroup, DEADLINE_MS, &err), 0);
+	assert_int_equal(cgroup_host()->kill(&box.cgroup, DEADLINE_MS, &err), 0);
 	assert_int_equal(waitpid(box.init, &status, 0), box.init);
 	assert_int_equal(cgroup_host()->remove(&box.cgroup, &err), 0);
 	sandbox_release(&box);
@@ -395,7 +397,7 @@ static void freeze_thaw_kill(void **state)
 static struct sandbox_shell *shell_of(const struct sandbox_spec *s)
 {
 	struct err err = ERR_INIT;
-	struct sandbox_shell *shell = sandbox_shell_make(s->name, s->id_base, -1, &err);
+	struct sandbox_shell *shell = sandbox_shell_make(s->name, s->profile, s->id_base, &src, &err);
 
 	if (!shell && err.code != ENOTSUP)
 		fail_msg("%s", err.msg);
@@ -417,7 +419,8 @@ static void shell_fails(const struct sandbox_spec *s, struct sandbox_spec *spec,
 /* Made ahead, it is no other sandbox; and what cannot be made of it leaves nothing either. */
 static void made_ahead(void **state)
 {
-	char *argv[] = {"sh", "-c", "test $(hostname) = it && test $(id -u) = 1000 && echo x >/dev/shm/x", NULL};
+	char *argv[] = {"sh", "-c",
+			"test $(hostname) = it && test $(id -u) = 1000 && echo x | tee /dev/shm/x /tmp/x /run/x", NULL};
 	char *nothing[] = {"no-such-program", NULL};
 	struct sandbox_spec s = spec_of(argv);
 	struct sandbox box;
@@ -433,9 +436,24 @@ static void made_ahead(void **state)
 		fail_msg("%s", err.msg);
 	assert_int_equal(finish(&box), 0);
 
+	/* made of another base, of which nothing may be seen */
+	cleanup_close int elsewhere = open("/etc", O_PATH | O_CLOEXEC);
+	int usr = src.base_usr;
+	src.base_usr = elsewhere;
+	src.shell = shell_of(&s);
+	src.base_usr = usr;
+	rc = start(&s, &box, -1, &err);
+	src.shell = NULL;
+	if (rc < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(finish(&box), 0);
+
 	struct sandbox_spec other = s;
 	other.id_base += SANDBOX_IDS;
-	shell_fails(&s, &other, 0, "made ahead with other ids");
+	shell_fails(&s, &other, 0, "made ahead for something else");
+	other = s;
+	other.profile = SANDBOX_BUILD_ROOT;
+	shell_fails(&s, &other, 0, "made ahead for something else");
 	other = s;
 	other.argv = nothing;
 	shell_fails(&s, &other, 0, "exec `no-such-program`: No such file");
@@ -466,10 +484,10 @@ static void made_for_nothing(void **state)
 	assert_int_equal(waitpid(maker, &status, 0), maker);
 	assert_true(WIFSIGNALED(status));
 	assert_int_equal(cgroup_host()->open(s.name, &cg, &err), 0);
-	uint64_t end = io_now_ms() + 10000;
+	uint64_t end = io_now_ms() + DEADLINE_MS;
 	int rc;
 	while ((rc = cgroup_host()->remove(&cg, &err)) < 0 && io_now_ms() < end)
-		;
+		poll(NULL, 0, 10);
 	assert_int_equal(rc, 0);
 }
 

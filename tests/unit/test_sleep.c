@@ -1,4 +1,5 @@
 /* The sleep ladder's deciders. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -95,9 +96,40 @@ static void stages(void **state)
 	assert_int_equal(stage_adopt(STAGE_SLEEPING, 0, g, 2), -1);
 }
 
+/* Swap that was full is tried again, by one a minute, until it takes something. */
+static void full_swap(void **state)
+{
+	struct swap_view v = {.full = false};
+	uint64_t now = 5 * S;
+
+	assert_true(swap_may(&v, now));
+	swap_tried(&v, now);
+	assert_true(swap_may(&v, now)); /* others, too, while it has room */
+	assert_true(swap_ended(&v, ENOSPC, now));
+	assert_true(swap_ended(&v, ENOSPC, now));
+	assert_false(swap_may(&v, now + SWAP_RETRY_MS - 1));
+	now += SWAP_RETRY_MS;
+	assert_true(swap_may(&v, now));
+	swap_tried(&v, now);
+	assert_false(swap_may(&v, now)); /* one only */
+	assert_true(swap_ended(&v, ENOSPC, now + S));
+	now += SWAP_RETRY_MS + S;
+	assert_true(swap_may(&v, now));
+	swap_tried(&v, now);
+	assert_false(swap_ended(&v, ECANCELED, now)); /* a visit came first: nothing is known */
+	assert_false(swap_may(&v, now));
+	now += SWAP_RETRY_MS;
+	swap_tried(&v, now);
+	assert_false(swap_ended(&v, 0, now));
+	assert_true(swap_may(&v, now));
+	assert_false(swap_ended(&v, ENOTSUP, now));
+	assert_false(swap_may(&v, UINT64_MAX));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(ladder), cmocka_unit_test(whose_rule),
-					   cmocka_unit_test(longest_frozen_goes_first), cmocka_unit_test(stages)};
+					   cmocka_unit_test(longest_frozen_goes_first), cmocka_unit_test(stages),
+					   cmocka_unit_test(full_swap)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,7 @@
 /* The way out of a sandbox: none, or the Internet without the host, its networks and the neighbours. And its deciders. */
 #include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 
 #include "spawner_helper.h"
@@ -27,30 +29,45 @@ static void test_rules(void **unused)
 	cleanup_buf struct buf without = BUF_INIT;
 	uint32_t two[2] = {0xc6336407, 0xc0000201};
 
-	egress_rules("0abcd", two, 2, true, &with);
+	egress_rules("0abcd", two, 2, "\"eth0\"", &with);
 	assert_non_null(strstr(with.data, "numgen random mod 2 map { 0 : 198.51.100.7, 1 : 192.0.2.1 }"));
-	assert_non_null(strstr(with.data, "iifname != \"spd*\" oifname != \"spd*\" drop"));
+	assert_non_null(strstr(with.data, "iifname != \"spd*\" oifname != \"spd*\" jump foreign"));
+	assert_non_null(strstr(with.data, "iifname != { \"eth0\" } meta iifkind"));
 	assert_non_null(strstr(with.data, "169.254.0.0/16"));
-	egress_rules("0abcd", NULL, 0, false, &without);
+	egress_rules("0abcd", NULL, 0, NULL, &without);
 	assert_null(strstr(without.data, "dnat to"));
-	assert_null(strstr(without.data, "!= \"spd*\" drop"));
+	assert_null(strstr(without.data, "foreign"));
 }
 
-/* An address of this host that is not loopback. */
+static void test_uplinks(void **unused)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+
+	egress_uplinks("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+		       "eth0\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
+		       "eth0\t0001A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n"
+		       "tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\n"
+		       "x\"y\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
+		       "wlan0.7\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n",
+		       &b);
+	assert_string_equal(b.data, "\"eth0\", \"wlan0.7\"");
+	buf_clear(&b);
+	egress_uplinks("", &b);
+	assert_int_equal(b.len, 0);
+}
+
+/* An address of this host that is neither loopback nor a gateway of sandboxes, which come and go. */
 static void host_address(char out[64])
 {
-	cleanup_file FILE *f = fopen("/proc/net/fib_trie", "re");
-	char line[256];
-	char last[64] = "";
+	struct ifaddrs *all = NULL;
 
 	out[0] = '\0';
-	while (f && fgets(line, sizeof line, f)) {
-		char addr[64];
-		if (sscanf(line, " |-- %63s", addr) == 1)
-			snprintf(last, sizeof last, "%s", addr);
-		if (strstr(line, "/32 host LOCAL") && strncmp(last, "127.", 4) != 0)
-			snprintf(out, 64, "%s", last);
-	}
+	assert_int_equal(getifaddrs(&all), 0);
+	for (const struct ifaddrs *a = all; a; a = a->ifa_next)
+		if (a->ifa_addr && a->ifa_addr->sa_family == AF_INET && !(a->ifa_flags & IFF_LOOPBACK) &&
+		    strncmp(a->ifa_name, EGRESS_PREFIX, strlen(EGRESS_PREFIX)) != 0)
+			inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)a->ifa_addr)->sin_addr, out, 64);
+	freeifaddrs(all);
 }
 
 /* Connects to each "ADDR PORT" of its arguments and says what came of it. */
@@ -124,7 +141,7 @@ static bool connects(int fd, const char *target)
 	assert_int_equal(inet_pton(AF_INET, ip, &a.sin_addr), 1);
 	if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS)
 		return false;
-	return poll(&p, 1, 5000) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) == 0 && e == 0;
+	return poll(&p, 1, DEADLINE_MS) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) == 0 && e == 0;
 }
 
 static void test_forbidden(void **unused)
@@ -256,8 +273,9 @@ static void test_leftovers(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_resolvers), cmocka_unit_test(test_rules),    cmocka_unit_test(test_none),
-	    cmocka_unit_test(test_forbidden), cmocka_unit_test(test_download), cmocka_unit_test(test_leftovers),
+	    cmocka_unit_test(test_resolvers), cmocka_unit_test(test_uplinks),	cmocka_unit_test(test_rules),
+	    cmocka_unit_test(test_none),      cmocka_unit_test(test_forbidden), cmocka_unit_test(test_download),
+	    cmocka_unit_test(test_leftovers),
 	};
 	return cmocka_run_group_tests(tests, state_make, state_remove);
 }

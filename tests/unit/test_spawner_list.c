@@ -27,7 +27,7 @@ static void need_internet(void)
 	"    try: socket.create_connection((a, int(p)), 4).close(); return 'open'\n"                                   \
 	"    except OSError: return 'closed'\n"                                                                        \
 	"def get(a, n):\n"                                                                                             \
-	"    s = socket.create_connection((a, 80), 4); s.sendall(b'get %s\\n' % n.encode()); got = 0\n"                \
+	"    s = socket.create_connection((a, 80), 60); s.sendall(b'get %s\\n' % n.encode()); got = 0\n"               \
 	"    while c := s.recv(65536): got += len(c)\n"                                                                \
 	"    return str(got)\n"                                                                                        \
 	"l = socket.create_server(('127.0.0.1', 8000))\n"                                                              \
@@ -73,6 +73,15 @@ static char *said(const char *name, const char *line)
 	return out;
 }
 
+/* Until it does: whom it asks for an answer or a connection may be kept from the CPU for longer than it waits. */
+static void comes_to_say(const char *name, const char *line, const char *want)
+{
+	uint64_t end = io_now_ms() + DEADLINE_MS;
+
+	while (strcmp(said(name, line), want) != 0)
+		assert_true(io_now_ms() < end);
+}
+
 static char secret[40]; /* made after the spawner, which is a fork of ours */
 
 static void start_app(const char *name)
@@ -89,12 +98,6 @@ static void start_app(const char *name)
 	s.egress = EGRESS_LIST;
 	s.egress_list = list;
 	assert_int_equal(start(&s), 0);
-}
-
-static void stop_app(const char *name)
-{
-	assert_int_equal(call_stop(name, 0), 0);
-	assert_int_equal(call_name(SPAWN_FORGET, name, NULL), 0);
 }
 
 /* Processes of a name that run as the sandbox's last id; all get `signo`, unless 0. */
@@ -129,23 +132,31 @@ static int resolvers(void)
 	return helpers_named("spaced-resolver", 0);
 }
 
+static void stop_app(const char *name)
+{
+	assert_int_equal(call_stop(name, 0), 0);
+	assert_int_equal(call_name(SPAWN_FORGET, name, NULL), 0);
+	/* the next one's are counted, and its monitor */
+	assert_true(eventually_zero(gates) && eventually_zero(resolvers) && eventually_zero(processes));
+}
+
 static void test_outlives_the_spawner(void **unused)
 {
 	need_internet();
 	start_app("app-1-1");
 	assert_string_equal(said("app-1-1", "reach 198.51.100.10 80\n"), "closed");
-	assert_string_equal(said("app-1-1", "resolve ok.test\n"), "198.51.100.10");
-	assert_string_equal(said("app-1-1", "reach 198.51.100.10 80\n"), "open");
+	comes_to_say("app-1-1", "resolve ok.test\n", "198.51.100.10");
+	comes_to_say("app-1-1", "reach 198.51.100.10 80\n", "open");
 	for (int how = 0; how < 2; how++) {
 		spawner_down(how ? SIGKILL : 0);
 		spawner_up();
 		assert_int_equal(listed("app-1-1"), 1);
-		assert_string_equal(said("app-1-1", "reach 198.51.100.10 80\n"), "open");
-		assert_string_equal(said("app-1-1", "resolve ok.test\n"), "198.51.100.10");
+		comes_to_say("app-1-1", "reach 198.51.100.10 80\n", "open");
+		comes_to_say("app-1-1", "resolve ok.test\n", "198.51.100.10");
 		assert_string_equal(said("app-1-1", "resolve other.test\n"), "nothing");
 		assert_string_equal(said("app-1-1", "reach 198.51.100.10 81\n"), "closed");
 		assert_string_equal(said("app-1-1", "reach 198.51.100.11 80\n"), "closed");
-		assert_string_equal(said("app-1-1", "reach 203.0.113.2 81\n"), "open");
+		comes_to_say("app-1-1", "reach 203.0.113.2 81\n", "open");
 		assert_string_equal(said("app-1-1", "reach 203.0.113.1 81\n"), "closed");
 	}
 	assert_int_equal(gates(), 1);
@@ -165,7 +176,8 @@ static void test_helpers_are_confined(void **unused)
 
 	need_internet();
 	start_app("app-2-1");
-	said("app-2-1", "resolve ok.test\n"); /* before that the resolver may still be a fresh fork of the gate */
+	comes_to_say("app-2-1", "resolve ok.test\n",
+		     "198.51.100.10"); /* before that the resolver may still be a fresh fork of the gate */
 	for (int k = 0; k < 2; k++) {
 		cleanup_dir DIR *d = opendir("/proc");
 		struct dirent *e;
@@ -196,7 +208,7 @@ static void test_helpers_know_no_secret(void **unused)
 
 	need_internet();
 	start_app("app-6-1");
-	said("app-6-1", "resolve ok.test\n");
+	comes_to_say("app-6-1", "resolve ok.test\n", "198.51.100.10");
 	cleanup_dir DIR *d = opendir("/proc");
 	struct dirent *e;
 	while (d && (e = readdir(d)) != NULL) {
@@ -220,11 +232,9 @@ static void test_killed_helpers(void **unused)
 {
 	need_internet();
 	start_app("app-3-1");
-	assert_string_equal(said("app-3-1", "resolve ok.test\n"), "198.51.100.10");
+	comes_to_say("app-3-1", "resolve ok.test\n", "198.51.100.10");
 	assert_int_equal(helpers_named("spaced-resolver", SIGKILL), 1); /* the gate starts another one */
-	uint64_t end = io_now_ms() + DEADLINE_MS;
-	while (strcmp(said("app-3-1", "resolve ok.test\n"), "198.51.100.10") != 0)
-		assert_true(io_now_ms() < end);
+	comes_to_say("app-3-1", "resolve ok.test\n", "198.51.100.10");
 	assert_int_equal(helpers_named("spaced-gate", SIGKILL), 1); /* then it is closed, not open */
 	assert_true(eventually_zero(resolvers));
 	assert_string_equal(said("app-3-1", "resolve ok.test\n"), "nothing");
@@ -238,7 +248,7 @@ static void test_resolver_that_will_not_end(void **unused)
 	need_internet();
 	for (int k = 0; k < 2; k++) {
 		start_app("app-6-1");
-		assert_string_equal(said("app-6-1", "resolve ok.test\n"), "198.51.100.10");
+		comes_to_say("app-6-1", "resolve ok.test\n", "198.51.100.10");
 		assert_int_equal(helpers_named("spaced-resolver", SIGSTOP), 1);
 		if (k == 1)
 			assert_int_equal(helpers_named("spaced-gate", SIGKILL), 1);
@@ -255,11 +265,12 @@ static void stats_of(const char *name, uint64_t *received, uint64_t *sent)
 	struct frame f;
 
 	assert_int_equal(call_name(SPAWN_STATS, name, &f), 0);
-	assert_true(f.len >= 16); /* the last two figures */
-	struct reader r = reader_of(f.payload + f.len - 16, 16);
+	struct reader r = reader_of(f.payload, f.len);
+	for (int k = 0; k < 8 + 8 + 4 + 4 * 8 + 2 * 4 + 2 * 32; k++)
+		get_u8(&r); /* memory, CPU, processes, both disks */
 	*received = get_u64(&r);
 	*sent = get_u64(&r);
-	assert_true(get_ok(&r));
+	assert_false(r.bad);
 	frame_release(&f);
 }
 
@@ -269,7 +280,7 @@ static void test_counters(void **unused)
 
 	need_internet();
 	start_app("app-4-1");
-	said("app-4-1", "resolve ok.test\n");
+	comes_to_say("app-4-1", "resolve ok.test\n", "198.51.100.10");
 	stats_of("app-4-1", &received, &sent);
 	assert_string_equal(said("app-4-1", "get 198.51.100.10 3000000\n"), "3000000");
 	stats_of("app-4-1", &received2, &sent2);
@@ -322,8 +333,8 @@ static void test_foreign_firewalls(void **unused)
 	assert_int_equal(egress_nft(theirs, &err), 0);
 	for (int k = 0; k < 2; k++) {
 		start_app("app-5-1");
-		assert_string_equal(said("app-5-1", "resolve ok.test\n"), "198.51.100.10");
-		assert_string_equal(said("app-5-1", "reach 198.51.100.10 80\n"), "open");
+		comes_to_say("app-5-1", "resolve ok.test\n", "198.51.100.10");
+		comes_to_say("app-5-1", "reach 198.51.100.10 80\n", "open");
 		assert_string_equal(said("app-5-1", "reach 203.0.113.1 81\n"), "closed");
 		stop_app("app-5-1");
 		assert_int_equal(nft_lines("inet", "theirs", "comment \"spaced\""), 2);

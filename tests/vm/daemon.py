@@ -1,38 +1,23 @@
 #!/usr/bin/env python3
 """A whole daemon on the VM's kernel: what tests/e2e proves in breadth, here once and with deadlines for an emulated CPU.
 Called by tests/vm/inside; prints TAP-like lines and "N passed, N failed"."""
+import contextlib
 import json
 import os
 import pathlib
 import signal
 import sys
 import tempfile
-import time
-import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "e2e"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
 sys.dont_write_bytecode = True
 from apps import app_files, server  # noqa: E402
 from harness import EXAMPLES, Repo, Spaced, app_processes, processes, wait_for  # noqa: E402
+from steps import step, sum_up  # noqa: E402
 
 SLOW = 180
 ROOT = pathlib.Path("/sys/fs/cgroup")  # a tree per state folder: spaced-...
-counts = {"ok": 0, "not ok": 0}
-
-
-def step(name, act):
-    began = time.monotonic()
-    try:
-        act()
-        word, why = "ok", ""
-    except BaseException:
-        word, why = "not ok", traceback.format_exc(limit=-3)
-    counts[word] += 1
-    print(f"{word} daemon: {name} ({time.monotonic() - began:.1f} s)", flush=True)
-    for line in why.splitlines()[-40:]:
-        print(f"#   {line}", flush=True)
-
 
 work = pathlib.Path(tempfile.mkdtemp())
 daemon = Spaced(memory="128M", pids="48", cpus="1", startup_timeout="120s", build_timeout="300s")
@@ -78,7 +63,10 @@ def pids():
 
 
 def group_of(name):
-    paths = {pathlib.Path(f"/proc/{pid}/cgroup").read_text().strip() for pid in app_processes(f"alice/{name}")}
+    paths = set()
+    for pid in app_processes(f"alice/{name}"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            paths.add(pathlib.Path(f"/proc/{pid}/cgroup").read_text().strip())
     assert len(paths) == 1, paths
     return ROOT / paths.pop().removeprefix("0::/")
 
@@ -111,7 +99,8 @@ def adoption():
 def killed_daemon():
     before = identity()
     for pid in [daemon.process.pid, *sum(daemon.pids().values(), [])]:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ends with the first
+            os.kill(pid, signal.SIGKILL)
     daemon.process.wait()
     daemon.start(timeout=SLOW)
     assert identity() == before, "it was started again"
@@ -127,9 +116,12 @@ def asleep():
     group = group_of("steady")
     assert (group / "cgroup.freeze").read_text() == "1\n"
     assert int((group / "memory.swap.current").read_text()) > 1 << 20
-    assert identity() == before
-    assert (group / "cgroup.freeze").read_text() == "0\n"
-    assert (group / "memory.swap.max").read_text() == "0\n"
+
+    def awake():  # asked until we look before it sleeps again
+        assert identity() == before
+        return [(group / name).read_text() for name in ("cgroup.freeze", "memory.swap.max")] == ["0\n"] * 2
+
+    wait_for("it to be thawed, and out of swap", awake, SLOW)
     daemon.options.update(freeze_after="0", page_out_after="0")
     daemon.stop(signal.SIGTERM, timeout=SLOW)
     daemon.start(timeout=SLOW)
@@ -151,22 +143,26 @@ def end():
     wait_for("no group to be left", lambda: not [*ROOT.glob("spaced*/app-*"), *ROOT.glob("spaced*/shell.*")], 30)
 
 
-step("start", lambda: daemon.start(timeout=SLOW))
+step("daemon: start", lambda: daemon.start(timeout=SLOW))
 if daemon.process and daemon.process.poll() is None:
-    step("push of examples/hello", lambda: push("hello", "pushed with git and running in its own sandbox", "hello"))
-    step("push of examples/static", lambda: push("static", "Nothing runs behind this page", "static"))
-    step("push of an app without requirements", lambda: push("plain", "plain", files=app_files("plain")))
-    step("memory limit, its reason, and a new start", memory)
-    step("pids limit", pids)
-    step("limits in the groups", limits_are_files)
-    step("SIGTERM: apps go on and are adopted", adoption)
-    step("kill -9 of all roles: the same", killed_daemon)
-    step("asleep: frozen, paged out, woken", asleep)
-    step("pause and restart", pause)
-    step("SIGINT: nothing is left", end)
-if counts["not ok"]:
-    print("# end of the daemon's log:\n" + daemon.log_tail(60))
+    step("daemon: push of examples/hello", lambda: push("hello", "pushed with git and running in its own sandbox", "hello"))
+    step("daemon: push of examples/static", lambda: push("static", "Nothing runs behind this page", "static"))
+    step("daemon: push of an app without requirements", lambda: push("plain", "plain", files=app_files("plain")))
+    step("daemon: memory limit, its reason, and a new start", memory)
+    step("daemon: pids limit", pids)
+    step("daemon: limits in the groups", limits_are_files)
+    step("daemon: SIGTERM: apps go on and are adopted", adoption)
+    step("daemon: kill -9 of all roles: the same", killed_daemon)
+    step("daemon: asleep: frozen, paged out, woken", asleep)
+    step("daemon: pause and restart", pause)
+    step("daemon: SIGINT: nothing is left", end)
+
+
+def last_words():
+    log = daemon.log_tail(60)
     if daemon.process and daemon.process.poll() is None:
         daemon.stop(signal.SIGINT, timeout=SLOW)
-print(f"{counts['ok']} passed, {counts['not ok']} failed")
-sys.exit(1 if counts["not ok"] else 0)
+    return log
+
+
+sum_up(last_words)

@@ -70,14 +70,14 @@ def processes(tenants, case):
     pids = tenants.group("pids")
     tenants.run("/app/probe", "G1", "bomb", background=True)
     if pids:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (value(pids, "pids.current") or 0) < PIDS * 0.9:
             check(time.monotonic() < deadline, "the bomb does not go off")
             time.sleep(0.01)
     begin = time.monotonic()
     tenants.daemon.spacectl("space", "pause", "alice/attacker", check=True)
     while pids and pids.exists():
-        check(time.monotonic() < begin + 10, "a fork bomb lives on after ten seconds")
+        check(time.monotonic() < begin + 60, "a fork bomb lives on after a minute")
         time.sleep(0.01)
     took = time.monotonic() - begin
     tenants.restart()
@@ -206,7 +206,7 @@ blocks = {"lines": b"x" * 120 + b"\\n", "bytes": b"1\\n", "nul": bytes(4096), "a
 block = blocks[sys.argv[1]]
 block *= 65536 // len(block)
 end, n = time.monotonic() + 2, 0
-while time.monotonic() < end:
+while time.monotonic() < end or n < 1 << 20:
     n += os.write(out, block)
 print(n)
 """
@@ -244,14 +244,16 @@ def cpu(tenants, case):
         return int(stat.get("nr_throttled", 0))
 
     def used():
-        return cpu_seconds((folder / "cgroup.procs").read_text().split())
+        """What was used by some moment between the two that are said with it: the look itself takes time."""
+        before = time.monotonic()
+        return before, cpu_seconds((folder / "cgroup.procs").read_text().split()), time.monotonic()
     time.sleep(0.5)  # all eight are there
-    windows, last, then, stops = [], used(), time.monotonic(), throttled()
+    windows, last, stops = [], used(), throttled()
     for _ in range(int(case.argument(None)) - 2):
         time.sleep(1)
-        now, at = used(), time.monotonic()
-        windows.append((now - last) / (at - then))
-        last, then = now, at
+        now = used()
+        windows.append((now[1] - last[1]) / (now[2] - last[0]))
+        last = now
     storm.join()
     # one period's quota may be saved up, and a window begins and ends within a period
     check(max(windows) < CPUS + 0.15, f"{max(windows):.2f} CPUs in a window of a second, {CPUS} were given")
@@ -269,7 +271,7 @@ except OSError:
     direct = -1
 import mmap
 block, end, n = mmap.mmap(-1, 1 << 20), time.monotonic() + 4, 0
-while time.monotonic() < end:
+while time.monotonic() < end or n <= 10:
     os.pwrite(fd, os.urandom(4096), (n % 1000) << 12)
     os.fsync(fd)
     if direct >= 0:
@@ -308,12 +310,14 @@ def storm(tenants, case):
 READ = """
 import os, time
 end, n = time.monotonic() + 4, 0
-while time.monotonic() < end:
+def more():
+    return time.monotonic() < end or n < 1 << 27
+while more():
     for folder, _, files in os.walk("/usr/lib"):
         for name in files:
             try:
                 with open(os.path.join(folder, name), "rb", 0) as f:
-                    while time.monotonic() < end and (b := f.read(1 << 20)):
+                    while more() and (b := f.read(1 << 20)):
                         n += len(b)
             except OSError:
                 pass

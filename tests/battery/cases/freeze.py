@@ -16,7 +16,7 @@ def frozen(battery, case):
     for config in (CONFIGS["host"], CONFIGS["v1"]):
         if lacking(config, ROOT):
             continue
-        done = subprocess.run([str(battery.tools / "freeze"), case.id], capture_output=True, text=True, timeout=120,
+        done = subprocess.run([str(battery.tools / "freeze"), case.id], capture_output=True, text=True, timeout=600,
                               env={**os.environ, **config.env, "CMOCKA_MESSAGE_OUTPUT": "TAP"}, stdin=subprocess.DEVNULL)
         text = done.stdout + done.stderr
         if "# SKIP" in text:

@@ -97,7 +97,7 @@ kill $cloud $server
 """
 
 
-def in_fake_internet(battery, *argv, timeout=100):
+def in_fake_internet(battery, *argv, timeout=400):
     done = subprocess.run([str(ROOT / "tests" / "fake_internet"), *map(str, argv)], capture_output=True, text=True,
                           timeout=timeout, stdin=subprocess.DEVNULL, env=battery.env)
     if done.returncode:
@@ -175,7 +175,9 @@ def serve(port):
 KEEP = [serve(80), serve(443), serve(int(sys.argv[1])), serve(int(sys.argv[2]))]
 print("bound", flush=True)
 import time
-time.sleep(float(sys.argv[3]))
+while not os.path.exists("/tmp/ports-seen"):
+    time.sleep(0.02)
+os.unlink("/tmp/ports-seen")
 """
 
 
@@ -188,18 +190,20 @@ def ports(tenants, case):
     before = {p: reachable(p) for p in (80, 443, free)}
     done = []
     thread = threading.Thread(target=lambda: done.append(
-        tenants.python(PORTS, str(free), str(tenants.daemon.port), "2")))
+        tenants.python(PORTS, str(free), str(tenants.daemon.port), timeout=200)))
     thread.start()
     pid = tenants.pid()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while f":{free:04X} " not in open(f"/proc/{pid}/net/tcp").read():
         if time.monotonic() > deadline:
             raise Broken("the ports were not bound")
         time.sleep(0.02)
     during = {p: reachable(p) for p in before}
-    check(before == during, f"ports of the host have changed: {before} -> {during}")
-    check(tenants.daemon.healthy(), "the daemon's port was taken over")
+    healthy = tenants.daemon.healthy()
+    tenants.python("open('/tmp/ports-seen', 'w')")
     thread.join()
+    check(before == during, f"ports of the host have changed: {before} -> {during}")
+    check(healthy, "the daemon's port was taken over")
     check(done and "bound" in done[0], "not even in its own namespace")
     return "low ports and the daemon's port are bound in the app's own namespace, the host's are as they were"
 
@@ -278,13 +282,13 @@ PROBE_POLICY = """
 import socket
 def tcp(host, port):
     try:
-        socket.create_connection((host, port), 3).close()
+        socket.create_connection((host, port), 10).close()
         return True
     except OSError:
         return False
 def udp():
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.settimeout(1)
+    s.settimeout(5)
     server = [l.split()[1] for l in open("/etc/resolv.conf") if l.startswith("nameserver")][0]
     try:
         s.sendto(bytes.fromhex("123401000001000000000000026f6b04746573740000010001"), (server, 53))
@@ -294,7 +298,7 @@ def udp():
 def icmp():
     try:
         s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
-        s.settimeout(1)
+        s.settimeout(5)
         s.sendto(bytes([8, 0, 247, 255, 0, 0, 0, 0]), ("198.51.100.10", 0))
         return len(s.recv(512)) > 0
     except OSError:
@@ -314,17 +318,20 @@ POLICIES = {  # what each lets through
 
 
 def policies(battery, case):
-    seen = {}
-    for line in in_fake_internet(battery, "sh", "-c", POLICY, "sh", battery.sandbox, PROBE_POLICY).splitlines():
-        word, _, value = line.partition(" ")
-        if word == "==":
-            seen[value.partition(":")[0]] = now = set()
-        elif value == "True":
-            now.add(word)
-    if seen.get("host") != POLICIES["host"]:
-        raise Broken(f"the Internet of the test does not work: {seen}")
+    """Up to three times: on a busy machine an answer may come later than it is waited for. What is forbidden never comes."""
+    seen = {policy: set() for policy in POLICIES}
+    for _ in range(3):
+        for line in in_fake_internet(battery, "sh", "-c", POLICY, "sh", battery.sandbox, PROBE_POLICY).splitlines():
+            word, _, value = line.partition(" ")
+            if word == "==":
+                now = seen[value.partition(":")[0]]
+            elif value == "True":
+                now.add(word)
+        for policy, allowed in POLICIES.items():
+            check(not seen[policy] - allowed, f"{policy} lets {sorted(seen[policy] - allowed)} through")
+        if seen == POLICIES:
+            break
     for policy, allowed in POLICIES.items():
-        check(not seen[policy] - allowed, f"{policy} lets {sorted(seen[policy] - allowed)} through")
         if allowed - seen[policy]:
             raise Broken(f"{policy} lets {sorted(allowed - seen[policy])} not through, and should")
     return "none: nothing; list: what it names and its DNS; internet: TCP, UDP, no ICMP"

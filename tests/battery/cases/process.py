@@ -38,9 +38,12 @@ def will_not_stop(battery, case):
     process.communicate()
     if len(alive) < 40:
         raise Broken(f"only {len(alive)} ignore SIGTERM")
-    done = battery.run([*battery.box("--timeout", "1s", "--ro-bind", battery.probe, "/opt/probe"), "--", "/opt/probe",
-                        *battery.arguments(case)], timeout=60)
-    if "fact ready" not in done.stdout:
+    for given in (5, 30, 120):  # on a busy machine they are not all there so soon
+        done = battery.run([*battery.box("--timeout", f"{given}s", "--ro-bind", battery.probe, "/opt/probe"), "--", "/opt/probe",
+                            *battery.arguments(case)])
+        if "fact ready" in done.stdout:
+            break
+    else:
         raise Broken(f"it never came up inside: {done.stderr}")
     # Who is left is what every case is asked for.
     return f"{len(alive)} that ignore SIGTERM were ended with the sandbox (status {done.returncode})"
@@ -48,15 +51,16 @@ def will_not_stop(battery, case):
 
 def storm(battery, case):
     """E4: pid 1 outside does not reap (the control), ours does; then its main process ends with children alive."""
-    case = replace(case, argument=lambda b: "5000:500", control=("-p", "-f", "--kill-child", "--mount-proc"))
-    few = replace(case, argument=lambda b: "50:5")
+    orphans = 1000 if os.environ.get("SPACED_VM") else 5000  # an emulated processor takes a minute for those
+    case = replace(case, argument=lambda b: f"{orphans}:500:60", control=("-p", "-f", "--kill-child", "--mount-proc"))
+    few = replace(case, argument=lambda b: "50:5:1")
     battery.controls.pop(case.id, None)
     outside = battery.outside(few)
     start = time.monotonic()
     inside = battery.inside(case)
     if inside.facts.get("children") != "500":
         raise Broken(f"not all children were there: {inside.facts}")
-    return judge(outside, inside) + f"; 5000 reaped, 500 children ended with it ({time.monotonic() - start:.0f} s)"
+    return judge(outside, inside) + f"; {orphans} reaped, 500 children ended with it ({time.monotonic() - start:.0f} s)"
 
 
 class Ipc:

@@ -195,12 +195,14 @@ static int zombies_of_init(void)
 	return found;
 }
 
-/* `argument`: "zombies:children". A storm of orphans that have ended, which somebody has to reap; then the end, with
+/* `argument`: "zombies:children:patience". A storm of orphans that have ended, which somebody has to reap; then the end, with
  * children that live. */
 static void e4(void)
 {
-	int zombies = atoi(argument), children = atoi(strchr(argument, ':') + 1), left = 0;
+	int zombies, children, patience, left = 0;
 
+	if (sscanf(argument, "%d:%d:%d", &zombies, &children, &patience) != 3)
+		exit(99);
 	for (int i = 0; i < zombies; i++) {
 		pid_t pid = fork();
 
@@ -212,8 +214,8 @@ static void e4(void)
 		if (pid > 0)
 			waitpid(pid, NULL, 0);
 	}
-	/* as long as they become fewer; two seconds without one less are the end */
-	for (int still = 0, before = zombies; (left = zombies_of_init()) > 0 && still < 200; before = left) {
+	/* as long as they become fewer; so many seconds without one less are the end */
+	for (int still = 0, before = zombies; (left = zombies_of_init()) > 0 && still < 100 * patience; before = left) {
 		still = left < before ? 0 : still + 1;
 		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 	}

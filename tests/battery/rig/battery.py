@@ -81,7 +81,7 @@ class Battery:
         What it says after `process.stdin.write("\\n")` is for the caller; it is killed at the end of the block."""
         process = self.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                              errors="replace")
-        limit = threading.Timer(60, kill_tree, [process.pid])
+        limit = threading.Timer(LIMIT_S, kill_tree, [process.pid])
         limit.start()
         lines = []
         try:

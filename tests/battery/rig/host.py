@@ -11,7 +11,7 @@ import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_CHILD_SUBREAPER = 36
-SETTLE_S = 15  # the end of a network namespace is the kernel's own time
+SETTLE_S = 60  # the end of a network namespace is the kernel's own time
 SETTINGS = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/hotplug",
             "/proc/sys/kernel/sysrq", "/proc/sys/vm/overcommit_memory", "/proc/sys/vm/panic_on_oom",
             "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname")

@@ -1,8 +1,8 @@
 /* The upstream of the proxy benchmark: one epoll loop that answers without thinking, so that it is never what is
- * measured. `backend PORT`, for tests/bench/proxy/bench.py; reads heads as its own clients send them, nothing else.
+ * measured. `backend PORT [ADDRESS]`, for tests/bench/proxy/bench.py; reads heads as its own clients send them, nothing else.
  *
  *   GET /...      200 with 13 bytes        GET /big      200 with 100 MB
- *   POST          200 when the whole body has come      Upgrade   101, then every byte comes back */
+ *   POST          200 when the whole body has come      GET /echo  101, then every byte comes back */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -19,7 +19,7 @@
 
 struct conn {
 	int fd;
-	bool echo, blocked;
+	bool echo;
 	size_t out, in; /* bytes of a big body still to send, of a request body still to come */
 	size_t have;
 	char head[8192];
@@ -27,15 +27,6 @@ struct conn {
 
 static char piece[PIECE];
 static int poll_fd;
-
-static void watch(struct conn *c, bool out)
-{
-	struct epoll_event e = {.events = out ? EPOLLIN | EPOLLOUT : EPOLLIN, .data.ptr = c};
-
-	if (out != c->blocked)
-		epoll_ctl(poll_fd, EPOLL_CTL_MOD, c->fd, &e);
-	c->blocked = out;
-}
 
 static void end(struct conn *c)
 {
@@ -63,21 +54,19 @@ static bool send_big(struct conn *c)
 			return false;
 		c->out -= (size_t)n;
 	}
-	watch(c, c->out > 0);
 	return true;
 }
 
 static bool answer(struct conn *c)
 {
-	const char *length = strcasestr(c->head, "\ncontent-length:");
-
-	if (strcasestr(c->head, "\nupgrade: websocket")) {
+	if (strncmp(c->head, "GET /echo", 9) == 0) {
 		c->echo = true; /* the accept of the key in RFC 6455 1.3, which is what the client sends */
 		return say(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 			      "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
 	}
-	if (length && strncmp(c->head, "POST", 4) == 0) {
-		c->in = strtoul(length + 16, NULL, 10);
+	if (strncmp(c->head, "POST", 4) == 0) {
+		const char *length = strcasestr(c->head, "\ncontent-length:");
+		c->in = length ? strtoul(length + 16, NULL, 10) : 0;
 		return true;
 	}
 	if (strncmp(c->head, "GET /big", 8) != 0)
@@ -93,19 +82,25 @@ static bool take_body(struct conn *c, size_t n)
 	return c->in || small(c);
 }
 
-static bool read_some(struct conn *c)
+/* False: it is over, or an error. `more`: this was not all. */
+static bool read_some(struct conn *c, bool *more)
 {
+	*more = false;
 	if (c->echo) {
 		ssize_t n = recv(c->fd, piece, PIECE, 0);
-		return n > 0 && send(c->fd, piece, (size_t)n, MSG_NOSIGNAL) == n;
+		*more = n == PIECE;
+		return n < 0 ? errno == EAGAIN : n > 0 && send(c->fd, piece, (size_t)n, MSG_NOSIGNAL) == n;
 	}
 	if (c->in) {
 		ssize_t n = recv(c->fd, piece, PIECE, 0);
-		return n > 0 && take_body(c, (size_t)n);
+		*more = n == PIECE;
+		return n < 0 ? errno == EAGAIN : n > 0 && take_body(c, (size_t)n);
 	}
-	ssize_t n = recv(c->fd, c->head + c->have, sizeof c->head - 1 - c->have, 0);
+	size_t room = sizeof c->head - 1 - c->have;
+	ssize_t n = recv(c->fd, c->head + c->have, room, 0);
 	if (n <= 0)
 		return n < 0 && errno == EAGAIN;
+	*more = (size_t)n == room;
 	c->have += (size_t)n;
 	c->head[c->have] = '\0';
 	char *head_end = strstr(c->head, "\r\n\r\n");
@@ -116,13 +111,30 @@ static bool read_some(struct conn *c)
 	return answer(c) && (!c->in || !rest || take_body(c, rest));
 }
 
+/* Edge-triggered. An end may lie behind the last piece. */
+static void on_event(struct conn *c, uint32_t what)
+{
+	bool more = true;
+
+	if (what & EPOLLOUT && c->out && !send_big(c)) {
+		end(c);
+		return;
+	}
+	while (more || what & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+		if (!read_some(c, &more)) {
+			end(c);
+			return;
+		}
+	}
+}
+
 static void accept_all(int listener)
 {
 	int fd, on = 1;
 
 	while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
 		struct conn *c = calloc(1, sizeof *c);
-		struct epoll_event e = {.events = EPOLLIN, .data.ptr = c};
+		struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 		c->fd = fd;
 		epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &e);
@@ -136,6 +148,8 @@ int main(int argc, char **argv)
 	struct epoll_event e = {.events = EPOLLIN}, events[256];
 
 	sa.sin_port = htons((uint16_t)atoi(argc > 1 ? argv[1] : "0"));
+	if (argc > 2)
+		inet_pton(AF_INET, argv[2], &sa.sin_addr);
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	if (bind(listener, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(listener, 4096) < 0) {
 		perror("backend");
@@ -149,9 +163,8 @@ int main(int argc, char **argv)
 			struct conn *c = events[i].data.ptr;
 			if (!c)
 				accept_all(listener);
-			else if ((events[i].events & EPOLLOUT && !send_big(c)) ||
-				 (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !read_some(c)))
-				end(c);
+			else
+				on_event(c, events[i].events);
 		}
 	}
 }

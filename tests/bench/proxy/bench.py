@@ -76,7 +76,7 @@ class Bench:
         wait_port(self.backend_port, self.backend)
         self.names = available()
         self.rows, self.rate, self.wanted = {}, 5000, wanted
-        self.direct = Direct(self.backend_port)
+        self.direct, self.beside = Direct(self.backend_port), {}
 
     def add(self, row, server, value):
         if value is not None:
@@ -97,9 +97,9 @@ class Bench:
             self.add("latency p50 at half load, us", server, got["p50"])
             self.add("latency p99 at half load, us", server, got["p99"])
         if self.is_wanted("close"):
-            got = load(server, "close", 64)
-            self.add("connections/s, without keep-alive", server, got["done"] / got["seconds"])
-            self.add("CPU per connection, us" if proxies else "", server, got["cpu"] / got["done"] * 1e6)
+            self.measure_close(server)
+            if proxies:
+                self.measure_close(self.beside[server.name], ", all on one CPU")
         if self.is_wanted("ws"):
             got = load(server, "ws", 64)
             self.add("WebSocket round trips/s, 64 connections", server, got["done"] / got["seconds"])
@@ -110,13 +110,22 @@ class Bench:
                 self.add(f"{name}, MB/s", server, got["bytes"] / got["seconds"] / 1e6)
                 self.add(f"CPU per MB, {name.split()[0]}, us" if proxies else "", server, got["cpu"] / got["bytes"] * 1e12)
 
-    def start(self, name):
+    def measure_close(self, server, where=""):
+        """On two CPUs the client's is the bottleneck: it also pays for each time that it wakes a proxy that had nothing to do."""
+        got = load(server, "close", 64)
+        self.add(f"connections/s, without keep-alive{where}", server, got["done"] / got["seconds"])
+        if server is not self.direct:
+            self.add(f"CPU per connection, us{where}", server, got["cpu"] / got["done"] * 1e6)
+            self.add(f"share of its CPU then, %{where}", server, got["cpu"] / got["seconds"] * 100)
+
+    def start(self, name, **options):
         folder = self.folder / f"{name}-{free_port()}"
         folder.mkdir()
-        return Server(name, folder, self.backend_port)
+        return Server(name, folder, self.backend_port, **options)
 
     def run(self):
         servers = [self.start(name) for name in self.names]
+        self.beside = {name: self.start(name, cpu=LOAD_CPU) for name in self.names if self.is_wanted("close")}
         if self.is_wanted("rate"):
             rates = [wrk(server, 64) for server in servers if server.name != "caddy"]
             self.rate = round(min(got["done"] / got["seconds"] for got in rates) / 2)
@@ -125,7 +134,7 @@ class Bench:
                 self.measure(server, True)
             self.measure(self.direct, False)
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
-        for server in servers:
+        for server in [*servers, *self.beside.values()]:
             server.close()
         for name in self.names if self.is_wanted("idle") else []:
             server = self.start(name)
@@ -136,7 +145,7 @@ class Bench:
 
     def print(self):
         names = self.names
-        print(f"{'median of ' + str(ROUNDS):46}" + "".join(f"{name:>10}" for name in [*names, "direct"]) + "   ratio")
+        print(f"{'median of ' + str(ROUNDS):48}" + "".join(f"{name:>10}" for name in [*names, "direct"]) + "   ratio")
         for row, values in self.rows.items():
             if not row:
                 continue
@@ -148,9 +157,9 @@ class Bench:
                 medians = {name: max(1, value - medians["direct"]) for name, value in medians.items()}
                 rivals = [medians[name] for name in ("nginx", "haproxy") if name in medians]
             ratio = "-"
-            if rivals:
+            if rivals and "%" not in row:
                 ratio = f"{medians['ours'] / max(rivals) if more_is_better else min(rivals) / medians['ours']:.2f}"
-            print(f"{row:46}" + "".join(f"{shown[name]:10.1f}" if name in shown and shown[name] < 1000 else f"{shown[name]:10.0f}"
+            print(f"{row:48}" + "".join(f"{shown[name]:10.1f}" if name in shown and shown[name] < 1000 else f"{shown[name]:10.0f}"
                                         if name in shown else f"{'':10}" for name in [*names, "direct"]) + f"   {ratio:>5}")
         if self.is_wanted("rate"):
             print(f"half load: {self.rate} requests/s on at most 256 connections; the ratio is of what comes on top of `direct`")

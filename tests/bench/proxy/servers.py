@@ -21,11 +21,15 @@ events {{ worker_connections 16384; }}
 http {{
 	access_log off; keepalive_timeout 60s; keepalive_requests 1000000000; tcp_nodelay on;
 	map $http_upgrade $to_backend {{ default upgrade; '' ''; }}
-	upstream backend {{ server 127.0.0.1:{backend}; keepalive 1024; keepalive_requests 1000000000; }}
+{sites}}}
+"""
+
+NGINX_SITE = """
+	upstream {host} {{ server 127.0.0.1:{backend}; keepalive 1024; keepalive_requests 1000000000; }}
 	server {{
-		listen 127.0.0.1:{port} backlog=4096; client_max_body_size 0;
+		listen {address}:{port}{options}; server_name {host}; client_max_body_size 0;
 		location / {{
-			proxy_pass http://backend; proxy_http_version 1.1; proxy_request_buffering off; proxy_max_temp_file_size 0;
+			proxy_pass http://{host}; proxy_http_version 1.1; proxy_request_buffering off; proxy_max_temp_file_size 0;
 			proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; client_body_buffer_size 64k;
 			proxy_set_header Host $http_host; proxy_set_header X-Real-IP $remote_addr;
 			proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
@@ -34,7 +38,6 @@ http {{
 			proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $to_backend;
 		}}
 	}}
-}}
 """
 
 HAPROXY = """
@@ -52,14 +55,19 @@ defaults
 	timeout server 300s
 	timeout tunnel 1h
 frontend in
-	bind 127.0.0.1:{port} backlog 4096
+	bind {address}:{port} backlog 4096
 	http-request set-header X-Real-IP %[src]
 	http-request set-header X-Forwarded-Proto http
 	http-request set-header X-Forwarded-Host %[req.hdr(host)]
 	http-request set-header X-Forwarded-Port {port}
 	http-request set-header X-Request-Id %[uuid]
-	default_backend backend
+{others}	default_backend backend
 backend backend
+	server one 127.0.0.1:{backend} pool-max-conn 1024
+"""
+
+HAPROXY_SITE = """
+backend {host}
 	server one 127.0.0.1:{backend} pool-max-conn 1024
 """
 
@@ -142,30 +150,45 @@ def wait_port(port, process):
 
 
 class Server:
-    """`name` in front of the backend; the worker process is `pid`."""
+    """`name` in front of the backend; the worker process is `pid`. `other`: (HOST, PORT), a host that has another backend; then it listens on
+    all addresses. `before`: words before the program. `cpu`: where it runs."""
 
-    def __init__(self, name, folder, backend, limits=()):
+    def __init__(self, name, folder, backend, limits=(), other=None, before=(), cpu=PROXY_CPU):
         self.name, self.port = name, free_port()
-        words = {"dir": folder, "backend": backend, "port": self.port, "files": FILES}
+        words = {"dir": folder, "backend": backend, "port": self.port, "files": FILES, "address": "0.0.0.0" if other else "127.0.0.1"}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         if name == "ours":
-            (folder / "routes").write_text(f"bench.localhost 127.0.0.1:{backend}\n127.0.0.1 127.0.0.1:{backend}\n")
+            hosts = [("bench.localhost", backend), ("127.0.0.1", backend), *([other] if other else [])]
+            (folder / "routes").write_text("".join(f"{host} 127.0.0.1:{port}\n" for host, port in hosts))
             limits = [word for limit in limits for word in ("--limit", limit)]
-            self.process = on_cpu(PROXY_CPU, BUILD / "proxy", "--listen", f"127.0.0.1:{self.port}", "--routes", folder / "routes", "--workers", 1,
+            self.process = on_cpu(cpu, *before, BUILD / "proxy", "--listen", f"{words['address']}:{self.port}", "--routes", folder / "routes", "--workers", 1,
                                   *limits, **quiet)
         elif name == "nginx":
-            (folder / "nginx.conf").write_text(NGINX.format(**words))
-            self.process = on_cpu(PROXY_CPU, "nginx", "-p", folder, "-e", folder / "nginx.err", "-c", folder / "nginx.conf", **quiet)
+            sites = NGINX_SITE.format(**words, host="bench.localhost", options=" backlog=4096")
+            if other:
+                sites += NGINX_SITE.format(**{**words, "backend": other[1]}, host=other[0], options="")
+            (folder / "nginx.conf").write_text(NGINX.format(**words, sites=sites))
+            self.process = on_cpu(cpu, *before, "nginx", "-p", folder, "-e", folder / "nginx.err", "-c", folder / "nginx.conf", **quiet)
         elif name == "haproxy":
-            (folder / "haproxy.cfg").write_text(HAPROXY.format(**words))
-            self.process = on_cpu(PROXY_CPU, "haproxy", "-db", "-f", folder / "haproxy.cfg", **quiet)
+            rule = f"\tuse_backend {other[0]} if {{ hdr(host) -m beg {other[0]} }}\n" if other else ""
+            site = HAPROXY_SITE.format(host=other[0], backend=other[1]) if other else ""
+            (folder / "haproxy.cfg").write_text(HAPROXY.format(**words, others=rule) + site)
+            self.process = on_cpu(cpu, *before, "haproxy", "-db", "-f", folder / "haproxy.cfg", **quiet)
         elif name == "caddy":
             (folder / "Caddyfile").write_text(CADDY.format(**words))
-            self.process = on_cpu(PROXY_CPU, "caddy", "run", "--adapter", "caddyfile", "--config", folder / "Caddyfile",
+            self.process = on_cpu(cpu, *before, "caddy", "run", "--adapter", "caddyfile", "--config", folder / "Caddyfile",
                                   env={"GOMAXPROCS": "1", "HOME": str(folder)}, **quiet)
         wait_port(self.port, self.process)
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        self.pid = int(children[0]) if children else self.process.pid
+        self.pid = self.worker() if name == "nginx" else self.process.pid
+
+    def worker(self):
+        """Of nginx, which listens before it is there."""
+        for _ in range(500):
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            if children:
+                return int(children[0])
+            time.sleep(0.01)
+        raise SystemExit(f"bench: {self.process.args} has no worker")
 
     def cpu(self):
         """Seconds that it ran, user and system."""
