@@ -279,21 +279,33 @@ static bool speaks(struct client *c)
 	return recv(c->conn.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/* It waits for a role that is started anew just now, which may take longer than an app's answer to a connection: it has as
- * long as if the app itself were started. */
+/* A connection is made in no time. It is not when a role is started anew just now, or when the app's listener has no place
+ * left, which is the same as an app that is slow to answer. So it has as long as if the app itself were started: from when
+ * it was held no more. */
+static bool waits_on(const struct exchange *x)
+{
+	const struct worker *w = x->c->conn.w;
+
+	return uv_now(&w->loop) - x->began - x->held_ms < w->limits.hold_ms;
+}
+
 static bool waits_for_a_role(const struct exchange *x)
 {
 	const struct worker *w = x->c->conn.w;
 
-	return ((x->ask && !w->control) || (x->waiting && !w->spawner)) &&
-	       uv_now(&w->loop) - x->began < w->limits.hold_ms;
+	return (x->ask && !w->control) || (x->waiting && !w->spawner);
+}
+
+static bool waits_for_its_app(const struct exchange *x)
+{
+	return x->pool && x->pool->kind == ROUTE_APP;
 }
 
 void client_timeout(struct client *c, enum deadline kind)
 {
 	struct exchange *x = c->x;
 
-	if (x && waits_for_a_role(x)) {
+	if (x && waits_for_a_role(x) && waits_on(x)) {
 		deadline_set(&c->conn, kind);
 	} else if (kind == DL_IDLE && speaks(c)) {
 		deadline_set(&c->conn, DL_HEAD);
@@ -309,6 +321,8 @@ void client_timeout(struct client *c, enum deadline kind)
 			       "A part of the server is being restarted. Try again in a few seconds.");
 	} else if (kind == DL_CONNECT && x->pool && exchange_elsewhere(x)) {
 		return;
+	} else if (kind == DL_CONNECT && waits_for_its_app(x) && waits_on(x)) {
+		deadline_set(&c->conn, kind);
 	} else if (kind == DL_CONNECT) {
 		exchange_error(x, 504, "The app did not accept the connection in time",
 			       "It may be overloaded or stuck. Try again in a moment.");

@@ -341,6 +341,22 @@ int conn_connect(struct conn *c, const struct sockaddr *sa, socklen_t len)
 	return watch(c, INPUT | EPOLLOUT);
 }
 
+int conn_connect_again(struct conn *c, const struct sockaddr *sa, socklen_t len)
+{
+	static const struct sockaddr none = {.sa_family = AF_UNSPEC};
+	struct tcp_info info;
+	socklen_t ilen = sizeof info, elen = sizeof(int);
+	int error;
+
+	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &ilen) < 0 || info.tcpi_state != TCP_SYN_SENT)
+		return 0;
+	/* connect(2): dissolves it. What that leaves as the socket's error would be taken for the next one's. */
+	if (connect(c->fd, &none, sizeof none) < 0)
+		return -errno;
+	getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &elen);
+	return connect(c->fd, sa, len) < 0 && errno != EINPROGRESS ? -errno : 0;
+}
+
 void conn_close(struct conn *c, bool reset)
 {
 	static const struct linger none = {.l_onoff = 1};

@@ -268,6 +268,8 @@ void exchange_send_head(struct exchange *x)
 	int r = conn_write(&x->u->conn, &head, 1);
 	if (r < 0)
 		exchange_upstream_lost(x, r);
+	else
+		knock_sent(x->u);
 }
 
 static void leave_upstream(struct exchange *x)
@@ -331,11 +333,13 @@ bool exchange_elsewhere(struct exchange *x)
 
 	if (x->target->nendpoints < 2 || x->head_sent || x->c->conn.closing)
 		return false;
+	pool_failed(x->c->conn.w, p);
+	x->tried |= (uint16_t)(1U << x->endpoint);
+	if (balance_pick(x) < 0)
+		return false;
 	if (x->waiting)
 		pool_cancel(x);
 	leave_upstream(x);
-	pool_failed(x->c->conn.w, p);
-	x->tried |= (uint16_t)(1U << x->endpoint);
 	if (!enter_pool(x))
 		return false;
 	pool_leave(p);

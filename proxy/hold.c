@@ -12,12 +12,6 @@
 
 #include "proxy/worker.h"
 
-/* An app that is just there may have room for few connections: http.server of Python listens with a backlog of 5, and what
- * overflows it waits for a retransmission of TCP, each later than the one before. So they go on a few at a time, and no more
- * while so many are on their way that the app's kernel has not taken. */
-#define RELEASE_MAX 4
-#define RELEASE_MS 5
-
 struct hold {
 	UT_hash_handle hh;
 	struct exchange *first;
@@ -166,26 +160,9 @@ static bool may_follow(const struct target *to, const struct target *from)
 	return strcmp(to->space_id, from->space_id) == 0 && (!to->gated || from->gated);
 }
 
-static bool is_untaken(const struct exchange *x)
-{
-	return x->was_held && !x->hold && (x->waiting || pool_is_untaken(x));
-}
-
-static int untaken(const struct worker *w, const struct target *t)
-{
-	int n = 0;
-
-	for (const struct client *c = w->clients; c && n < RELEASE_MAX; c = c->next)
-		n += c->x && c->x->target == t && is_untaken(c->x);
-	return n;
-}
-
-/* False: more are to go on. */
-static bool release_from(struct worker *w, struct hold *h)
+static void release_from(struct worker *w, struct hold *h)
 {
 	struct exchange *x, *next;
-	const struct target *counted = NULL;
-	int n = 0;
 
 	/* Sending one may end it, and its client's next request may come in: never another one of this queue. */
 	DL_FOREACH_SAFE(h->first, x, next)
@@ -202,12 +179,6 @@ static bool release_from(struct worker *w, struct hold *h)
 		}
 		if (t && t->kind == ROUTE_HOLD)
 			continue;
-		if (t && t->kind == ROUTE_APP && t != counted) {
-			counted = t;
-			n = untaken(w, t);
-		}
-		if (n++ == RELEASE_MAX)
-			return false;
 		hold_cancel(x);
 		if (t && t->site[0])
 			name_site(x, t->site);
@@ -218,29 +189,14 @@ static bool release_from(struct worker *w, struct hold *h)
 	}
 	if (h->first)
 		ask(w, h, h->first->target);
-	return true;
-}
-
-static void on_release(uv_timer_t *t)
-{
-	hold_routes_changed(t->data);
 }
 
 void hold_routes_changed(struct worker *w)
 {
 	struct hold *h, *next;
-	bool all = true;
 
 	HASH_ITER(hh, w->holds, h, next)
-	all &= release_from(w, h);
-	if (!all && !uv_is_active((uv_handle_t *)&w->hold_release))
-		uv_timer_start(&w->hold_release, on_release, RELEASE_MS, 0);
-}
-
-void hold_init(struct worker *w)
-{
-	uv_timer_init(&w->loop, &w->hold_release);
-	w->hold_release.data = w;
+	release_from(w, h);
 }
 
 void hold_new_control(struct worker *w)

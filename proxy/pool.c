@@ -1,7 +1,6 @@
 /* Which upstream connection an exchange gets: an idle one of the same address or the same generation of the same app, a
  * new one, or a place in the line for a socket from the spawner. */
 #include <errno.h>
-#include <netinet/tcp.h>
 
 #include <utlist.h>
 
@@ -10,11 +9,6 @@
 #define IDLE_MAX 512
 #define BATCH 4
 #define FAILED_MS 2000 /* an endpoint that takes no connection is avoided for so long */
-
-/* When the spawner was away for a while, many wait for sockets. All at once they would be too many for the queue of a small
- * app's listener, be lost together, and be heard again together, each time later, with the retransmissions of TCP. */
-#define CROWD_MAX 4
-#define CROWD_MS 1
 
 #define KEY_MAX 160
 
@@ -63,7 +57,7 @@ void pool_failed(struct worker *w, struct pool *p)
 static void ask_for_sockets(struct worker *w, struct pool *p)
 {
 	size_t have = (size_t)p->nspare + p->opens;
-	size_t want = p->nwaiting + 1;
+	size_t want = p->nwaiting + 1 < SPARE_MAX ? p->nwaiting + 1 : SPARE_MAX;
 
 	if (have >= want)
 		return;
@@ -72,73 +66,33 @@ static void ask_for_sockets(struct worker *w, struct pool *p)
 		want = BATCH;
 	if (want > FRAME_MAX_FDS)
 		want = FRAME_MAX_FDS;
-	if (want > sizeof p->spare / sizeof *p->spare - (size_t)p->nspare)
-		want = sizeof p->spare / sizeof *p->spare - (size_t)p->nspare;
-	if (want)
-		spawn_open(w, p, (uint32_t)want);
+	if (want > SPARE_MAX - have)
+		want = SPARE_MAX - have;
+	spawn_open(w, p, (uint32_t)want);
 }
 
-bool pool_is_untaken(const struct exchange *x)
+/* Those in its line, as far as there are sockets and places. */
+static void serve_line(struct worker *w, struct pool *p)
 {
-	struct tcp_info info;
-	socklen_t len = sizeof info;
-
-	if (!x->u || x->res_head || x->req_body != HTTP1_NO_BODY)
-		return false;
-	return !x->u->connected ||
-	       (getsockopt(x->u->conn.fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_unacked > 0);
-}
-
-static size_t untaken(const struct worker *w, const struct pool *p)
-{
-	size_t n = 0;
-
-	for (const struct client *c = w->clients; c && n < CROWD_MAX; c = c->next)
-		n += c->x && c->x->pool == p && pool_is_untaken(c->x);
-	return n;
-}
-
-static void on_crowd(uv_timer_t *t);
-
-/* Those who wait, as far as there are sockets. A few need no look at the others. */
-static void serve_waiting(struct worker *w, struct pool *p)
-{
-	size_t n = p->nwaiting > CROWD_MAX ? untaken(w, p) : 0;
-
-	while (p->waiting && p->nspare && n++ < CROWD_MAX) {
+	while (p->waiting && p->nspare && knock_has_room(p)) {
 		struct exchange *x = p->waiting;
 		pool_cancel(x);
 		int r = upstream_connect(p, x, p->spare[--p->nspare]);
 		if (r < 0)
 			exchange_upstream_lost(x, r);
 	}
-	if (p->waiting && p->nspare)
-		uv_timer_start(&w->crowd, on_crowd, CROWD_MS, 0);
 }
 
-static void on_crowd(uv_timer_t *t)
+void pool_serve(struct worker *w, struct pool *p)
 {
-	struct worker *w = t->data;
-	struct pool *p, *next;
-
-	HASH_ITER(hh, w->pools, p, next)
-	{
-		if (p->waiting)
-			serve_waiting(w, p);
-		if (p->waiting)
-			ask_for_sockets(w, p);
-	}
-}
-
-void pool_init(struct worker *w)
-{
-	uv_timer_init(&w->loop, &w->crowd);
-	w->crowd.data = w;
+	serve_line(w, p);
+	if (p->waiting)
+		ask_for_sockets(w, p);
 }
 
 static int acquire_app(struct worker *w, struct pool *p, struct exchange *x)
 {
-	if (p->nspare && !p->waiting) {
+	if (p->nspare && !p->waiting && knock_has_room(p)) {
 		int fd = p->spare[--p->nspare];
 		ask_for_sockets(w, p); /* the next one ahead of time; a failure shows when it is needed */
 		return upstream_connect(p, x, fd);
@@ -186,12 +140,12 @@ void pool_opened(struct worker *w, struct pool *p, struct frame *f, size_t asked
 	p->opens -= asked;
 	for (int i = 0; f && i < f->nfds; i++) {
 		int fd = frame_take_fd(f, i);
-		if (p->nspare < (int)(sizeof p->spare / sizeof *p->spare) && (p->waiting || !p->draining))
+		if (p->nspare < SPARE_MAX && (p->waiting || !p->draining))
 			p->spare[p->nspare++] = fd;
 		else
 			close(fd);
 	}
-	serve_waiting(w, p);
+	serve_line(w, p);
 	/* They wait for the next tick, or for the next spawner, until their deadline. */
 	if (shortage(error))
 		return;
@@ -224,6 +178,7 @@ void pool_put_back(struct upstream *u)
 {
 	struct pool *p = u->pool;
 
+	knock_end(u);
 	if (p->draining || u->quiets != p->quiets || p->nidle >= IDLE_MAX || u->conn.w->ending) {
 		conn_close(&u->conn, false);
 		return;

@@ -108,8 +108,7 @@ static int worker_init(struct worker *w, const struct proxy_config *config)
 	if ((r = access_log_init(w, config->log_sample, config->access_log)) < 0)
 		return r;
 	gate_init(w);
-	hold_init(w);
-	pool_init(w);
+	knock_init(w);
 	io_random_hex(w->id_prefix, 8);
 	w->dice = strtoull(w->id_prefix, NULL, 16) | 1;
 	signal(SIGPIPE, SIG_IGN);

@@ -15,7 +15,7 @@ struct proxy_limits {	      /* 0: the default in brackets */
 	uint32_t url_bytes;   /* [8192] */
 	uint32_t head_ms;     /* to receive a request head [10000] */
 	uint32_t idle_ms;     /* keep-alive idle, client side [60000] */
-	uint32_t connect_ms;  /* upstream connect [5000] */
+	uint32_t connect_ms;  /* upstream connect [5000]; to an app (ROUTE_APP) the first try: hold_ms in all */
 	uint32_t pool_ms;     /* keep-alive idle, upstream side [4000] */
 	uint32_t response_ms; /* first byte of a response [300000]; none for what streams or is upgraded */
 	uint32_t stall_ms; /* no progress on a body in either direction [300000]; event streams and WebSockets exempt */

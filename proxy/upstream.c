@@ -99,13 +99,24 @@ int upstream_connect(struct pool *p, struct exchange *x, int fd)
 		return r;
 	}
 	upstream_attach(u, x);
+	knock_begin(u);
 	return 0;
+}
+
+int upstream_connect_again(struct upstream *u)
+{
+	struct sockaddr_storage sa;
+	socklen_t len;
+	int r = address_of(u->pool, &sa, &len);
+
+	return r < 0 ? r : conn_connect_again(&u->conn, (struct sockaddr *)&sa, len);
 }
 
 void upstream_close(struct upstream *u)
 {
 	if (u->conn.closing)
 		return;
+	knock_end(u);
 	if (u->pooled)
 		pool_remove_idle(u);
 	conn_close(&u->conn, false);

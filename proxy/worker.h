@@ -117,9 +117,12 @@ struct upstream {
 	struct conn conn;
 	struct pool *pool;
 	struct exchange *x;		/* NULL: idle in the pool */
-	struct upstream *prev, *next;	/* idle list */
+	struct upstream *prev, *next;	/* of the idle list, or of worker->knocking */
 	uint32_t quiets;		/* of its pool, when it was made */
 	bool connected, reused, pooled; /* pooled: in the idle list */
+	bool knocks;			/* in worker->knocking: looked at again */
+	uint16_t knock_ms;		/* after so long, */
+	uint64_t knock_at;		/* which is then */
 };
 
 struct exchange {
@@ -171,6 +174,8 @@ struct exchange {
 	char user[TICKET_ID]; /* for whom the gate of a private Space has opened; "": it is open to all */
 };
 
+#define SPARE_MAX 16
+
 /* Connections to one upstream address, or one generation of one app: never shared between apps. */
 struct pool {
 	UT_hash_handle hh;
@@ -179,10 +184,11 @@ struct pool {
 	char name[108]; /* of the endpoint */
 	uint32_t generation;
 	uint16_t port;
-	struct upstream *idle;		     /* the last one used first */
-	struct exchange *waiting;	     /* for a socket from the spawner */
+	struct upstream *idle;	  /* the last one used first */
+	struct exchange *waiting; /* in line: for a socket from the spawner, or a place among those that knock */
 	size_t nidle, busy, nwaiting, opens; /* busy: exchanges; opens: sockets asked for */
-	int spare[16];
+	size_t nknocking;
+	int spare[SPARE_MAX];
 	int nspare;
 	uint64_t failed_until; /* it took no connection */
 	uint32_t quiets;       /* pool_quiet() calls: what was made before the last one is not kept */
@@ -226,8 +232,9 @@ struct worker {
 	struct rates *rates;
 	struct trusted trusted;
 	struct hold *holds;
-	uv_timer_t hold_release, crowd; /* crowd: more are to get the sockets that are there */
-	uint64_t hold_due;		/* the next one is over then */
+	uint64_t hold_due; /* the next one is over then */
+	struct upstream *knocking;
+	uv_timer_t knock; /* the next one of them is due, or somebody in a line may go on */
 	struct timed deadlines[DL_KINDS];
 	uint32_t deadline_ms[DL_KINDS];
 	uv_timer_t tick;
@@ -290,6 +297,8 @@ void turn_serve(struct worker *w, void (*serve)(struct conn *c));
 /* conn.c, splice.c: reading into blocks, writing with the rest kept. */
 void conn_open(struct conn *c, struct worker *w, int fd);		    /* not blocking; taken over */
 int conn_connect(struct conn *c, const struct sockaddr *sa, socklen_t len); /* then: upstream_connected */
+/* The same once more, from the beginning, if the other side has said nothing yet. 0 or negative errno. */
+int conn_connect_again(struct conn *c, const struct sockaddr *sa, socklen_t len);
 void conn_later(struct worker *w);  /* the end of a turn: those who were put off, or have closed */
 char *conn_block(struct worker *w); /* of BLOCK_SIZE, for what is read next */
 void conn_read_start(struct conn *c);
@@ -352,6 +361,8 @@ bool relay_tunnel_over(struct exchange *x); /* ends it when both have said all, 
 /* "ADDR:PORT" or "[ADDR]:PORT". 0 or -EINVAL. */
 int upstream_address(const char *text, struct sockaddr_storage *sa);
 int upstream_connect(struct pool *p, struct exchange *x, int fd); /* fd: from the spawner, or -1 */
+/* What has not been answered by the app's kernel is begun anew. 0 or negative errno. */
+int upstream_connect_again(struct upstream *u);
 void upstream_attach(struct upstream *u, struct exchange *x);
 void upstream_close(struct upstream *u);
 void upstream_connected(struct upstream *u, int status);     /* 0 or negative errno */
@@ -359,20 +370,24 @@ void upstream_input(struct upstream *u, char *p, ssize_t n); /* 0: end; negative
 void upstream_drained(struct upstream *u);
 void upstream_broken(struct upstream *u); /* a write to it failed */
 
+/* knock.c: new connections to apps, until the app's kernel has them. */
+void knock_init(struct worker *w);
+void knock_begin(struct upstream *u); /* it connects; no-op for what is no app's */
+void knock_sent(struct upstream *u);  /* so is its head: it may be over with that */
+void knock_end(struct upstream *u);   /* closed or answered; no-op when it is over */
+bool knock_has_room(const struct pool *p);
+
 /* balance.c */
 int balance_pick(const struct exchange *x); /* the endpoint; -1: there is none that was not tried */
 
 /* pool.c */
-void pool_init(struct worker *w);
-/* It is on its way to its app, whose kernel has not taken its head. What has a body is not asked: there may be much of it, and an
- * app that reads it slowly. */
-bool pool_is_untaken(const struct exchange *x);
 struct pool *pool_of(struct worker *w, const struct target *t, unsigned endpoint);   /* made when it is not there */
 struct pool *pool_find(struct worker *w, const struct target *t, unsigned endpoint); /* NULL: no connections */
 void pool_failed(struct worker *w, struct pool *p);
 /* Gives the exchange an idle connection or starts to make one; `fresh`: not an idle one. 0 or negative errno. */
 int pool_acquire(struct pool *p, struct exchange *x, bool fresh);
-void pool_cancel(struct exchange *x); /* it waits no more for a socket */
+void pool_serve(struct worker *w, struct pool *p); /* somebody in its line may go on */
+void pool_cancel(struct exchange *x);		   /* it waits in line no more */
 void pool_put_back(struct upstream *u);
 void pool_remove_idle(struct upstream *u);
 void pool_leave(struct pool *p); /* one exchange less */
@@ -428,7 +443,6 @@ void access_log_reopen(struct worker *w);
 void access_log_end(struct worker *w);
 
 /* hold.c */
-void hold_init(struct worker *w);
 void hold_request(struct exchange *x, struct hold_rule rule); /* x->target is a ROUTE_HOLD; may answer at once */
 void hold_cancel(struct exchange *x);			      /* it waits no more; no-op when it does not */
 void hold_routes_changed(struct worker *w);

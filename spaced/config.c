@@ -82,7 +82,8 @@ static const struct option_row rows[] = {
     LIVE(
 	"memory-reserve", SIZE, memory_reserve, "256M",
 	"frozen apps are stopped, longest without a visit first, while less memory of the host is available; 0: never"),
-    OPT("hold-timeout", DURATION, hold_timeout_s, "60s", "how long a request waits for an app that sleeps or starts"),
+    OPT("hold-timeout", DURATION, hold_timeout_s, "60s",
+	"how long a request waits for an app that sleeps, starts or takes no connection"),
     OPT("hold-requests", COUNT, hold_requests, "256", "requests that may wait so for one Space at each proxy"),
     LIVE("build-memory", SIZE, build_memory, "4G", "memory of a build step"),
     LIVE("build-cpus", CPUS, build_cpu_milli, "2", "CPUs of a build step"),

@@ -1,6 +1,5 @@
 /* A whole proxy process with an app that sleeps: what is held, what wakes it, who gets an answer in the end. */
 #include "base/io.h"
-#include <netinet/tcp.h>
 
 #include "tests/unit/proxy_rig.h"
 
@@ -521,81 +520,6 @@ static void what_control_said_while_it_stood_still(void **state)
 	catch_moment(state, hears_a_route_late);
 }
 
-#define CROWD 16
-
-/* Sockets for all who wait, of which this process keeps its own descriptors. */
-static void open_sockets(int spawner, int fds[CROWD])
-{
-	struct frame f;
-	uint32_t made = 0;
-
-	while (made < CROWD) {
-		wait_readable(spawner);
-		assert_int_equal(frame_recv(spawner, &f), 1);
-		struct reader r = reader_of(f.payload, f.len);
-		char name[81];
-		get_str(&r, name, sizeof name);
-		uint32_t n = get_u32(&r);
-		assert_true(get_ok(&r) && n <= CROWD);
-		int some[CROWD];
-		for (uint32_t i = 0; i < n; i++)
-			some[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-		assert_int_equal(frame_send(spawner, SPAWN_OK, f.id, NULL, 0, some, (int)n), 0);
-		for (uint32_t i = 0; i < n; i++)
-			if (made < CROWD)
-				fds[made++] = some[i];
-			else
-				close(some[i]);
-		frame_release(&f);
-	}
-}
-
-static int begun(const int fds[CROWD])
-{
-	int n = 0;
-
-	for (int i = 0; i < CROWD; i++) {
-		struct tcp_info info;
-		socklen_t len = sizeof info;
-		assert_int_equal(getsockopt(fds[i], IPPROTO_TCP, TCP_INFO, &info, &len), 0);
-		n += info.tcpi_state != TCP_CLOSE;
-	}
-	return n;
-}
-
-/* The spawner was away, and an app whose queue is short is busy: those who waited do not come to it all at once. */
-static void no_crowd_after_the_spawner(void **state)
-{
-	struct fixture *f = *state;
-	int clients[CROWD], fds[CROWD];
-
-	assert_int_equal(listen(f->app, 1), 0);
-	reset(f->control);
-	route_app(f->control, "a.test", 1, f->app_port);
-	commit(f->control);
-	for (int i = 0; i < CROWD; i++) {
-		clients[i] = dial(f->port);
-		ask(clients[i], "a.test");
-	}
-	commit(f->control);
-	open_sockets(f->spawner, fds);
-	for (int i = 0; begun(fds) < 2 && i < PATIENCE_MS / 10; i++)
-		usleep(10000);
-	assert_true(silent(clients[CROWD - 1], 500));
-	assert_in_range(begun(fds), 2, 2 + 4);
-	for (int i = 0; i < CROWD; i++) {
-		int app = accept_app(f);
-		app_answers(app, "ok");
-		close(app);
-	}
-	for (int i = 0; i < CROWD; i++) {
-		cleanup_buf struct buf b = BUF_INIT;
-		read_until(clients[i], "HTTP/1.1 200 ", &b);
-		close(clients[i]);
-		close(fds[i]);
-	}
-}
-
 #define VISITS 10000
 #define REPORTS 4 /* that are due while control hangs */
 
@@ -661,10 +585,9 @@ static void what_control_does_not_hear_is_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(many_requests_one_wake),	TEST(asks_at_each_sleep),
-	    TEST(a_new_control_is_asked_again), TEST(a_body_stays_with_its_client),
-	    TEST(quiet_closes_and_counts),	TEST(an_empty_queue_remembers_nothing),
-	    TEST(asleep_while_the_gate_asks),	TEST(no_crowd_after_the_spawner),
+	    TEST(many_requests_one_wake),	TEST(asks_at_each_sleep),      TEST(a_new_control_is_asked_again),
+	    TEST(a_body_stays_with_its_client), TEST(quiet_closes_and_counts), TEST(an_empty_queue_remembers_nothing),
+	    TEST(asleep_while_the_gate_asks),
 	};
 	const struct CMUnitTest by_kind[] = {TEST(deadline_by_kind)};
 	const struct CMUnitTest bounded[] = {TEST(queue_is_bounded)};

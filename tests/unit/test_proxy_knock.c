@@ -1,0 +1,292 @@
+/* A whole proxy process and an app whose queue has little room or none: who waits how, and how long. */
+#include <netinet/tcp.h>
+
+#include "base/io.h"
+
+#include "tests/unit/proxy_rig.h"
+
+#define CROWD 16
+
+#define NAME 81 /* of an instance */
+
+/* Sockets for `want` who wait, of which this process keeps its own descriptors, and the instance that they are to. */
+static void open_sockets(int spawner, char name[NAME], int *fds, int want)
+{
+	struct frame f;
+	int made = 0;
+
+	while (made < want) {
+		wait_readable(spawner);
+		assert_int_equal(frame_recv(spawner, &f), 1);
+		struct reader r = reader_of(f.payload, f.len);
+		get_str(&r, name, NAME);
+		uint32_t n = get_u32(&r);
+		assert_true(get_ok(&r) && n <= CROWD);
+		int some[CROWD];
+		for (uint32_t i = 0; i < n; i++)
+			some[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		assert_int_equal(frame_send(spawner, SPAWN_OK, f.id, NULL, 0, some, (int)n), 0);
+		for (uint32_t i = 0; i < n; i++)
+			if (made < want)
+				fds[made++] = some[i];
+			else
+				close(some[i]);
+		frame_release(&f);
+	}
+}
+
+static int begun(const int fds[CROWD])
+{
+	int n = 0;
+
+	for (int i = 0; i < CROWD; i++) {
+		struct tcp_info info;
+		socklen_t len = sizeof info;
+		assert_int_equal(getsockopt(fds[i], IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+		n += info.tcpi_state != TCP_CLOSE;
+	}
+	return n;
+}
+
+static bool silent(int fd, int ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return poll(&p, 1, ms) == 0;
+}
+
+/* All those clients have asked, and the spawner is about to be: few knock at once, each is answered. */
+static void crowd_is_served(struct fixture *f, const int clients[CROWD])
+{
+	int fds[CROWD];
+	char name[NAME];
+
+	open_sockets(f->spawner, name, fds, CROWD);
+	for (int i = 0; begun(fds) < 2 && i < PATIENCE_MS / 10; i++)
+		usleep(10000);
+	assert_true(silent(clients[CROWD - 1], 500));
+	assert_in_range(begun(fds), 2, 2 + 4);
+	for (int i = 0; i < CROWD; i++) {
+		int app = accept_app(f);
+		app_answers(app, "ok");
+		close(app);
+	}
+	for (int i = 0; i < CROWD; i++) {
+		cleanup_buf struct buf b = BUF_INIT;
+		read_until(clients[i], "HTTP/1.1 200 ", &b);
+		close(clients[i]);
+		close(fds[i]);
+	}
+}
+
+static void no_crowd_after_the_spawner(void **state)
+{
+	struct fixture *f = *state;
+	int clients[CROWD];
+
+	assert_int_equal(listen(f->app, 1), 0);
+	reset(f->control);
+	route_app(f->control, "a.test", 1, f->app_port);
+	commit(f->control);
+	for (int i = 0; i < CROWD; i++) {
+		clients[i] = dial(f->port);
+		ask(clients[i], "a.test");
+	}
+	commit(f->control);
+	crowd_is_served(f, clients);
+}
+
+static void no_crowd_after_sleep(void **state)
+{
+	struct fixture *f = *state;
+	struct route hold = {.kind = ROUTE_HOLD, .host = "a.test", .space = "alice/one"};
+	int clients[CROWD];
+
+	assert_int_equal(listen(f->app, 1), 0);
+	hold.page_title = hold.page_text = (char[]){""};
+	reset(f->control);
+	send_route(f->control, &hold);
+	commit(f->control);
+	for (int i = 0; i < CROWD; i++) {
+		clients[i] = dial(f->port);
+		ask(clients[i], "a.test");
+	}
+	hear_wake(f->control);
+	hear_held(f->control, CROWD);
+	route_app(f->control, "a.test", 1, f->app_port);
+	commit(f->control);
+	crowd_is_served(f, clients);
+}
+
+/* Its queue has one place, which the returned connection takes. */
+static int fill_queue(int app, uint16_t port)
+{
+	assert_int_equal(listen(app, 0), 0);
+	return dial(port);
+}
+
+#define BATCH 4 /* sockets that are asked for at least */
+
+/* The port that one of them is bound to, 0: none is. */
+static uint16_t port_of(const int fds[BATCH])
+{
+	uint16_t port = 0;
+
+	for (int i = 0; i < BATCH; i++) {
+		struct sockaddr_in sa = {0};
+		socklen_t len = sizeof sa;
+		assert_int_equal(getsockname(fds[i], (struct sockaddr *)&sa, &len), 0);
+		port |= ntohs(sa.sin_port);
+	}
+	return port;
+}
+
+/* A connection that is begun anew comes from another port; TCP's own repetitions never do. */
+static void wait_for_knocks(const int fds[BATCH], int n)
+{
+	uint16_t last = 0;
+
+	for (uint64_t until = io_now_ms() + PATIENCE_MS; n > 0; usleep(1000)) {
+		uint16_t port = port_of(fds);
+		n -= port != 0 && port != last;
+		last = port ? port : last;
+		assert_true(io_now_ms() < until);
+	}
+}
+
+static void close_all(const int fds[BATCH])
+{
+	for (int i = 0; i < BATCH; i++)
+		close(fds[i]);
+}
+
+/* One that has got a place and left in the same moment says nothing. */
+static int accept_one_that_asks(struct fixture *f)
+{
+	for (;;) {
+		int app = accept_app(f);
+		char byte;
+		wait_readable(app);
+		if (recv(app, &byte, 1, MSG_PEEK) > 0)
+			return app;
+		close(app);
+	}
+}
+
+static void answered(struct fixture *f, int client)
+{
+	cleanup_buf struct buf b = BUF_INIT;
+	int app = accept_one_that_asks(f);
+
+	app_answers(app, "here");
+	read_until(client, "here", &b);
+	close(app);
+	close(client);
+}
+
+static void leave_queue(int app)
+{
+	wait_readable(app);
+	close(accept4(app, NULL, NULL, SOCK_CLOEXEC));
+}
+
+static void knocks_until_there_is_a_place(void **state)
+{
+	struct fixture *f = *state;
+	int other = fill_queue(f->app, f->app_port);
+	int client = ask_app(f), fds[BATCH];
+	char name[NAME];
+
+	open_sockets(f->spawner, name, fds, BATCH);
+	wait_for_knocks(fds, 4);
+	leave_queue(f->app);
+	answered(f, client);
+	close(other);
+	close_all(fds);
+}
+
+/* It is busy, as an app is that takes a request and does not answer: not for ever. */
+static void a_full_queue_has_its_time(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int other = fill_queue(f->app, f->app_port);
+	uint64_t since = io_now_ms();
+	int client = ask_app(f);
+
+	spawn_sockets(f->spawner, "app-1-1");
+	read_until(client, "</html>", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 504 "));
+	assert_true(io_now_ms() - since >= rig_limits.hold_ms);
+	close(client);
+	close(other);
+}
+
+/* Nothing of it comes to the app, and the next one is served. */
+static void who_leaves_knocks_no_more(void **state)
+{
+	static const struct linger none = {.l_onoff = 1};
+	struct fixture *f = *state;
+	int other = fill_queue(f->app, f->app_port);
+	int client = ask_app(f), fds[BATCH];
+	char name[NAME];
+
+	open_sockets(f->spawner, name, fds, BATCH);
+	wait_for_knocks(fds, 2);
+	setsockopt(client, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+	close(client);
+	client = dial(f->port);
+	ask(client, "a.test");
+	leave_queue(f->app);
+	answered(f, client);
+	assert_true(silent(f->app, 0));
+	close_all(fds);
+	close(other);
+}
+
+/* One replica after the other has no place: then it waits for the last one, as for the only one. */
+static void both_replicas_are_full(void **state)
+{
+	struct fixture *f = *state;
+	struct route r = {
+	    .kind = ROUTE_APP, .nendpoints = 2, .port = f->app_port, .host = "a.test", .space = "alice/one"};
+	int other = fill_queue(f->app, f->app_port);
+	int client = dial(f->port), fds[2][BATCH];
+	char first[NAME], second[NAME];
+
+	for (uint32_t i = 0; i < 2; i++) {
+		r.endpoints[i].generation = i + 1;
+		snprintf(r.endpoints[i].name, sizeof r.endpoints[i].name, "app-1-%u", i + 1);
+	}
+	reset(f->control);
+	send_route(f->control, &r);
+	commit(f->control);
+	ask(client, "a.test");
+	open_sockets(f->spawner, first, fds[0], BATCH);
+	open_sockets(f->spawner, second, fds[1], BATCH);
+	assert_string_not_equal(first, second);
+	assert_true(silent(client, (int)rig_limits.connect_ms * 4));
+	leave_queue(f->app);
+	answered(f, client);
+	close_all(fds[0]);
+	close_all(fds[1]);
+	close(other);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(no_crowd_after_the_spawner),
+	    TEST(no_crowd_after_sleep),
+	    TEST(knocks_until_there_is_a_place),
+	    TEST(who_leaves_knocks_no_more),
+	};
+	const struct CMUnitTest hasty[] = {TEST(both_replicas_are_full)};
+	const struct CMUnitTest briefly[] = {TEST(a_full_queue_has_its_time)};
+
+	signal(SIGPIPE, SIG_IGN);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	rig_limits.connect_ms = 300;
+	failed += cmocka_run_group_tests(hasty, NULL, NULL);
+	rig_limits.hold_ms = 1000;
+	return failed + cmocka_run_group_tests(briefly, NULL, NULL);
+}
