@@ -190,6 +190,8 @@ size_t relay_request(struct exchange *x, char *p, size_t n)
 	count_in(x, total);
 	deadline_set(&x->c->conn, x->req_done && !x->res_head ? DL_RESPONSE : DL_STALL);
 	ssize_t more = b.n ? conn_write(&u->conn, b.bufs, b.n) : 0;
+	if (more == 0)
+		knock_sent(u);
 	if (more == 0 && x->req_body == HTTP1_LENGTH)
 		more = pass_on(&x->c->conn, &u->conn, (size_t)used, &x->req_left);
 	if (more < 0) {

@@ -272,6 +272,45 @@ static void both_replicas_are_full(void **state)
 	close(other);
 }
 
+#define UPLOADS 64
+
+/* It is taken with what was sent first, as one without a body is: nobody waits for a timer then. */
+static bool uploads_are_quick(struct fixture *f)
+{
+	static const char post[] = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
+	int clients[UPLOADS], apps[UPLOADS];
+
+	reset(f->control);
+	route_app(f->control, "a.test", 1, f->app_port);
+	commit(f->control);
+	for (int i = 0; i < UPLOADS; i++) {
+		clients[i] = dial(f->port);
+		assert_int_equal(write(clients[i], post, sizeof post - 1), sizeof post - 1);
+	}
+	uint64_t since = io_now_ms();
+	for (int i = 0; i < UPLOADS;) {
+		struct pollfd p[2] = {{.fd = f->app, .events = POLLIN}, {.fd = f->spawner, .events = POLLIN}};
+		assert_true(poll(p, 2, PATIENCE_MS) > 0);
+		if (p[1].revents)
+			spawn_sockets(f->spawner, "app-1-1");
+		if (p[0].revents)
+			apps[i++] = accept_app(f);
+	}
+	uint64_t ms = io_now_ms() - since;
+	if (getenv("SHOW"))
+		fprintf(stderr, "%d uploads: %llu ms\n", UPLOADS, (unsigned long long)ms);
+	for (int i = 0; i < UPLOADS; i++) {
+		close(clients[i]);
+		close(apps[i]);
+	}
+	return ms < UPLOADS / 4 * 8 / 2;
+}
+
+static void uploads_wait_for_no_timer(void **state)
+{
+	catch_moment(state, uploads_are_quick);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -279,6 +318,7 @@ int main(void)
 	    TEST(no_crowd_after_sleep),
 	    TEST(knocks_until_there_is_a_place),
 	    TEST(who_leaves_knocks_no_more),
+	    TEST(uploads_wait_for_no_timer),
 	};
 	const struct CMUnitTest hasty[] = {TEST(both_replicas_are_full)};
 	const struct CMUnitTest briefly[] = {TEST(a_full_queue_has_its_time)};
