@@ -281,12 +281,12 @@ static bool speaks(struct client *c)
 
 /* A connection is made in no time. It is not when a role is started anew just now, or when the app's listener has no place
  * left, which is the same as an app that is slow to answer. So it has as long as if the app itself were started: from when
- * it was held no more. */
+ * it was held no more. Not who has said that it says no more: it may have left, and places are few. */
 static bool waits_on(const struct exchange *x)
 {
 	const struct worker *w = x->c->conn.w;
 
-	return uv_now(&w->loop) - x->began - x->held_ms < w->limits.hold_ms;
+	return uv_now(&w->loop) < x->began + x->held_ms + w->limits.hold_ms;
 }
 
 static bool waits_for_a_role(const struct exchange *x)
@@ -321,7 +321,7 @@ void client_timeout(struct client *c, enum deadline kind)
 			       "A part of the server is being restarted. Try again in a few seconds.");
 	} else if (kind == DL_CONNECT && x->pool && exchange_elsewhere(x)) {
 		return;
-	} else if (kind == DL_CONNECT && waits_for_its_app(x) && waits_on(x)) {
+	} else if (kind == DL_CONNECT && waits_for_its_app(x) && waits_on(x) && !c->conn.eof) {
 		deadline_set(&c->conn, kind);
 	} else if (kind == DL_CONNECT) {
 		exchange_error(x, 504, "The app did not accept the connection in time",

@@ -311,6 +311,24 @@ static void uploads_wait_for_no_timer(void **state)
 	catch_moment(state, uploads_are_quick);
 }
 
+/* Perhaps nobody is there any more: it has no more than the time of one try, places are few. */
+static void who_says_no_more_waits_briefly(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int other = fill_queue(f->app, f->app_port);
+	uint64_t since = io_now_ms();
+	int client = ask_app(f);
+
+	spawn_sockets(f->spawner, "app-1-1");
+	shutdown(client, SHUT_WR);
+	read_until(client, "</html>", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 504 "));
+	assert_true(io_now_ms() - since < PATIENCE_MS / 2);
+	close(client);
+	close(other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,7 +338,7 @@ int main(void)
 	    TEST(who_leaves_knocks_no_more),
 	    TEST(uploads_wait_for_no_timer),
 	};
-	const struct CMUnitTest hasty[] = {TEST(both_replicas_are_full)};
+	const struct CMUnitTest hasty[] = {TEST(both_replicas_are_full), TEST(who_says_no_more_waits_briefly)};
 	const struct CMUnitTest briefly[] = {TEST(a_full_queue_has_its_time)};
 
 	signal(SIGPIPE, SIG_IGN);
