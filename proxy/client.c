@@ -286,7 +286,7 @@ static bool waits_on(const struct exchange *x)
 {
 	const struct worker *w = x->c->conn.w;
 
-	return uv_now(&w->loop) < x->began + x->held_ms + w->limits.hold_ms;
+	return uv_now(&w->loop) < x->began + x->held_ms + x->stood_ms + w->limits.hold_ms;
 }
 
 static bool waits_for_a_role(const struct exchange *x)
@@ -372,6 +372,8 @@ void client_put_off(struct worker *w, uint64_t ms)
 		c->conn.timed.at += ms;
 		if (c->x && c->x->hold)
 			c->x->hold_until += ms;
+		else if (c->x)
+			c->x->stood_ms += ms;
 	}
 }
 

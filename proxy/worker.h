@@ -157,6 +157,7 @@ struct exchange {
 	uint16_t seen_host, seen_path; /* how long these are */
 	uint64_t sent_at, answered_at; /* its head to the app, and that of the answer; 0: not */
 	uint64_t held_at, held_ms;
+	uint64_t stood_ms; /* the worker stood still for so long meanwhile, while it was not held */
 	bool was_held, woke;
 	uint8_t minor, interim;
 	enum page_format format;

@@ -329,6 +329,27 @@ static void who_says_no_more_waits_briefly(void **state)
 	close(other);
 }
 
+/* While the worker stands still nobody is heard: that is none of the time that one may wait. */
+static void a_standstill_is_no_waiting(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int other = fill_queue(f->app, f->app_port);
+	int client = ask_app(f);
+
+	spawn_sockets(f->spawner, "app-1-1");
+	assert_true(silent(client, 100));
+	kill(f->pid, SIGSTOP);
+	usleep((rig_limits.hold_ms + 2000) * 1000);
+	kill(f->pid, SIGCONT);
+	uint64_t since = io_now_ms();
+	read_until(client, "</html>", &b);
+	assert_non_null(strstr(b.data, "HTTP/1.1 504 "));
+	assert_true(io_now_ms() - since >= rig_limits.hold_ms * 3 / 4);
+	close(client);
+	close(other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -339,7 +360,7 @@ int main(void)
 	    TEST(uploads_wait_for_no_timer),
 	};
 	const struct CMUnitTest hasty[] = {TEST(both_replicas_are_full), TEST(who_says_no_more_waits_briefly)};
-	const struct CMUnitTest briefly[] = {TEST(a_full_queue_has_its_time)};
+	const struct CMUnitTest briefly[] = {TEST(a_full_queue_has_its_time), TEST(a_standstill_is_no_waiting)};
 
 	signal(SIGPIPE, SIG_IGN);
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
