@@ -32,8 +32,10 @@ void drain_tick(struct worker *w)
 		worker_drain(w, true, LAST_MS);
 	bool over = w->draining && uv_now(&w->loop) >= w->drain_until;
 
-	if (over)
+	if (over) {
 		hold_end(w);
+		pool_end(w);
+	}
 	if (over || (w->draining && w->nclients == 0))
 		w->over = true;
 }

@@ -275,6 +275,22 @@ void pool_cut(struct worker *w, const char *instance, uint32_t generation)
 	client_each(w, cut_one, &cut);
 }
 
+static void end_one(struct client *c, const void *ctx)
+{
+	struct exchange *x = c->x;
+
+	(void)ctx;
+	if (!x || !x->pool || x->head_sent || x->res_head)
+		return;
+	x->refused = REFUSED_HELD_LONG;
+	exchange_error(x, 503, "The server is being restarted", "Try again in a few seconds.");
+}
+
+void pool_end(struct worker *w)
+{
+	client_each(w, end_one, NULL);
+}
+
 /* At each tick: who still waits asks again, drained ones are announced, unused ones forgotten. Upstreams that are still closing do not look at their pool. */
 void pool_sweep(struct worker *w)
 {

@@ -390,6 +390,7 @@ int pool_acquire(struct pool *p, struct exchange *x, bool fresh);
 void pool_serve(struct worker *w, struct pool *p); /* somebody in its line may go on */
 void pool_cancel(struct exchange *x);		   /* it waits in line no more */
 void pool_put_back(struct upstream *u);
+void pool_end(struct worker *w); /* an orderly end: nobody waits any more */
 void pool_remove_idle(struct upstream *u);
 void pool_leave(struct pool *p); /* one exchange less */
 void pool_drain(struct worker *w, const char *instance, uint32_t generation);

@@ -329,6 +329,31 @@ static void who_says_no_more_waits_briefly(void **state)
 	close(other);
 }
 
+/* Nothing of them was sent when the worker ends: they are told so. */
+static void the_end_is_told(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int other = fill_queue(f->app, f->app_port);
+	int clients[6];
+
+	clients[0] = ask_app(f);
+	spawn_sockets(f->spawner, "app-1-1");
+	for (size_t i = 1; i < 6; i++) {
+		clients[i] = dial(f->port);
+		ask(clients[i], "a.test");
+	}
+	assert_true(silent(clients[5], 100));
+	kill(f->pid, SIGTERM);
+	for (size_t i = 0; i < 6; i++) {
+		read_until(clients[i], "</html>", &b);
+		assert_non_null(strstr(b.data, "HTTP/1.1 503 "));
+		close(clients[i]);
+	}
+	wait_end(f);
+	close(other);
+}
+
 /* While the worker stands still nobody is heard: that is none of the time that one may wait. */
 static void a_standstill_is_no_waiting(void **state)
 {
@@ -360,12 +385,15 @@ int main(void)
 	    TEST(uploads_wait_for_no_timer),
 	};
 	const struct CMUnitTest hasty[] = {TEST(both_replicas_are_full), TEST(who_says_no_more_waits_briefly)};
+	const struct CMUnitTest ending[] = {TEST(the_end_is_told)};
 	const struct CMUnitTest briefly[] = {TEST(a_full_queue_has_its_time), TEST(a_standstill_is_no_waiting)};
 
 	signal(SIGPIPE, SIG_IGN);
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	rig_limits.connect_ms = 300;
 	failed += cmocka_run_group_tests(hasty, NULL, NULL);
+	rig_limits.drain_ms = 300;
+	failed += cmocka_run_group_tests(ending, NULL, NULL);
 	rig_limits.hold_ms = 1000;
 	return failed + cmocka_run_group_tests(briefly, NULL, NULL);
 }
