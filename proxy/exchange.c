@@ -326,6 +326,12 @@ static bool may_retry(const struct exchange *x, const struct upstream *u)
 	       x->req_body == HTTP1_NO_BODY && !x->c->conn.closing;
 }
 
+void exchange_take_idle(struct exchange *x)
+{
+	leave_upstream(x);
+	pool_take_idle(x->pool, x);
+}
+
 /* Nothing of the request was sent, so that any other endpoint may have it, whatever its method. */
 bool exchange_elsewhere(struct exchange *x)
 {

@@ -53,6 +53,11 @@ void knock_end(struct upstream *u)
 		look_in(u->conn.w, 0);
 }
 
+void knock_soon(struct worker *w)
+{
+	look_in(w, 0);
+}
+
 bool knock_has_room(const struct pool *p)
 {
 	return p->nknocking < CROWD_MAX;
@@ -90,6 +95,12 @@ static void again(struct upstream *u, uint64_t now)
 		exchange_upstream_lost(u->x, r);
 }
 
+/* It was refused at least once, and there is a connection now that was kept alive. */
+static bool may_take_idle(const struct upstream *u)
+{
+	return u->pool->idle && !u->connected && u->knock_ms > KNOCK_MS && !u->x->retried;
+}
+
 /* One that is refused now ends its own exchange, and its client's next request may come in: never another one of the list. */
 static void on_knock(uv_timer_t *t)
 {
@@ -99,7 +110,9 @@ static void on_knock(uv_timer_t *t)
 	uint64_t now = uv_now(&w->loop), due = UINT64_MAX;
 
 	DL_FOREACH_SAFE(w->knocking, u, next)
-	if (u->knock_at <= now)
+	if (may_take_idle(u))
+		exchange_take_idle(u->x);
+	else if (u->knock_at <= now)
 		again(u, now);
 	HASH_ITER(hh, w->pools, p, after)
 	if (p->waiting)

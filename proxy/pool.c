@@ -71,9 +71,35 @@ static void ask_for_sockets(struct worker *w, struct pool *p)
 	spawn_open(w, p, (uint32_t)want);
 }
 
-/* Those in its line, as far as there are sockets and places. */
+void pool_take_idle(struct pool *p, struct exchange *x)
+{
+	struct upstream *u = p->idle;
+
+	pool_remove_idle(u);
+	deadline_clear(&u->conn);
+	u->reused = true;
+	upstream_attach(u, x);
+	exchange_ready(x);
+}
+
+/* The first in its line that may have an idle one. */
+static struct exchange *not_retried(const struct pool *p)
+{
+	struct exchange *x;
+
+	DL_FOREACH(p->waiting, x)
+	if (!x->retried)
+		break;
+	return x;
+}
+
+/* Those in its line, as far as there are idle connections, or sockets and places. */
 static void serve_line(struct worker *w, struct pool *p)
 {
+	for (struct exchange *x; p->idle && (x = not_retried(p)) != NULL;) {
+		pool_cancel(x);
+		pool_take_idle(p, x);
+	}
 	while (p->waiting && p->nspare && knock_has_room(p)) {
 		struct exchange *x = p->waiting;
 		pool_cancel(x);
@@ -90,6 +116,13 @@ void pool_serve(struct worker *w, struct pool *p)
 		ask_for_sockets(w, p);
 }
 
+static void line_up(struct pool *p, struct exchange *x)
+{
+	x->waiting = true;
+	DL_APPEND(p->waiting, x);
+	p->nwaiting++;
+}
+
 static int acquire_app(struct worker *w, struct pool *p, struct exchange *x)
 {
 	if (p->nspare && !p->waiting && knock_has_room(p)) {
@@ -97,23 +130,21 @@ static int acquire_app(struct worker *w, struct pool *p, struct exchange *x)
 		ask_for_sockets(w, p); /* the next one ahead of time; a failure shows when it is needed */
 		return upstream_connect(p, x, fd);
 	}
-	x->waiting = true;
-	DL_APPEND(p->waiting, x);
-	p->nwaiting++;
+	line_up(p, x);
 	ask_for_sockets(w, p); /* without a spawner it waits for the next one, until its deadline */
 	return 0;
 }
 
 int pool_acquire(struct pool *p, struct exchange *x, bool fresh)
 {
-	struct upstream *u = p->idle;
-
-	if (u && !fresh) {
-		pool_remove_idle(u);
-		deadline_clear(&u->conn);
-		u->reused = true;
-		upstream_attach(u, x);
-		exchange_ready(x);
+	/* Others may have waited longer for one. */
+	if (p->idle && !fresh && (p->waiting || p->nknocking)) {
+		line_up(p, x);
+		knock_soon(x->c->conn.w);
+		return 0;
+	}
+	if (p->idle && !fresh) {
+		pool_take_idle(p, x);
 		return 0;
 	}
 	if (p->kind == ROUTE_APP)
@@ -189,6 +220,8 @@ void pool_put_back(struct upstream *u)
 	DL_PREPEND(p->idle, u);
 	p->nidle++;
 	deadline_set(&u->conn, DL_POOL);
+	if (p->waiting || p->nknocking)
+		knock_soon(u->conn.w);
 	conn_read_start(&u->conn); /* an app that closes is noticed before the next request */
 }
 

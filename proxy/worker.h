@@ -346,6 +346,7 @@ void exchange_page(struct exchange *x, const struct page *page); /* answers by i
 void exchange_error(struct exchange *x, int status, const char *title, const char *text);
 /* It has no connection in time. False: nor may it have one elsewhere. */
 bool exchange_elsewhere(struct exchange *x);
+void exchange_take_idle(struct exchange *x); /* x->u has not got through, and x->pool has an idle one */
 void exchange_upstream_lost(struct exchange *x, int error); /* could not connect, or closed before its time */
 void exchange_abort(struct exchange *x);		    /* the client is gone */
 void exchange_done(struct exchange *x);			    /* the response is complete */
@@ -376,6 +377,7 @@ void knock_init(struct worker *w);
 void knock_begin(struct upstream *u); /* it connects; no-op for what is no app's */
 void knock_sent(struct upstream *u);  /* so is its head: it may be over with that */
 void knock_end(struct upstream *u);   /* closed or answered; no-op when it is over */
+void knock_soon(struct worker *w);    /* there is something for somebody who waits, as soon as this turn is over */
 bool knock_has_room(const struct pool *p);
 
 /* balance.c */
@@ -389,6 +391,7 @@ void pool_failed(struct worker *w, struct pool *p);
 int pool_acquire(struct pool *p, struct exchange *x, bool fresh);
 void pool_serve(struct worker *w, struct pool *p); /* somebody in its line may go on */
 void pool_cancel(struct exchange *x);		   /* it waits in line no more */
+void pool_take_idle(struct pool *p, struct exchange *x); /* there is one */
 void pool_put_back(struct upstream *u);
 void pool_end(struct worker *w); /* an orderly end: nobody waits any more */
 void pool_remove_idle(struct upstream *u);

@@ -54,6 +54,17 @@ static bool silent(int fd, int ms)
 	return poll(&p, 1, ms) == 0;
 }
 
+/* Its connection is for nobody else: each of the sockets that were made is for one request. */
+static void app_answers_once(int app)
+{
+	static const char answer[] = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+	cleanup_buf struct buf b = BUF_INIT;
+
+	read_until(app, "\r\n\r\n", &b);
+	assert_int_equal(write(app, answer, sizeof answer - 1), sizeof answer - 1);
+	close(app);
+}
+
 /* All those clients have asked, and the spawner is about to be: few knock at once, each is answered. */
 static void crowd_is_served(struct fixture *f, const int clients[CROWD])
 {
@@ -66,9 +77,7 @@ static void crowd_is_served(struct fixture *f, const int clients[CROWD])
 	assert_true(silent(clients[CROWD - 1], 500));
 	assert_in_range(begun(fds), 2, 2 + 4);
 	for (int i = 0; i < CROWD; i++) {
-		int app = accept_app(f);
-		app_answers(app, "ok");
-		close(app);
+		app_answers_once(accept_app(f));
 	}
 	for (int i = 0; i < CROWD; i++) {
 		cleanup_buf struct buf b = BUF_INIT;
@@ -272,6 +281,60 @@ static void both_replicas_are_full(void **state)
 	close(other);
 }
 
+/* An app that has no place for another connection, but has kept one alive: that is for who has waited longest, not for who
+ * comes next on it. */
+static void who_knocks_gets_what_was_kept(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int first = ask_app(f);
+
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	int other = fill_queue(f->app, f->app_port);
+	int second = dial(f->port);
+	ask(second, "a.test");
+	assert_true(silent(second, 100));
+	ask(first, "a.test"); /* behind its own first one: it comes when that is answered */
+	app_answers(app, "one");
+	app_answers(app, "two");
+	read_until(second, "two", &b);
+	app_answers(app, "three");
+	read_until(first, "three", &b);
+	close(first);
+	close(second);
+	close(other);
+	close(app);
+}
+
+/* The same for those in line behind the few that knock. */
+static void who_is_in_line_gets_what_was_kept(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_buf struct buf b = BUF_INIT;
+	int first = ask_app(f), others[8];
+
+	spawn_sockets(f->spawner, "app-1-1");
+	int app = accept_app(f);
+	int other = fill_queue(f->app, f->app_port);
+	for (size_t i = 0; i < 8; i++) {
+		others[i] = dial(f->port);
+		ask(others[i], "a.test");
+	}
+	spawn_sockets(f->spawner, "app-1-1");
+	assert_true(silent(others[7], 100));
+	for (size_t i = 0; i < 9; i++)
+		app_answers(app, "here");
+	read_until(first, "here", &b);
+	close(first);
+	for (size_t i = 0; i < 8; i++) {
+		read_until(others[i], "here", &b);
+		close(others[i]);
+	}
+	close(other);
+	close(app);
+}
+
 #define UPLOADS 64
 
 /* It is taken with what was sent first, as one without a body is: nobody waits for a timer then. */
@@ -382,6 +445,8 @@ int main(void)
 	    TEST(no_crowd_after_sleep),
 	    TEST(knocks_until_there_is_a_place),
 	    TEST(who_leaves_knocks_no_more),
+	    TEST(who_knocks_gets_what_was_kept),
+	    TEST(who_is_in_line_gets_what_was_kept),
 	    TEST(uploads_wait_for_no_timer),
 	};
 	const struct CMUnitTest hasty[] = {TEST(both_replicas_are_full), TEST(who_says_no_more_waits_briefly)};
