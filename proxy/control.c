@@ -44,8 +44,10 @@ static bool fed(struct worker *w, enum feed_result result)
 		put_u64(&b, w->routes.version);
 		channel_send(w->control, PROXY_STALE, 0, b.data, b.len, NULL, 0);
 	}
-	if (result == FEED_DONE)
+	if (result == FEED_DONE) {
 		hold_routes_changed(w);
+		pool_routes_changed(w);
+	}
 	return result != FEED_GARBAGE;
 }
 

@@ -326,6 +326,17 @@ static bool may_retry(const struct exchange *x, const struct upstream *u)
 	       x->req_body == HTTP1_NO_BODY && !x->c->conn.closing;
 }
 
+void exchange_withdraw(struct exchange *x)
+{
+	if (x->waiting)
+		pool_cancel(x);
+	leave_upstream(x);
+	if (x->pool)
+		pool_leave(x->pool);
+	x->pool = NULL;
+	x->tried = 0;
+}
+
 void exchange_take_idle(struct exchange *x)
 {
 	leave_upstream(x);

@@ -141,25 +141,6 @@ void hold_cancel(struct exchange *x)
 		forget(h);
 }
 
-/* It became a static Space meanwhile: what exchange_start() says at once for one. */
-static void name_site(struct exchange *x, const char *site)
-{
-	x->head.len -= 2; /* the empty line */
-	buf_addf(&x->head, "X-Spaced-Site: %s\r\n\r\n", site);
-}
-
-static void gone(struct exchange *x)
-{
-	x->refused = REFUSED_HOST;
-	exchange_error(x, 404, "There is nothing at this address", "This Space is not here any more.");
-}
-
-/* What may pass here was judged for the route before; another Space under that name, or a gate, is none of it. */
-static bool may_follow(const struct target *to, const struct target *from)
-{
-	return strcmp(to->space_id, from->space_id) == 0 && (!to->gated || from->gated);
-}
-
 static void release_from(struct worker *w, struct hold *h)
 {
 	struct exchange *x, *next;
@@ -167,25 +148,13 @@ static void release_from(struct worker *w, struct hold *h)
 	/* Sending one may end it, and its client's next request may come in: never another one of this queue. */
 	DL_FOREACH_SAFE(h->first, x, next)
 	{
-		const struct target *t = route_at(w->routes.served, x->target->host);
-		if (t == x->target && t->kind == ROUTE_HOLD)
+		if (!reroute_due(x))
 			continue;
-		if (t && !may_follow(t, x->target))
-			t = NULL;
-		if (t && t != x->target) {
-			struct target *old = x->target;
-			x->target = target_ref(t);
-			target_unref(old);
-		}
-		if (t && t->kind == ROUTE_HOLD)
+		bool taken = reroute_take(x);
+		if (taken && x->target->kind == ROUTE_HOLD)
 			continue;
 		hold_cancel(x);
-		if (t && t->site[0])
-			name_site(x, t->site);
-		if (t)
-			exchange_dispatch(x);
-		else
-			gone(x);
+		reroute_send(x, taken);
 	}
 	if (h->first)
 		ask(w, h, h->first->target);

@@ -295,10 +295,14 @@ static void cut_one(struct client *c, const void *ctx)
 
 	if (!x || !x->pool || !is_endpoint(x->pool, cut->instance, cut->generation))
 		return;
-	if (x->res_head)
+	if (x->res_head) {
 		client_cut(c, x->out_body == HTTP1_UNTIL_CLOSE);
-	else
+	} else if (!x->head_sent && reroute_due(x)) {
+		exchange_withdraw(x);
+		reroute_send(x, reroute_take(x));
+	} else {
 		exchange_error(x, 503, "This app was replaced while it was to answer", "Try again.");
+	}
 }
 
 void pool_cut(struct worker *w, const char *instance, uint32_t generation)
@@ -306,6 +310,22 @@ void pool_cut(struct worker *w, const char *instance, uint32_t generation)
 	struct cut cut = {instance, generation};
 
 	client_each(w, cut_one, &cut);
+}
+
+/* Those who wait in line. Who knocks may still get in. */
+void pool_routes_changed(struct worker *w)
+{
+	struct pool *p, *after;
+	struct exchange *x, *next;
+
+	HASH_ITER(hh, w->pools, p, after)
+	DL_FOREACH_SAFE(p->waiting, x, next)
+	{
+		if (!reroute_due(x))
+			continue;
+		exchange_withdraw(x);
+		reroute_send(x, reroute_take(x));
+	}
 }
 
 static void end_one(struct client *c, const void *ctx)
@@ -324,7 +344,8 @@ void pool_end(struct worker *w)
 	client_each(w, end_one, NULL);
 }
 
-/* At each tick: who still waits asks again, drained ones are announced, unused ones forgotten. Upstreams that are still closing do not look at their pool. */
+/* At each tick: who still waits asks again, drained ones are announced, unused ones forgotten. Upstreams that are still
+ * closing do not look at their pool. */
 void pool_sweep(struct worker *w)
 {
 	struct pool *p, *next;

@@ -346,7 +346,9 @@ void exchange_page(struct exchange *x, const struct page *page); /* answers by i
 void exchange_error(struct exchange *x, int status, const char *title, const char *text);
 /* It has no connection in time. False: nor may it have one elsewhere. */
 bool exchange_elsewhere(struct exchange *x);
-void exchange_take_idle(struct exchange *x); /* x->u has not got through, and x->pool has an idle one */
+/* From its endpoint, which has had nothing of it: to be dispatched again. */
+void exchange_withdraw(struct exchange *x);
+void exchange_take_idle(struct exchange *x);		    /* x->u has not got through, and x->pool has an idle one */
 void exchange_upstream_lost(struct exchange *x, int error); /* could not connect, or closed before its time */
 void exchange_abort(struct exchange *x);		    /* the client is gone */
 void exchange_done(struct exchange *x);			    /* the response is complete */
@@ -380,6 +382,12 @@ void knock_end(struct upstream *u);   /* closed or answered; no-op when it is ov
 void knock_soon(struct worker *w);    /* there is something for somebody who waits, as soon as this turn is over */
 bool knock_has_room(const struct pool *p);
 
+/* reroute.c */
+bool reroute_due(const struct exchange *x); /* its host has another route than the one it came by */
+/* x->target is that one from here on. False: it may not have it, since it was let in for another one, or there is none. */
+bool reroute_take(struct exchange *x);
+void reroute_send(struct exchange *x, bool taken); /* may end it */
+
 /* balance.c */
 int balance_pick(const struct exchange *x); /* the endpoint; -1: there is none that was not tried */
 
@@ -389,14 +397,15 @@ struct pool *pool_find(struct worker *w, const struct target *t, unsigned endpoi
 void pool_failed(struct worker *w, struct pool *p);
 /* Gives the exchange an idle connection or starts to make one; `fresh`: not an idle one. 0 or negative errno. */
 int pool_acquire(struct pool *p, struct exchange *x, bool fresh);
-void pool_serve(struct worker *w, struct pool *p); /* somebody in its line may go on */
-void pool_cancel(struct exchange *x);		   /* it waits in line no more */
+void pool_serve(struct worker *w, struct pool *p);	 /* somebody in its line may go on */
+void pool_cancel(struct exchange *x);			 /* it waits in line no more */
 void pool_take_idle(struct pool *p, struct exchange *x); /* there is one */
 void pool_put_back(struct upstream *u);
 void pool_end(struct worker *w); /* an orderly end: nobody waits any more */
 void pool_remove_idle(struct upstream *u);
 void pool_leave(struct pool *p); /* one exchange less */
 void pool_drain(struct worker *w, const char *instance, uint32_t generation);
+void pool_routes_changed(struct worker *w);
 void pool_sweep(struct worker *w);
 /* Ends what is under way: WebSockets and responses by closing their connections, what has no answer yet by one of ours. */
 void pool_cut(struct worker *w, const char *instance, uint32_t generation);
