@@ -75,7 +75,7 @@ enum proxy_verb {
 			their answers. Behind a ROUTE_HOLD that took its place the answer, PROXY_QUIETED, says whether nothing
 			of it is left. The same with the path of a ROUTE_UNIX, generation 0: who listens there makes way */
 	PROXY_CUT,	 /* {str instance, u32 generation}: what is in flight to it ends: where a response has begun its
-			 connection is closed, else it is 503 */
+			 connection is closed, what it was not sent yet goes by another route, the rest is 503 */
 	PROXY_KEYS = 30, /* {ticket_keys}: tickets are made and checked with these from here on; remembered answers to
 			    PROXY_ASK are forgotten */
 	PROXY_VERDICT, /* {u8 gate_verdict, u32 seconds to wait, str id of the token's user}: the answer to the PROXY_ASK of the

@@ -407,7 +407,8 @@ void pool_leave(struct pool *p); /* one exchange less */
 void pool_drain(struct worker *w, const char *instance, uint32_t generation);
 void pool_routes_changed(struct worker *w);
 void pool_sweep(struct worker *w);
-/* Ends what is under way: WebSockets and responses by closing their connections, what has no answer yet by one of ours. */
+/* Ends what is under way: WebSockets and responses by closing their connections, what has no answer yet by one of ours; what
+ * was not sent yet goes to where its route leads by now. */
 void pool_cut(struct worker *w, const char *instance, uint32_t generation);
 /* To an instance or a role's socket: closes idle connections, and the others after their answers. The number of exchanges
  * that are under way. */
