@@ -7,6 +7,8 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -23,7 +25,9 @@
 #include "sandbox/ids.h"
 
 #define LOCK "lock"
-#define PORT_MS 2000 /* to get the port */
+#define PORT_MS 2000	/* to get the port */
+#define LOCK_MS 1000	/* to get the lock from who lives, */
+#define ORPHAN_MS 30000 /* and from what a dead one has left */
 
 /* Where the roles may see the state folder; the first that is there. */
 static const char *const meeting_points[] = {"/run/spaced", "/mnt", "/media", "/srv"};
@@ -59,14 +63,45 @@ static int make_folder(int state, const char *path, const struct folder *f, stru
 	return 0;
 }
 
+/* Who has the lock says so in it; 0: nobody has. */
+static pid_t owner_of(int lock)
+{
+	char text[16] = "";
+
+	return pread(lock, text, sizeof text - 1, 0) > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
+}
+
+static bool lives(pid_t pid)
+{
+	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+}
+
+/* Always as long: a full disk has room for it once it had. It serves the next one's patience and message only. */
+static void sign(int lock)
+{
+	char text[16];
+	int n = snprintf(text, sizeof text, "%-10d\n", getpid());
+
+	if (pwrite(lock, text, (size_t)n, 0) != n)
+		log_warn("write to the lock file: %s", strerror(errno));
+}
+
+/* Of a daemon that was killed the lock is held until the role that it was about to start has noticed: there it is a copy of
+ * the parent still. */
 static int take_lock(int state, const char *path, struct err *err)
 {
 	cleanup_close int held = openat(state, LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (held < 0)
 		return err_set(err, errno, "lock file in `%s`", path);
-	if (flock(held, LOCK_EX | LOCK_NB) < 0)
-		return err_set(err, 0, "state folder `%s` is in use by another spaced", path);
+	for (uint64_t since = io_now_ms(); flock(held, LOCK_EX | LOCK_NB) < 0; poll(NULL, 0, 20)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return err_set(err, errno, "lock file in `%s`", path);
+		pid_t pid = owner_of(held);
+		if (io_now_ms() - since >= (lives(pid) ? LOCK_MS : ORPHAN_MS))
+			return err_set(err, 0, "state folder `%s` is in use by another spaced (process %d)", path, pid);
+	}
+	sign(held);
 	return steal_fd(&held);
 }
 

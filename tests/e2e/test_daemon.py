@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -152,6 +153,28 @@ def test_port_of_one_that_was_killed(start_spaced):
         assert start_spaced(port=role.getsockname()[1]).healthy()
 
 
+LOCK_HOLDER = """
+import fcntl, os, sys
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.pwrite(lock, b"%d\\n" % os.getpid(), 0)
+if os.fork() == 0:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_lock_of_one_that_was_killed(tmp_path, start_spaced):
+    """The role that it was just starting has its lock a moment longer than it lives: the next one waits for that."""
+    state = tmp_path / "state"
+    state.mkdir()
+    parent = subprocess.Popen([sys.executable, "-c", LOCK_HOLDER, str(state / "lock")], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
+    assert parent.stdout.readline() == b"held\n" and parent.wait() == 0
+    threading.Timer(2, parent.stdin.close).start()
+    assert start_spaced(state=state).healthy()
+
+
 def test_errors_say_what_to_do(tmp_path, spaced):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -166,7 +189,7 @@ def test_errors_say_what_to_do(tmp_path, spaced):
     bad = run("--memory", "lots")
     assert bad.returncode != 0 and "lots" in bad.stderr
     bad = run("--state", spaced.state, "--listen", f"127.0.0.1:{free_port()}")
-    assert bad.returncode != 0 and "in use" in bad.stderr
+    assert bad.returncode != 0 and f"in use by another spaced (process {spaced.process.pid})" in bad.stderr
     nobody = subprocess.run([str(BUILD / "spacectl"), "--state", str(tmp_path / "none"), "status"], capture_output=True, text=True)
     assert nobody.returncode == 1 and nobody.stderr
 
