@@ -279,10 +279,8 @@ static bool speaks(struct client *c)
 	return recv(c->conn.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/* A connection is made in no time. It is not when a role is started anew just now, or when the app's listener has no place
- * left, which is the same as an app that is slow to answer. So it has as long as if the app itself were started: from when
- * it was held no more. Not who has said that it says no more: it may have left, and places are few. */
-static bool waits_on(const struct exchange *x)
+/* As long as if the app itself were started: from when it was held no more. */
+static bool may_wait_on(const struct exchange *x)
 {
 	const struct worker *w = x->c->conn.w;
 
@@ -296,16 +294,24 @@ static bool waits_for_a_role(const struct exchange *x)
 	return (x->ask && !w->control) || (x->waiting && !w->spawner);
 }
 
-static bool waits_for_its_app(const struct exchange *x)
+/* To another endpoint; or to the same one, when it is an app: a connection is made in no time, but for one whose listener has no
+ * place left, which is the same as an app that is slow to answer. Not for who has said that it says no more: it may have
+ * left, and places are few. */
+static bool connects_on(struct exchange *x)
 {
-	return x->pool && x->pool->kind == ROUTE_APP;
+	if (exchange_elsewhere(x))
+		return true;
+	if (x->pool->kind != ROUTE_APP || !may_wait_on(x) || x->c->conn.eof)
+		return false;
+	deadline_set(&x->c->conn, DL_CONNECT);
+	return true;
 }
 
 void client_timeout(struct client *c, enum deadline kind)
 {
 	struct exchange *x = c->x;
 
-	if (x && waits_for_a_role(x) && waits_on(x)) {
+	if (x && waits_for_a_role(x) && may_wait_on(x)) {
 		deadline_set(&c->conn, kind);
 	} else if (kind == DL_IDLE && speaks(c)) {
 		deadline_set(&c->conn, DL_HEAD);
@@ -319,10 +325,8 @@ void client_timeout(struct client *c, enum deadline kind)
 	} else if (x->waiting && !c->conn.w->spawner) {
 		exchange_error(x, 503, "This app cannot be reached for a moment",
 			       "A part of the server is being restarted. Try again in a few seconds.");
-	} else if (kind == DL_CONNECT && x->pool && exchange_elsewhere(x)) {
+	} else if (kind == DL_CONNECT && x->pool && connects_on(x)) {
 		return;
-	} else if (kind == DL_CONNECT && waits_for_its_app(x) && waits_on(x) && !c->conn.eof) {
-		deadline_set(&c->conn, kind);
 	} else if (kind == DL_CONNECT) {
 		exchange_error(x, 504, "The app did not accept the connection in time",
 			       "It may be overloaded or stuck. Try again in a moment.");
