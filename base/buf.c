@@ -62,6 +62,19 @@ bool str_eq(struct str a, const char *b)
 	return a.n == n && (n == 0 || memcmp(a.p, b, n) == 0);
 }
 
+bool str_digits(struct str s, size_t most, uint64_t *v)
+{
+	*v = 0;
+	if (s.n == 0 || s.n > most)
+		return false;
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.p[i] < '0' || s.p[i] > '9')
+			return false;
+		*v = *v * 10 + (uint64_t)(s.p[i] - '0');
+	}
+	return true;
+}
+
 bool str_ieq(struct str a, const char *b)
 {
 	size_t n = strlen(b);

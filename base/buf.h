@@ -25,6 +25,8 @@ struct str {
 #define STRZ(s) ((struct str){(s), __builtin_strlen(s)})
 bool str_eq(struct str a, const char *b);
 bool str_ieq(struct str a, const char *b); /* ASCII case folded */
+/* Decimal digits and nothing else, one to `most` (at most 18: no overflow). */
+bool str_digits(struct str s, size_t most, uint64_t *v);
 
 /* `data` is always NUL-terminated behind `len` once anything was added; NULL while empty and never grown. */
 struct buf {

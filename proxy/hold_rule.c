@@ -11,15 +11,7 @@ static bool is_field(const struct http1_field *f, const char *name)
 /* Whole seconds; anything else is as if it were not there. */
 static bool seconds_of(struct str v, uint64_t *seconds)
 {
-	if (v.n == 0 || v.n > 9)
-		return false;
-	*seconds = 0;
-	for (size_t i = 0; i < v.n; i++) {
-		if (v.p[i] < '0' || v.p[i] > '9')
-			return false;
-		*seconds = *seconds * 10 + (uint64_t)(v.p[i] - '0');
-	}
-	return true;
+	return str_digits(v, 9, seconds);
 }
 
 struct hold_rule hold_rule_of(const struct http1_request *r, const struct proxy_limits *limits)

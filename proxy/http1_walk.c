@@ -93,15 +93,7 @@ bool http1_list_next(struct str *list, struct str *item)
 
 bool http1_length(struct str s, uint64_t *v)
 {
-	*v = 0;
-	if (s.n == 0 || s.n > 18)
-		return false;
-	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] < '0' || s.p[i] > '9')
-			return false;
-		*v = *v * 10 + (uint64_t)(s.p[i] - '0');
-	}
-	return true;
+	return str_digits(s, 18, v);
 }
 
 bool http1_nominated(const struct str *tokens, size_t n, struct str name)

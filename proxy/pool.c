@@ -10,6 +10,8 @@
 #define BATCH 4
 #define FAILED_MS 2000 /* an endpoint that takes no connection is avoided for so long */
 
+_Static_assert(SPARE_MAX <= FRAME_MAX_FDS, "one frame has room for all that are asked for");
+
 #define KEY_MAX 160
 
 static size_t key_of(const struct target *t, unsigned i, char key[KEY_MAX])
@@ -64,8 +66,6 @@ static void ask_for_sockets(struct worker *w, struct pool *p)
 	want -= have;
 	if (want < BATCH)
 		want = BATCH;
-	if (want > FRAME_MAX_FDS)
-		want = FRAME_MAX_FDS;
 	if (want > SPARE_MAX - have)
 		want = SPARE_MAX - have;
 	spawn_open(w, p, (uint32_t)want);

@@ -26,15 +26,11 @@ static bool read_address(struct str s, struct in6_addr *out)
 /* At most three digits. */
 static bool read_bits(struct str s, unsigned *bits)
 {
-	*bits = 0;
-	if (s.n == 0 || s.n > 3)
-		return false;
-	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] < '0' || s.p[i] > '9')
-			return false;
-		*bits = *bits * 10 + (unsigned)(s.p[i] - '0');
-	}
-	return true;
+	uint64_t v;
+	bool ok = str_digits(s, 3, &v);
+
+	*bits = (unsigned)v;
+	return ok;
 }
 
 static bool same_bits(const struct in6_addr *a, const struct in6_addr *b, unsigned bits)
